@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+# How every folder becomes a target: lodge_library(NAME [GUEST_REGISTERS] [DEPENDS ...]).
+# Sources are the folder's *.cpp and *.S; *_test.cpp becomes the test program NAME_test; *_fuzz.cpp is left to fuzz/.
+
+find_package(PkgConfig REQUIRED)
+find_package(GTest REQUIRED)
+find_package(fmt REQUIRED)
+find_package(Threads REQUIRED)
+find_package(nlohmann_json REQUIRED)
+pkg_check_modules(SLIRP REQUIRED IMPORTED_TARGET slirp)
+
+add_library(lodge_options INTERFACE)
+target_compile_options(lodge_options INTERFACE
+  -Wall -Wextra -Wshadow -Wnon-virtual-dtor -Wold-style-cast -Wconversion-null -Wimplicit-fallthrough
+  -fno-strict-aliasing)
+target_include_directories(lodge_options INTERFACE ${PROJECT_SOURCE_DIR}/src)
+target_link_libraries(lodge_options INTERFACE Threads::Threads)
+
+# Code that runs while the guest's vector and x87 registers are live in the host's: it must not touch them, call libc,
+# throw, or use thread-local storage. tools/check verifies the objects' undefined symbols.
+add_library(lodge_guest_registers INTERFACE)
+target_compile_options(lodge_guest_registers INTERFACE
+  -mgeneral-regs-only -mmemcpy-strategy=rep_8byte:-1:noalign -mmemset-strategy=rep_8byte:-1:noalign
+  -fno-exceptions -fno-stack-protector -fno-tree-loop-distribute-patterns -fcf-protection=none -O2)
+
+set(LODGE_SANITIZE_FLAGS "")
+if(LODGE_SANITIZE)
+  set(LODGE_SANITIZE_FLAGS -fsanitize=${LODGE_SANITIZE} -fno-omit-frame-pointer)
+  add_link_options(-fsanitize=${LODGE_SANITIZE})
+endif()
+
+function(lodge_library name)
+  cmake_parse_arguments(arg "GUEST_REGISTERS" "" "DEPENDS;LIBRARIES;TEST_DEPENDS" ${ARGN})
+  file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.cpp ${CMAKE_CURRENT_SOURCE_DIR}/*.S)
+  set(tests ${sources})
+  list(FILTER tests INCLUDE REGEX "_test\\.cpp$")
+  list(FILTER sources EXCLUDE REGEX "_(test|fuzz|main)\\.cpp$")
+  if(sources)
+    add_library(lodge_${name} STATIC ${sources})
+    target_link_libraries(lodge_${name} PUBLIC lodge_options fmt::fmt ${arg_LIBRARIES})
+    foreach(dep ${arg_DEPENDS})
+      target_link_libraries(lodge_${name} PUBLIC lodge_${dep})
+    endforeach()
+    if(arg_GUEST_REGISTERS)
+      target_link_libraries(lodge_${name} PRIVATE lodge_guest_registers)
+    elseif(LODGE_SANITIZE_FLAGS)
+      target_compile_options(lodge_${name} PRIVATE ${LODGE_SANITIZE_FLAGS})
+    endif()
+  else()
+    add_library(lodge_${name} INTERFACE)
+    target_link_libraries(lodge_${name} INTERFACE lodge_options fmt::fmt ${arg_LIBRARIES})
+    foreach(dep ${arg_DEPENDS})
+      target_link_libraries(lodge_${name} INTERFACE lodge_${dep})
+    endforeach()
+  endif()
+  if(tests)
+    add_executable(${name}_test ${tests})
+    target_link_libraries(${name}_test PRIVATE lodge_${name} GTest::gtest GTest::gmock GTest::gtest_main)
+    foreach(dep ${arg_TEST_DEPENDS})
+      target_link_libraries(${name}_test PRIVATE lodge_${dep})
+    endforeach()
+    target_compile_options(${name}_test PRIVATE ${LODGE_SANITIZE_FLAGS})
+    add_test(NAME unit.${name} COMMAND ${name}_test --gtest_brief=1)
+    set_tests_properties(unit.${name} PROPERTIES TIMEOUT 600)
+  endif()
+endfunction()

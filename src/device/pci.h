@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "device/interrupt.h"
+#include "memory/io_bus.h"
+
+namespace lodge {
+
+struct PciIdentity {
+  std::uint16_t vendor, device;
+  std::uint8_t revision;
+  std::uint32_t classCode;  ///< 24 bits: class, subclass, programming interface
+  std::uint16_t subsystemVendor, subsystem;
+};
+
+/// A PCI function: configuration space (PCI Local Bus 3.0, chapter 6; PCIe extended space reads as zero), BARs, MSI-X.
+/// A device derives from it or owns one; it adds its BARs and capabilities before it is plugged into a PciHost.
+/// Configuration accesses come from any vCPU thread, one at a time (the host's lock).
+class PciFunction {
+ public:
+  PciFunction(const PciIdentity& identity, std::string name);
+  virtual ~PciFunction();
+
+  /// `size` is a power of two, at least 16 (I/O) or 4096 (memory). `handler` sees offsets from the BAR's start. A 64-bit BAR
+  /// takes two slots. `slot` 0..5.
+  enum class BarKind : std::uint8_t { io, memory32, memory64, memory64Prefetchable };
+  void addBar(unsigned slot, BarKind kind, std::uint64_t size, IoDevice& handler);
+  /// Appends a capability; `body` is what follows the id and next bytes; bits set in `writable` may be changed by the guest.
+  /// Returns its offset in configuration space.
+  std::uint8_t addCapability(std::uint8_t id, std::span<const std::uint8_t> body, std::span<const std::uint8_t> writable = {});
+  /// MSI-X with `vectors` vectors: adds the capability and a BAR of its own in `slot` for table and pending bits.
+  void addMsix(unsigned slot, unsigned vectors);
+  /// INTA#, routed by the board; the function drives `setIntx`.
+  void useIntx();
+
+  /// Sends MSI-X vector `vector` (pending if masked). Does nothing if MSI-X is off. Any thread.
+  void signalMsix(unsigned vector);
+  bool msixEnabled() const;
+  /// Drives INTA# (ignored while MSI-X is enabled or the command register disables it). Any thread.
+  void setIntx(bool level);
+
+  const std::string& name() const { return name_; }
+  /// Configuration space as the host reads it; `size` 1, 2, 4; `offset` < 4096.
+  std::uint32_t readConfig(unsigned offset, unsigned size);
+  void writeConfig(unsigned offset, unsigned size, std::uint32_t value);
+  /// A capability's or header's bytes were written by the guest (after the masked store). Default: nothing.
+  virtual void configWritten(unsigned offset, unsigned size);
+  /// Conventional reset of this function (machine reset): BARs cleared, command 0, MSI-X off.
+  virtual void reset();
+
+ private:
+  friend class PciHost;
+  struct Implementation;
+  std::unique_ptr<Implementation> impl_;
+  std::string name_;
+};
+
+/// The host bridge of bus 0: configuration mechanism 1 (ports 0xcf8, 0xcfc) and ECAM, BAR decoding onto the buses, INTx.
+class PciHost {
+ public:
+  struct Setup {
+    IoBus& ports;
+    IoBus& memory;
+    MsiSink& msi;
+    std::array<InterruptLine*, 4> intx;      ///< INTA..INTD after swizzling ((slot + pin) % 4)
+    std::uint64_t ecamBase;                  ///< 1 MiB: bus 0 only
+    std::uint64_t window32Base, window32Size;
+    std::uint64_t window64Base, window64Size;
+  };
+  static Result<std::unique_ptr<PciHost>> create(const Setup& setup);
+  ~PciHost();
+
+  /// Puts `function` at bus 0, device `slot` (1..31), function 0, and gives its BARs addresses inside the windows (firmware's
+  /// work; guests may move them). Errors: alreadyExists, outOfMemory (window full).
+  Status plug(unsigned slot, PciFunction& function);
+  /// Machine reset: resets each function and assigns BARs again, with memory, I/O and bus mastering enabled.
+  void reset();
+
+ private:
+  struct Implementation;
+  explicit PciHost(std::unique_ptr<Implementation> impl);
+  std::unique_ptr<Implementation> impl_;
+};
+
+}  // namespace lodge

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "base/error.h"
+#include "memory/guest_memory.h"
+#include "x86/cpu.h"
+#include "x86/cpu_model.h"
+
+namespace lodge {
+
+/// Why Vcpu::run() came back.
+enum class VcpuExit : std::uint8_t {
+  halted,    ///< HLT (or waiting for SIPI): call waitForEvent(), then run() again
+  stopped,   ///< event::stop was set; it is cleared by whoever resumes
+  shutdown,  ///< triple fault
+};
+
+/// One virtual CPU on an engine. run(), waitForEvent() and cpu() between runs belong to the vCPU's thread.
+class Vcpu {
+ public:
+  virtual ~Vcpu() = default;
+  virtual x86::Cpu& cpu() = 0;
+  /// Executes guest instructions until there is a reason to stop. On return CpuState is precise and vector state parked.
+  virtual VcpuExit run() = 0;
+  /// Sleeps until an event bit is set (or a pending interrupt can be taken).
+  virtual void waitForEvent() = 0;
+  /// Named counters for `lodge stats`: translations, exits by reason, TLB misses... Any thread; approximate.
+  virtual std::vector<std::pair<std::string, std::uint64_t>> statistics() const = 0;
+};
+
+/// What an engine needs to make vCPUs. References must outlive it.
+struct EngineSetup {
+  GuestMemory& memory;
+  const x86::CpuModel& model;
+  unsigned cpus;
+  std::uint64_t codeCacheBytes = 128_MiB;
+  std::string trace;   ///< the --trace option's value; empty for none
+};
+
+/// An execution technique. Created once a machine; thread-safe.
+class Engine {
+ public:
+  virtual ~Engine() = default;
+  virtual std::string_view name() const = 0;
+  /// `index` 0..cpus-1. The CPU is at power-up state, BSP running.
+  virtual Result<std::unique_ptr<Vcpu>> createVcpu(unsigned index, x86::CpuEnvironment& environment) = 0;
+};
+
+Result<std::unique_ptr<Engine>> makeInterpretEngine(const EngineSetup& setup);
+Result<std::unique_ptr<Engine>> makeTranslateEngine(const EngineSetup& setup);
+
+}  // namespace lodge

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/units.h"
+#include "image/disk.h"
+#include "net/backend.h"
+
+namespace lodge {
+
+struct NetConfig {
+  UserNetOptions user;
+  std::optional<MacAddress> mac;   ///< derived from the machine's name if not given
+};
+
+/// Everything that makes a machine: what `lodge run` (and later the API) fills in. Checked by validate().
+struct MachineConfig {
+  std::string name;
+  std::string kernel;              ///< path
+  std::vector<std::string> initrds;///< the first is the initrd; for multiboot, each is a module "path arguments"
+  std::string append;
+  std::vector<DiskOptions> disks;
+  std::vector<NetConfig> nets;
+  unsigned cpus = 1;               ///< 1..16
+  std::uint64_t memory = 1_GiB;
+  std::string engine = "auto";
+  std::string cpuModel = "x86-64-v3";
+  std::uint64_t codeCache = 128_MiB;
+  bool noReboot = false;           ///< a guest reset ends the machine
+  std::optional<std::uint16_t> debugExitPort;  ///< isa-debug-exit
+  bool testDevice = false;         ///< ports 0xe0.. and the RAM window of CPU test kernels
+  bool balloon = true;
+  std::string trace;
+};
+
+/// How a machine ended.
+enum class MachineEnd : std::uint8_t {
+  poweredOff,     ///< exit status 0
+  resetNoReboot,  ///< a reset with --no-reboot: exit status 0
+  debugExit,      ///< isa-debug-exit: status (value << 1) | 1
+  crashed,        ///< triple fault without reboot, or pvpanic
+  killed,         ///< quit from the monitor, lodge kill
+};
+
+}  // namespace lodge

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/error.h"
+#include "base/event_loop.h"
+#include "machine/config.h"
+
+namespace lodge {
+
+/// Where the first serial port's bytes go and come from. Implemented by the command line (terminal, pipe, console socket).
+class ConsoleSink {
+ public:
+  virtual ~ConsoleSink() = default;
+  /// Bytes from the guest. Any thread; must not block for long.
+  virtual void output(const char* data, std::size_t length) = 0;
+};
+
+/// A whole virtual machine: RAM, engine, vCPU threads, board. One a process, though nothing here depends on that.
+/// create() opens and checks everything (kernel, disks, ports) before the guest runs; start() lets vCPU threads go.
+/// The functions below may be called on the event loop's thread.
+class Machine {
+ public:
+  /// Errors name the thing and the fix; nothing is left behind.
+  static Result<std::unique_ptr<Machine>> create(EventLoop& loop, const MachineConfig& config, ConsoleSink& console);
+  virtual ~Machine() = default;
+
+  virtual void start() = 0;
+  /// Bytes for the guest's first serial port; returns how many were taken (the rest to be offered again after onConsoleRoom).
+  virtual std::size_t consoleInput(const char* data, std::size_t length) = 0;
+  virtual void onConsoleRoom(std::function<void()> callback) = 0;
+  virtual void powerButton() = 0;
+  virtual void reset() = 0;
+  virtual void pause() = 0;
+  virtual void resume() = 0;
+  /// Ends the machine (MachineEnd::killed).
+  virtual void quit() = 0;
+
+  enum class State : std::uint8_t { created, running, paused, ended };
+  virtual State state() const = 0;
+  /// Called once, on the loop's thread, when the machine ended; `status` is isa-debug-exit's value where that was the end.
+  virtual void onEnd(std::function<void(MachineEnd end, int status)> callback) = 0;
+  virtual std::string engineName() const = 0;
+  /// Named counters of the whole machine for `lodge stats`.
+  virtual std::vector<std::pair<std::string, std::uint64_t>> statistics() const = 0;
+};
+
+/// Checks of a configuration that need no host resource (0 CPUs, 10 MiB of memory...): invalidArgument with a hint.
+Status validate(const MachineConfig& config);
+
+}  // namespace lodge

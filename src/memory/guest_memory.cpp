@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "memory/guest_memory.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+namespace lodge {
+
+namespace {
+// A page more than the size is reserved after each view, so that an access that runs off its end faults.
+std::byte* mapView(int fd, std::uint64_t size, int protection) {
+  void* area = ::mmap(nullptr, size + 2 * kPageSize, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (area == MAP_FAILED) return nullptr;
+  auto* base = static_cast<std::byte*>(area) + kPageSize;
+  if (::mmap(base, size, protection, MAP_SHARED | MAP_FIXED | MAP_NORESERVE, fd, 0) == MAP_FAILED) {
+    int saved = errno;
+    ::munmap(area, size + 2 * kPageSize);
+    errno = saved;
+    return nullptr;
+  }
+  ::madvise(base, size, MADV_DONTDUMP);
+  return base;
+}
+
+void unmapView(std::byte* base, std::uint64_t size) {
+  if (base) ::munmap(base - kPageSize, size + 2 * kPageSize);
+}
+}  // namespace
+
+Result<std::unique_ptr<GuestMemory>> GuestMemory::create(std::uint64_t size) {
+  if (size < 1_MiB || size > 1_TiB || size % kPageSize != 0) {
+    return Error(ErrorKind::invalidArgument, "guest memory of " + std::to_string(size) + " bytes")
+        .withHint("give a size from 1M to 1T");
+  }
+  auto memory = std::unique_ptr<GuestMemory>(new GuestMemory());
+  memory->size_ = size;
+  memory->lowSize_ = std::min(size, kHoleStart);
+  memory->fd_.reset(::memfd_create("lodge-guest-ram", MFD_CLOEXEC));
+  if (!memory->fd_) return Error::fromErrno(errno, "create guest memory");
+  if (::ftruncate(memory->fd_.get(), static_cast<off_t>(size)) != 0) {
+    return Error::fromErrno(errno, "size guest memory to " + std::to_string(size) + " bytes");
+  }
+  int fd = memory->fd_.get();
+  memory->device_ = mapView(fd, size, PROT_READ | PROT_WRITE);
+  if (memory->device_) memory->cpuRw_ = mapView(fd, size, PROT_READ | PROT_WRITE);
+  if (memory->cpuRw_) memory->cpuRo_ = mapView(fd, size, PROT_READ);
+  if (!memory->cpuRo_) return Error::fromErrno(errno, "map guest memory");
+  void* codePages = ::mmap(nullptr, size >> 12, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (codePages == MAP_FAILED) return Error::fromErrno(errno, "map the code page table");
+  memory->codePages_ = static_cast<std::atomic<std::uint8_t>*>(codePages);
+  return memory;
+}
+
+GuestMemory::~GuestMemory() {
+  unmapView(device_, size_);
+  unmapView(cpuRw_, size_);
+  unmapView(cpuRo_, size_);
+  if (codePages_) ::munmap(static_cast<void*>(codePages_), size_ >> 12);
+}
+
+std::byte* GuestMemory::span(Gpa gpa, std::uint64_t length) const {
+  std::uint64_t offset = offsetOf(gpa);
+  if (offset == kNoOffset) return nullptr;
+  std::uint64_t end = offset < lowSize_ ? lowSize_ : size_;
+  if (length > end - offset) return nullptr;
+  return device_ + offset;
+}
+
+bool GuestMemory::read(Gpa gpa, std::span<std::byte> to) const {
+  const std::byte* from = span(gpa, to.size());
+  if (!from) return to.empty();
+  std::memcpy(to.data(), from, to.size());
+  return true;
+}
+
+bool GuestMemory::write(Gpa gpa, std::span<const std::byte> from) {
+  std::byte* to = span(gpa, from.size());
+  if (!to) return from.empty();
+  std::memcpy(to, from.data(), from.size());
+  written(gpa, from.size());
+  return true;
+}
+
+bool GuestMemory::fill(Gpa gpa, std::byte value, std::uint64_t length) {
+  std::byte* to = span(gpa, length);
+  if (!to) return length == 0;
+  std::memset(to, static_cast<int>(value), length);
+  written(gpa, length);
+  return true;
+}
+
+void GuestMemory::discard(Gpa gpa, std::uint64_t length) {
+  std::uint64_t start = alignUp(raw(gpa), kPageSize);
+  std::uint64_t end = alignDown(raw(gpa) + length, kPageSize);
+  if (end <= start || !span(Gpa{start}, end - start)) return;
+  ::fallocate(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offsetOf(Gpa{start})),
+              static_cast<off_t>(end - start));
+  written(Gpa{start}, end - start);
+}
+
+std::uint64_t GuestMemory::residentBytes() const {
+  struct stat info {};
+  return ::fstat(fd_.get(), &info) == 0 ? static_cast<std::uint64_t>(info.st_blocks) * 512 : 0;
+}
+
+void GuestMemory::notifyCodeWritten(Gpa gpa, std::uint64_t length) {
+  if (observer_) observer_->guestCodeWritten(gpa, length);
+}
+
+}  // namespace lodge

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+#include "base/units.h"
+#include "memory/guest_memory.h"
+#include "x86/state.h"
+
+namespace lodge::x86 {
+
+struct CpuModel;  // cpu_model.h
+
+/// Reasons for a vCPU to leave straight execution, as bits of Cpu::events. Set by any thread with Cpu::raise().
+namespace event {
+inline constexpr std::uint32_t
+    interrupt = 1 << 0,   ///< the local APIC may have something to deliver (re-evaluated by LocalApic::pending)
+    nmi = 1 << 1,
+    init = 1 << 2,
+    sipi = 1 << 3,        ///< with Cpu::sipiVector
+    smi = 1 << 4,
+    stop = 1 << 5,        ///< Vcpu::run() returns VcpuExit::stopped as soon as the state is precise
+    flushTlb = 1 << 6,    ///< asked by another vCPU (paravirtual flush) or by the machine
+    quiesce = 1 << 7;     ///< the engine's own: all vCPUs pass a safe point (code cache reclaim)
+}
+
+/// The local APIC as its CPU sees it. Implemented by the device; called on the vCPU's thread only (the device takes its
+/// own lock against other CPUs and I/O threads).
+class LocalApic {
+ public:
+  virtual ~LocalApic() = default;
+  /// The vector to deliver now (highest pending above PPR), moved from IRR to ISR; -1 if none. Masks are the CPU's business.
+  virtual int acknowledge() = 0;
+  /// Whether acknowledge() would give a vector; lock-free.
+  virtual bool pending() const = 0;
+  virtual std::uint8_t taskPriority() const = 0;             ///< CR8: TPR bits 7..4
+  virtual void setTaskPriority(std::uint8_t cr8) = 0;
+  /// x2APIC MSRs 0x800-0x8ff, IA32_APIC_BASE, IA32_TSC_DEADLINE. False: #GP(0).
+  virtual bool readMsr(std::uint32_t msr, std::uint64_t& value) = 0;
+  virtual bool writeMsr(std::uint32_t msr, std::uint64_t value) = 0;
+  /// After INIT.
+  virtual void reset() = 0;
+};
+
+/// The world around one vCPU: ports, memory-mapped devices, its APIC, paravirtual services. Implemented by the machine.
+/// Called on the vCPU's thread with guest vector state parked (Cpu::parkFpu) and CpuState precise.
+class CpuEnvironment {
+ public:
+  virtual ~CpuEnvironment() = default;
+  virtual std::uint64_t readPort(std::uint16_t port, unsigned size) = 0;
+  virtual void writePort(std::uint16_t port, unsigned size, std::uint64_t value) = 0;
+  virtual std::uint64_t readMmio(Gpa gpa, unsigned size) = 0;
+  virtual void writeMmio(Gpa gpa, unsigned size, std::uint64_t value) = 0;
+  virtual LocalApic& apic() = 0;
+  /// KVM_HC_SEND_IPI and KVM_HC_KICK_CPU (Linux virt/kvm/x86/hypercalls.rst); returns the hypercall's result.
+  virtual std::int64_t hypercall(std::uint64_t number, const std::uint64_t (&arguments)[4]) = 0;
+  /// Guest time in nanoseconds (for kvmclock): monotonic, from the machine's clock; and the wall clock at its zero.
+  virtual Nanoseconds guestTime() = 0;
+  virtual Nanoseconds wallClockBase() = 0;
+};
+
+/// Told of every change that makes cached address translations or decoded code stale; implemented by engines that keep
+/// such caches beyond Cpu's own TLB. Called on the vCPU's thread.
+class TranslationCacheListener {
+ public:
+  virtual ~TranslationCacheListener() = default;
+  virtual void flushPage(std::uint64_t linear) = 0;    ///< INVLPG: this page, all PCIDs' globals included
+  virtual void flushAll(bool globalToo) = 0;           ///< current address space; with or without global pages
+  virtual void flushPcid(std::uint16_t pcid) = 0;      ///< INVPCID type 1
+  virtual void flushPcidPage(std::uint16_t pcid, std::uint64_t linear) = 0;
+  virtual void flushEverything() = 0;                  ///< every PCID, globals too (CR4.PCIDE change, INVPCID type 2...)
+  virtual void addressSpaceChanged(bool noFlush) = 0;  ///< CR3 was loaded
+  virtual void modeChanged() = 0;                      ///< CPL, CS, CR0, CR4, EFER, or AC changed in a way that affects caches
+};
+
+/// A fault or trap that an instruction raised, not delivered yet.
+struct PendingException {
+  std::uint8_t vector;
+  bool hasErrorCode;
+  bool valid;
+  bool softwareInterrupt;     ///< INT n / INT3 / INTO: DPL is checked, no EXT bit
+  std::uint32_t errorCode;
+  std::uint64_t address;      ///< CR2 for page faults
+  std::uint64_t debugStatus;  ///< DR6 bits for #DB
+};
+
+/// One entry of Cpu's own small TLB, used by the interpreter and by slow paths. Direct-mapped by page number.
+struct TlbEntry {
+  std::uint64_t readTag, writeTag, fetchTag;  ///< linear page address | access mode bits; all ones: empty
+  std::byte* host;                            ///< host address of the page in the view that fits (see virtual_memory.h)
+};
+
+/// One vCPU: architectural state, its surroundings and what the engines share. Created by an engine (which may place it
+/// next to its own tables); used only on its vCPU's thread but for raise() and `events`.
+struct Cpu {
+  CpuState state;
+
+  GuestMemory* memory = nullptr;
+  CpuEnvironment* environment = nullptr;
+  const CpuModel* model = nullptr;
+  TranslationCacheListener* listener = nullptr;
+  unsigned index = 0;  ///< vCPU number = initial APIC id
+
+  std::atomic<std::uint32_t> events{0};
+  std::atomic<std::uint8_t> sipiVector{0};
+  /// Whether the thread sleeps in HLT (futex on `events`), and who wakes it otherwise (tgkill by the engine's kick).
+  std::atomic<std::uint32_t> sleeping{0};
+
+  PendingException exception{};
+  /// True while guest vector/x87 registers are live in the host's registers (only on the vCPU's thread, inside run()).
+  bool fpuLive = false;
+  std::uint64_t hostMxcsr = 0;
+  std::uint64_t instructionsInterpreted = 0;
+
+  static constexpr unsigned kTlbEntries = 1024;
+  TlbEntry tlb[kTlbEntries];
+
+  /// Makes sure that guest vector state is in state.xsave and that host code may use vector registers. Must precede every
+  /// call to code that is not compiled with lodge_guest_registers (libc, devices). Cheap when already parked.
+  void parkFpu();
+  /// Loads guest vector state into the host's registers.
+  void unparkFpu();
+
+  /// Sets event bits and gets the vCPU's attention (kick or futex wake). Any thread.
+  void raise(std::uint32_t bits);
+  /// Engine's hook behind raise(): interrupts execution in the code cache or interpreter. Any thread.
+  void (*kick)(Cpu& cpu) = nullptr;
+  void* engineData = nullptr;
+
+  bool longMode() const { return (state.efer & efer::lma) != 0; }
+  bool mode64() const { return longMode() && state.segment[cs].longMode(); }
+  bool protectedMode() const { return (state.cr0 & cr0::pe) != 0; }
+  bool virtual8086() const { return (state.rflags & flag::vm) != 0; }
+};
+
+}  // namespace lodge::x86

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/error.h"
+#include "x86/opcodes.h"
+
+namespace lodge::x86 {
+
+struct CpuidEntry {
+  std::uint32_t leaf, subleaf;
+  std::uint32_t eax, ebx, ecx, edx;
+  bool perSubleaf;   ///< false: any subleaf gives this entry
+};
+
+/// What a guest CPU is: its CPUID leaves (sorted by leaf, subleaf), what follows from them, and its clock.
+/// Per-vCPU values (APIC id, OSXSAVE, OSPKE, XSAVE sizes) are filled in by x86::cpuid().
+struct CpuModel {
+  std::string name;
+  std::vector<CpuidEntry> leaves;
+  std::uint64_t features = 0;        ///< bit a Feature
+  std::uint64_t xcr0Supported = 3;
+  std::uint64_t tscHz = 0;
+  unsigned cpus = 1;
+  unsigned physicalAddressBits = 40;
+  unsigned linearAddressBits = 48;   ///< 57 with LA57
+
+  bool has(Feature feature) const { return (features >> static_cast<unsigned>(feature)) & 1; }
+};
+
+/// "x86-64-v2", "x86-64-v3", "host" (the host's features less those that cannot be offered). Errors: notFound with the list of
+/// names; unsupported if the host lacks a feature that the model needs.
+Result<std::unique_ptr<CpuModel>> makeCpuModel(std::string_view name, unsigned cpus);
+std::vector<std::string> cpuModelNames();
+
+}  // namespace lodge::x86
