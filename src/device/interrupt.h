@@ -5,8 +5,9 @@
 
 namespace lodge {
 
-/// An interrupt input of some controller, handed to a device. Level-triggered use: set(true) ... set(false). Edge use: pulse().
-/// Any thread; may be called with the device's own mutex held (lock order: device, then I/O APIC or PIC, then local APIC).
+/// An interrupt input of some controller, handed to a device. Level-triggered use: set(true) ... set(false). Edge use:
+/// pulse(). Any thread; may be called with the device's own mutex held (lock order: device, then I/O APIC or PIC, then
+/// local APIC).
 class InterruptLine {
  public:
   virtual ~InterruptLine() = default;
