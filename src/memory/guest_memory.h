@@ -58,6 +58,9 @@ class GuestMemory {
 
   std::byte* cpuRw() const { return cpuRw_; }   ///< base of the CPU view, size() bytes
   std::byte* cpuRo() const { return cpuRo_; }   ///< base of the read-only view, size() bytes
+  /// Base of the device view. Engines store through it to pages that they have write-protected in the CPU view, and check
+  /// codePages() after the store.
+  std::byte* deviceView() const { return device_; }
 
   /// Devices and loaders: copies, with `false` (and nothing promised of the destination) if any byte is outside RAM.
   [[nodiscard]] bool read(Gpa gpa, std::span<std::byte> to) const;

@@ -22,7 +22,8 @@ inline constexpr std::uint32_t
     smi = 1 << 4,
     stop = 1 << 5,        ///< Vcpu::run() returns VcpuExit::stopped as soon as the state is precise
     flushTlb = 1 << 6,    ///< asked by another vCPU (paravirtual flush) or by the machine
-    quiesce = 1 << 7;     ///< the engine's own: all vCPUs pass a safe point (code cache reclaim)
+    quiesce = 1 << 7,     ///< the engine's own: all vCPUs pass a safe point (code cache reclaim)
+    unhalt = 1 << 8;      ///< KVM_HC_KICK_CPU: ends HLT, also with IF = 0; remembered until the next HLT
 }
 
 /// The local APIC as its CPU sees it. Implemented by the device; called on the vCPU's thread only (the device takes its
@@ -41,6 +42,12 @@ class LocalApic {
   virtual bool writeMsr(std::uint32_t msr, std::uint64_t value) = 0;
   /// After INIT.
   virtual void reset() = 0;
+  /// Paravirtual EOI. Whether the vector that acknowledge() gave last needs no EOI write for anything but clearing its ISR
+  /// bit (edge-triggered, nothing else pending). An APIC that says yes must raise event::interrupt for every vector that it
+  /// accepts from then on, whatever PPR says: its ISR may be stale until endOfInterrupt().
+  virtual bool eoiMayBeSkipped() const { return false; }
+  /// What a write to the EOI register does.
+  virtual void endOfInterrupt() {}
 };
 
 /// The world around one vCPU: ports, memory-mapped devices, its APIC, paravirtual services. Implemented by the machine.
@@ -54,6 +61,7 @@ class CpuEnvironment {
   virtual void writeMmio(Gpa gpa, unsigned size, std::uint64_t value) = 0;
   virtual LocalApic& apic() = 0;
   /// KVM_HC_SEND_IPI and KVM_HC_KICK_CPU (Linux virt/kvm/x86/hypercalls.rst); returns the hypercall's result.
+  /// A kick raises event::unhalt on the CPU whose APIC id is arguments[1].
   virtual std::int64_t hypercall(std::uint64_t number, const std::uint64_t (&arguments)[4]) = 0;
   /// Guest time in nanoseconds (for kvmclock): monotonic, from the machine's clock; and the wall clock at its zero.
   virtual Nanoseconds guestTime() = 0;
@@ -86,15 +94,17 @@ struct PendingException {
 };
 
 /// One entry of Cpu's own small TLB, used by the interpreter and by slow paths. Direct-mapped by page number.
+/// Looked up and filled by x86/tlb.h.
 struct TlbEntry {
-  std::uint64_t readTag, writeTag, fetchTag;  ///< linear page address | access mode bits; all ones: empty
-  std::byte* host;                            ///< host address of the page in the view that fits (see virtual_memory.h)
+  /// Linear page address | Rights that it was checked for; all ones: empty.
+  std::uint64_t readTag = ~std::uint64_t{0}, writeTag = ~std::uint64_t{0}, fetchTag = ~std::uint64_t{0};
+  std::byte* host = nullptr;  ///< the page in GuestMemory's CPU view
 };
 
 /// One vCPU: architectural state, its surroundings and what the engines share. Created by an engine (which may place it
 /// next to its own tables); used only on its vCPU's thread but for raise() and `events`.
 struct Cpu {
-  CpuState state;
+  CpuState state{};
 
   GuestMemory* memory = nullptr;
   CpuEnvironment* environment = nullptr;
@@ -107,6 +117,12 @@ struct Cpu {
   /// Whether the thread sleeps in HLT (futex on `events`), and who wakes it otherwise (tgkill by the engine's kick).
   std::atomic<std::uint32_t> sleeping{0};
 
+  /// Events that arrived while they were masked (IF, interrupt shadow, NMI blocking): moved here from `events`, so that an
+  /// engine does not spin on them, and given back by rearmDeferredEvents() (x86/events.h) when the mask may have gone.
+  std::uint32_t deferredEvents = 0;
+  /// The guest's PV EOI flag was set at the last delivery: its next EOI may be the flag's clearing.
+  bool paravirtEoiArmed = false;
+
   PendingException exception{};
   /// True while guest vector/x87 registers are live in the host's registers (only on the vCPU's thread, inside run()).
   bool fpuLive = false;
@@ -115,6 +131,8 @@ struct Cpu {
 
   static constexpr unsigned kTlbEntries = 1024;
   TlbEntry tlb[kTlbEntries];
+  /// A bit an entry: not empty; of a global page; cut out of a page larger than 4 KiB.
+  std::uint64_t tlbUsed[kTlbEntries / 64] = {}, tlbGlobal[kTlbEntries / 64] = {}, tlbLarge[kTlbEntries / 64] = {};
 
   /// Makes sure that guest vector state is in state.xsave and that host code may use vector registers. Must precede every
   /// call to code that is not compiled with lodge_guest_registers (libc, devices). Cheap when already parked.

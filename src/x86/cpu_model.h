@@ -13,6 +13,9 @@
 
 namespace lodge::x86 {
 
+/// Whose manual decides where Intel's and AMD's differ: SYSCALL and SYSENTER in compatibility mode, SYSRET, reserved bits.
+enum class CpuVendor : std::uint8_t { intel, amd };
+
 struct CpuidEntry {
   std::uint32_t leaf, subleaf;
   std::uint32_t eax, ebx, ecx, edx;
@@ -26,7 +29,9 @@ struct CpuModel {
   std::vector<CpuidEntry> leaves;
   std::uint64_t features = 0;        ///< bit a Feature
   std::uint64_t xcr0Supported = 3;
+  CpuVendor vendor = CpuVendor::intel;
   std::uint64_t tscHz = 0;
+  std::uint64_t tscBase = 0;         ///< the host's TSC when the guest's is 0 (at power-up, on all CPUs)
   unsigned cpus = 1;
   unsigned physicalAddressBits = 40;
   unsigned linearAddressBits = 48;   ///< 57 with LA57

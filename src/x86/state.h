@@ -83,6 +83,7 @@ struct alignas(64) CpuState {
   std::uint64_t efer;
   std::uint64_t xcr0, xss;
   std::uint64_t dr[8];               // 4 and 5 unused
+  std::uint64_t pdpte[4];            // the PDPTE registers of PAE paging (SDM vol. 3, 4.4.1)
 
   SegmentRegister segment[kSegmentCount];
   SegmentRegister ldtr, tr;
@@ -92,6 +93,8 @@ struct alignas(64) CpuState {
   Activity activity;
   std::uint8_t interruptShadow;      ///< 1: after STI, 2: after MOV SS/POP SS; holds until the next instruction ended
   std::uint8_t nmiBlocked;           ///< from NMI delivery to IRET
+  /// DR6 bits of data breakpoints that the running instruction hit, or that wait for the end of a MOV SS shadow.
+  std::uint64_t pendingDebug;
 
   // MSRs. TSC: guest TSC = host TSC + tscOffset.
   std::uint64_t star, lstar, cstar, sfmask, kernelGsBase;

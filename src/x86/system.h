@@ -26,20 +26,30 @@ bool raiseDebug(Cpu& cpu, std::uint64_t dr6Bits);
 void deliverException(Cpu& cpu);
 /// Delivers an external interrupt or NMI.
 void deliverInterrupt(Cpu& cpu, std::uint8_t vector);
+enum class SoftwareInterrupt : std::uint8_t { intN, int3OrInto, int1 };
 /// INT n, INT3, INTO, INT1 with the return address `nextRip`; sets RIP.
-bool softwareInterrupt(Cpu& cpu, std::uint8_t vector, std::uint64_t nextRip, bool isInt1);
+bool softwareInterrupt(Cpu& cpu, std::uint8_t vector, std::uint64_t nextRip, SoftwareInterrupt kind);
 
 /// Looks at cpu.events when not inside an instruction: INIT, SIPI, NMI, interrupts (respecting IF, shadow, TPR), halting.
 /// Returns whether the CPU may go on executing (false: activity is not running, or `stop` is set).
 bool handleEvents(Cpu& cpu);
-/// Ends the interrupt shadow, raises the single-step trap: to be called by an engine after each instruction that it ran
-/// while `state.rflags & TF`, a shadow or data breakpoints were active.
+/// Whether instructions must go one at a time between beforeInstruction() and afterInstruction(): TF, RF, an interrupt shadow,
+/// or enabled breakpoints.
+inline bool instructionHooksNeeded(const Cpu& cpu) {
+  return ((cpu.state.rflags & (flag::tf | flag::rf)) | cpu.state.interruptShadow | (cpu.state.dr[7] & 0xff) |
+          cpu.state.pendingDebug) != 0;
+}
+/// Instruction breakpoints, unless RF; clears RF. False: #DB is in cpu.exception, to be delivered instead of the instruction.
+bool beforeInstruction(Cpu& cpu);
+/// Ends the interrupt shadow, delivers the single-step trap and data breakpoints: to be called after each instruction that
+/// completed (faults and partial REP strings are no completion) while instructionHooksNeeded() held before it; with RFLAGS and
+/// the shadow as they were before it.
 void afterInstruction(Cpu& cpu, std::uint64_t rflagsBefore, std::uint8_t shadowBefore);
 
 /// Power-up state (SDM vol. 3, table 9-1); INIT keeps what INIT keeps. The BSP starts running, APs wait for SIPI.
 void resetCpu(Cpu& cpu, bool isInit);
 
-// --- segments
+// --- segments. MOV SS and POP SS (not LSS) set state.interruptShadow = 2 themselves after loadSegment().
 bool loadSegment(Cpu& cpu, Segment segment, std::uint16_t selector);   // MOV/POP/LxS to ES, SS, DS, FS, GS
 bool loadLdtr(Cpu& cpu, std::uint16_t selector);
 bool loadTr(Cpu& cpu, std::uint16_t selector);
@@ -65,6 +75,14 @@ bool writeDebug(Cpu& cpu, unsigned number, std::uint64_t value);
 bool readMsr(Cpu& cpu, std::uint32_t number, std::uint64_t& value);   // RDMSR's #GP(0) for unknown ones
 bool writeMsr(Cpu& cpu, std::uint32_t number, std::uint64_t value);
 bool writeXcr(Cpu& cpu, std::uint32_t number, std::uint64_t value);
+/// WRPKRU's and XRSTOR's effect: the register, and the TLB entries that depend on it.
+void setPkru(Cpu& cpu, std::uint32_t value);
+/// INVLPG (the caller checked CPL).
+void invalidatePage(Cpu& cpu, std::uint64_t linear);
+/// CLAC and STAC (the caller checked CPL and CR4.SMAP).
+void setAccessCheck(Cpu& cpu, bool value);
+/// UMIP: whether SGDT, SIDT, SLDT, SMSW and STR may execute; else #GP(0).
+bool checkUmip(Cpu& cpu);
 /// POPF/IRET-style flag writes: which bits change depends on CPL, IOPL, mode. `operandSize` 2, 4, 8.
 bool popFlags(Cpu& cpu, std::uint64_t value, unsigned operandSize);
 bool pushFlagsAllowed(Cpu& cpu);                                      // virtual-8086 IOPL check

@@ -45,7 +45,11 @@ bool probeLinear(Cpu& cpu, std::uint64_t linear, unsigned size, Access access);
 /// Host address of [linear, linear+size) for an atomic read-modify-write, if it lies in one RAM page that may be written;
 /// null with cpu.exception.valid set on a fault, null with it clear where it must be emulated (MMIO, page crossing: the
 /// caller stops the other vCPUs or goes through a buffer).
+/// After the store the caller calls wroteTo().
 std::byte* writablePointer(Cpu& cpu, std::uint64_t linear, unsigned size);
+/// After a store through writablePointer(): tells the translator if the page holds (or came to hold) translated code. May park
+/// vector state. See x86/tlb.h for the protocol.
+void wroteTo(Cpu& cpu, std::byte* pointer, unsigned size);
 /// Same for plain reads.
 const std::byte* readablePointer(Cpu& cpu, std::uint64_t linear, unsigned size);
 
@@ -61,5 +65,7 @@ bool linearAddress(Cpu& cpu, Segment segment, std::uint64_t offset, unsigned siz
 void flushTlbPage(Cpu& cpu, std::uint64_t linear);
 void flushTlb(Cpu& cpu, bool globalToo);
 void flushTlbEverything(Cpu& cpu);
+/// Empties Cpu's own TLB only, and tells nobody.
+void clearTlb(Cpu& cpu);
 
 }  // namespace lodge::x86
