@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+
+#include "base/units.h"
+
+/// Addresses, ports and interrupt numbers of the `micro` board. The guest learns all of them from ACPI.
+namespace lodge::layout {
+
+// Guest-physical windows in the hole below 4 GiB.
+inline constexpr std::uint64_t kPciWindow32Base = 0xc000'0000, kPciWindow32Size = 0x2000'0000;
+inline constexpr std::uint64_t kEcamBase = 0xe000'0000, kEcamSize = 1_MiB;
+inline constexpr std::uint64_t kIoApicBase = 0xfec0'0000;
+inline constexpr std::uint64_t kLocalApicBase = 0xfee0'0000;
+inline constexpr std::uint64_t kTestWindowBase = 0xff00'0000;
+// The 64-bit PCI window lies above RAM: the next multiple of its size, at least 512 GiB.
+inline constexpr std::uint64_t kPciWindow64Size = 64_GiB;
+
+// Interrupt inputs of the I/O APIC (GSIs).
+inline constexpr unsigned kPitGsi = 2, kCom2Gsi = 3, kCom1Gsi = 4, kRtcGsi = 8, kSciGsi = 9;
+inline constexpr unsigned kPciGsiBase = 16;  ///< INTA..INTD: 16..19
+
+// Ports.
+inline constexpr std::uint16_t kPitPort = 0x40, kSpeakerPort = 0x61, kRtcPort = 0x70, kResetPort = 0xcf9,
+                               kFastA20Port = 0x92, kCom1Port = 0x3f8, kCom2Port = 0x2f8, kAcpiPmPort = 0x600,
+                               kPvPanicPort = 0x505, kFwCfgPort = 0x510;
+
+}  // namespace lodge::layout

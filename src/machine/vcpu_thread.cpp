@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "machine/vcpu_thread.h"
+
+#include <pthread.h>
+#include <signal.h>
+
+#include <string>
+
+namespace lodge {
+
+VcpuThread::VcpuThread(std::unique_ptr<Vcpu> vcpu, RunGate& gate, std::function<void()> onShutdown)
+    : vcpu_(std::move(vcpu)), gate_(gate), onShutdown_(std::move(onShutdown)) {}
+
+VcpuThread::~VcpuThread() {
+  if (thread_.joinable()) thread_.join();
+}
+
+void VcpuThread::start() {
+  thread_ = std::thread([this] { main(); });
+}
+
+void VcpuThread::interrupt() { cpu().raise(x86::event::stop); }
+
+void VcpuThread::main() {
+  pthread_setname_np(pthread_self(), ("vcpu" + std::to_string(cpu().index)).c_str());
+  // The process's own signals (SIGTERM, SIGINT, SIGWINCH...) are for the I/O thread.
+  sigset_t blocked;
+  sigemptyset(&blocked);
+  for (int signal : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGWINCH, SIGCHLD, SIGPIPE}) sigaddset(&blocked, signal);
+  pthread_sigmask(SIG_BLOCK, &blocked, nullptr);
+
+  while (gate_.pass()) {
+    // Cleared here and not by the one who resumes: a stop that is raised from now on must be seen.
+    cpu().events.fetch_and(~x86::event::stop);
+    if (gate_.isPaused()) continue;
+    bool running = true;
+    while (running) {
+      switch (vcpu_->run()) {
+        case VcpuExit::halted:
+          vcpu_->waitForEvent();
+          break;
+        case VcpuExit::stopped:
+          running = false;
+          break;
+        case VcpuExit::shutdown:
+          onShutdown_();
+          vcpu_->waitForEvent();
+          running = (cpu().events.load() & x86::event::stop) == 0;
+          break;
+      }
+    }
+  }
+}
+
+}  // namespace lodge

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <thread>
+
+#include "engine/engine.h"
+#include "machine/run_gate.h"
+
+namespace lodge {
+
+/// The thread that runs one vCPU: execute, sleep in HLT, wait at the gate while the machine is paused.
+class VcpuThread {
+ public:
+  /// `onShutdown` is called on this thread after a triple fault; the vCPU does not run again until it is reset.
+  VcpuThread(std::unique_ptr<Vcpu> vcpu, RunGate& gate, std::function<void()> onShutdown);
+  /// The gate must have been told to let threads leave.
+  ~VcpuThread();
+
+  void start();
+  x86::Cpu& cpu() { return vcpu_->cpu(); }
+  const Vcpu& vcpu() const { return *vcpu_; }
+  /// Makes run() and waitForEvent() return; the thread then looks at the gate. Any thread.
+  void interrupt();
+
+ private:
+  void main();
+
+  std::unique_ptr<Vcpu> vcpu_;
+  RunGate& gate_;
+  std::function<void()> onShutdown_;
+  std::thread thread_;
+};
+
+}  // namespace lodge
