@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tests/differential/generator.h"
+
+#include <cstring>
+
+namespace lodge::differential {
+
+using namespace x86;
+
+std::string_view reasonToLeaveOut(const Instruction& i) {
+  switch (i.info->op) {
+    case Op::cpuid: case Op::rdtsc: case Op::rdtscp: case Op::rdpmc: case Op::rdpid: case Op::xgetbv: case Op::rdpkru: case Op::wrpkru:
+      return "the answer is the model's or the clock's, not the host's";
+    case Op::rdrand: case Op::rdseed:
+      return "random by definition";
+    case Op::syscall: case Op::sysenter: case Op::int_: case Op::sysret: case Op::sysexit: case Op::vmcall: case Op::vmmcall:
+      return "enters the host's kernel";
+    case Op::int1:
+      return "the host's kernel takes it for a debugger's";
+    case Op::sgdt: case Op::sidt: case Op::sldt: case Op::str: case Op::smsw:
+      return "the host's kernel answers it (UMIP)";
+    case Op::movsreg_from: case Op::movsreg_to: case Op::lds: case Op::les: case Op::lfs: case Op::lgs: case Op::lss: case Op::lar:
+    case Op::lsl: case Op::verr: case Op::verw: case Op::jmp_far_indirect: case Op::call_far_indirect: case Op::ret_far: case Op::iret:
+      return "depends on the host's descriptor tables";
+    case Op::push: case Op::pop:
+      return i.map == 1 ? "depends on the host's segment registers" : "";
+    case Op::rdfsbase: case Op::rdgsbase: case Op::wrfsbase: case Op::wrgsbase:
+      return "changes the oracle's own thread pointer";
+    case Op::xsave: case Op::xsaveopt: case Op::xsavec: case Op::xsaves: case Op::xrstor: case Op::xrstors:
+      return "the area depends on what the host's kernel tracks; tested by itself";
+    case Op::monitor: case Op::mwait:
+      return "the host's hypervisor decides";
+    default:
+      break;
+  }
+  if (i.segmentOverride == fs) return "FS is the oracle's own thread pointer";
+  return "";
+}
+
+std::uint64_t Generator::random() {
+  // splitmix64 (Steele, Lea, Flood 2014).
+  std::uint64_t z = (state_ += 0x9e3779b97f4a7c15);
+  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
+  z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
+  return z ^ (z >> 31);
+}
+
+std::uint64_t Generator::value() {
+  switch (below(8)) {
+    case 0: case 1: case 2: return kDataBase + 64 * below(kDataBytes / 64);
+    case 3: return kDataBase + below(kDataBytes);
+    case 4: return kDataBase + 4096 * (1 + below(2)) - below(24);
+    case 5: return below(2) != 0 ? below(64) : ~below(64);
+    case 6: return chance(50) ? kReadOnlyBase + below(kReadOnlyBytes) : 1ull << below(64);
+    default: return random();
+  }
+}
+
+void Generator::registers(Registers& r) {
+  for (auto& g : r.gpr) g = value();
+  if (chance(90)) r.gpr[rsp] = kDataBase + 1024 + 8 * below(700);
+  if (chance(40)) r.gpr[rcx] = below(20);
+  constexpr std::uint64_t kArithmetic = flag::arithmetic;
+  r.rflags = (random() & kArithmetic) | flag::reserved1 | flag::if_;
+  if (chance(10)) r.rflags |= flag::df;
+  if (chance(2)) r.rflags |= flag::ac;
+  if (chance(2)) r.rflags |= flag::id;
+  vectorState(r);
+}
+
+void Generator::vectorState(Registers& r) {
+  auto* bytes = reinterpret_cast<std::uint8_t*>(r.vector.data());
+  std::memset(bytes, 0, kVectorBytes);
+  auto put16 = [&](std::size_t at, std::uint16_t v) { std::memcpy(bytes + at, &v, 2); };
+  // FXSAVE layout (SDM vol. 1, table 10-2).
+  put16(0, static_cast<std::uint16_t>(chance(95) ? 0x037f : 0x0340 | below(64) | below(4) << 8 | below(4) << 10));
+  put16(2, static_cast<std::uint16_t>(below(8) << 11 | (chance(50) ? below(16) << 8 : 0)));
+  bytes[4] = static_cast<std::uint8_t>(chance(50) ? 0xff : chance(50) ? 0 : random());
+  std::uint32_t mxcsr = chance(90) ? 0x1f80 : 0x1f80u & ~(1u << (7 + below(6)));
+  mxcsr |= static_cast<std::uint32_t>(below(4) << 13);
+  std::memcpy(bytes + 24, &mxcsr, 4);
+  for (unsigned i = 0; i < 8; ++i) {
+    std::uint64_t mantissa = random() | 1ull << 63;
+    std::uint16_t exponent = static_cast<std::uint16_t>(chance(80) ? 0x3fff + below(64) - 32 : random());
+    std::memcpy(bytes + 32 + 16 * i, &mantissa, 8);
+    put16(40 + 16 * i, exponent);
+  }
+  for (std::size_t base : {std::size_t{160}, std::size_t{576}}) {
+    for (std::size_t i = 0; i < 256; i += 8) {
+      double number = static_cast<double>(static_cast<std::int64_t>(random() >> 40)) / 1024.0 - 4096.0;
+      float pair[2] = {static_cast<float>(number), static_cast<float>(below(1000)) - 500.0f};
+      std::uint64_t word = random();
+      if (chance(30)) std::memcpy(&word, &number, 8);
+      else if (chance(40)) std::memcpy(&word, pair, 8);
+      std::memcpy(bytes + base + i, &word, 8);
+    }
+  }
+  std::uint64_t components = 7;
+  std::memcpy(bytes + 512, &components, 8);
+}
+
+unsigned Generator::operandBytes(std::uint8_t* p, bool) {
+  unsigned n = 0;
+  std::uint8_t modrm = static_cast<std::uint8_t>(random());
+  if (chance(45)) modrm |= 0xc0;
+  p[n++] = modrm;
+  unsigned mod = modrm >> 6, rm = modrm & 7;
+  if (mod != 3 && rm == 4) {
+    std::uint8_t sib = static_cast<std::uint8_t>(random());
+    if (chance(60)) sib = static_cast<std::uint8_t>((sib & 7) | 0x20);  // no index
+    p[n++] = sib;
+  }
+  // Displacements: mostly near, so that base + displacement stays in the data.
+  for (unsigned i = 0; i < 8; ++i) p[n + i] = static_cast<std::uint8_t>(random());
+  if (mod == 2 || (mod == 0 && (rm == 5 || rm == 4))) {
+    std::uint32_t near = chance(90) ? static_cast<std::uint32_t>(below(512)) - 256 : static_cast<std::uint32_t>(random());
+    std::memcpy(p + n, &near, 4);
+  }
+  return n + 8;
+}
+
+unsigned Generator::legacyBytes(std::uint8_t* p) {
+  unsigned n = 0;
+  if (chance(15)) p[n++] = 0x66;
+  if (chance(15)) p[n++] = chance(50) ? 0xf2 : 0xf3;
+  if (chance(5)) p[n++] = 0xf0;
+  if (chance(3)) p[n++] = 0x67;
+  if (chance(2)) p[n++] = 0x65;
+  if (chance(55)) p[n++] = static_cast<std::uint8_t>(0x40 + below(16));
+  unsigned map = static_cast<unsigned>(below(10));
+  if (map >= 4) p[n++] = 0x0f;
+  if (map == 8) p[n++] = 0x38;
+  if (map == 9) p[n++] = 0x3a;
+  p[n++] = static_cast<std::uint8_t>(random());
+  return n + operandBytes(p + n, false);
+}
+
+unsigned Generator::vexBytes(std::uint8_t* p) {
+  unsigned n = 0;
+  std::uint8_t low = static_cast<std::uint8_t>(random());
+  if (chance(60)) low &= 0x7f;  // W = 0
+  if (chance(20)) {
+    p[n++] = 0xc5;
+    p[n++] = low;
+  } else {
+    p[n++] = 0xc4;
+    p[n++] = static_cast<std::uint8_t>((random() & 0xe0) | (1 + below(3)));
+    p[n++] = chance(30) ? static_cast<std::uint8_t>(low | 0x78) : low;  // vvvv = 1111 where it must be
+  }
+  p[n++] = static_cast<std::uint8_t>(random());
+  return n + operandBytes(p + n, true);
+}
+
+unsigned Generator::instruction(std::uint8_t (&bytes)[kMaxInstructionLength]) {
+  for (;;) {
+    std::uint8_t raw[64];
+    unsigned available = chance(35) ? vexBytes(raw) : legacyBytes(raw);
+    Instruction decoded{};
+    DecodeStatus status = decode(raw, available < 15 ? available : 15, CodeSize::bits64, decoded);
+    if (status == DecodeStatus::invalid) {
+      // A few invalid ones are kept: the host must find them invalid, too. Not EVEX, which the host may know and no model offers.
+      if (!chance(1) || std::memchr(raw, 0x62, 8) != nullptr || std::memchr(raw, 0x64, 8) != nullptr) continue;
+      std::memcpy(bytes, raw, kMaxInstructionLength);
+      ++generated_["(invalid)"];
+      return 8;
+    }
+    if (status != DecodeStatus::ok) continue;
+    if (auto reason = reasonToLeaveOut(decoded); !reason.empty()) {
+      ++leftOut_[std::string(decoded.info->mnemonic) + ": " + std::string(reason)];
+      continue;
+    }
+    ++generated_[decoded.info->mnemonic];
+    std::memcpy(bytes, raw, kMaxInstructionLength);
+    return decoded.length;
+  }
+}
+
+Snippet Generator::next(unsigned slot) {
+  Snippet s{};
+  std::memset(s.code, 0xcc, sizeof s.code);
+  unsigned count = chance(50) ? 1 : 1 + static_cast<unsigned>(below(5));
+  for (unsigned i = 0; i < count; ++i) {
+    std::uint8_t bytes[kMaxInstructionLength];
+    unsigned length = instruction(bytes);
+    if (s.length + length + 1 > kSlotBytes) break;
+    std::memcpy(s.code + s.length, bytes, length);
+    s.length += length;
+  }
+  registers(s.before);
+  s.before.rip = kCodeBase + slot * kSlotBytes;
+  s.dataSeed = random();
+  return s;
+}
+
+}  // namespace lodge::differential

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <map>
+#include <string>
+
+#include "tests/differential/snippet.h"
+#include "x86/instruction.h"
+
+namespace lodge::differential {
+
+/// Makes snippets: random instructions of every encoding that the decoder knows, on random states whose pointers mostly hit the
+/// data pages and their edges. What cannot be compared with a user process of the host is left out, and counted with its reason.
+class Generator {
+ public:
+  explicit Generator(std::uint64_t seed) : state_(seed * 2 + 1) {}
+  /// The snippet for slot `slot` of a batch (its code lies at kCodeBase + slot * kSlotBytes).
+  Snippet next(unsigned slot);
+
+  /// How often each mnemonic was generated, and each left-out one with why.
+  const std::map<std::string, std::uint64_t>& generated() const { return generated_; }
+  const std::map<std::string, std::uint64_t>& leftOut() const { return leftOut_; }
+
+ private:
+  std::uint64_t random();
+  std::uint64_t below(std::uint64_t limit) { return random() % limit; }
+  bool chance(unsigned percent) { return below(100) < percent; }
+  unsigned instruction(std::uint8_t (&bytes)[x86::kMaxInstructionLength]);
+  unsigned legacyBytes(std::uint8_t* p);
+  unsigned vexBytes(std::uint8_t* p);
+  unsigned operandBytes(std::uint8_t* p, bool vex);
+  void registers(Registers& r);
+  std::uint64_t value();
+  void vectorState(Registers& r);
+
+  std::uint64_t state_;
+  std::map<std::string, std::uint64_t> generated_, leftOut_;
+};
+
+/// Why an instruction is not compared with the host ("" if it is).
+std::string_view reasonToLeaveOut(const x86::Instruction& instruction);
+
+}  // namespace lodge::differential

@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tests/differential/guest.h"
+
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+namespace lodge::differential {
+
+namespace {
+
+using namespace x86;
+
+// Guest-physical layout.
+constexpr std::uint64_t kTables = 0x1000, kKernel = 0x100000, kCode = 0x400000, kData = 0x800000, kReadOnly = 0x810000;
+// The kernel's linear half and what lies in it.
+constexpr std::uint64_t kKernelBase = 0xffff'ffff'8000'0000, kKernelBytes = 0x10000;
+constexpr std::uint64_t kGdt = 0x0, kTss = 0x200, kIdt = 0x1000, kStubs = 0x2000, kStackTop = 0x8000;
+constexpr unsigned kStubBytes = 16;
+// Page-table entry bits.
+constexpr std::uint64_t kPresent = 1, kWrite = 2, kUser = 4, kAccessedDirty = 0x60, kNoExecute = 1ull << 63;
+// Selectors, in the order of Linux' own.
+constexpr std::uint16_t kKernelCs = 0x10, kUserSs = 0x2b, kUserCs = 0x33, kTr = 0x40;
+
+bool hasErrorCode(unsigned vector) { return vector == 8 || (vector >= 10 && vector <= 14) || vector == 17 || vector == 21; }
+
+class NoApic : public LocalApic {
+ public:
+  int acknowledge() override { return -1; }
+  bool pending() const override { return false; }
+  std::uint8_t taskPriority() const override { return 0; }
+  void setTaskPriority(std::uint8_t) override {}
+  bool readMsr(std::uint32_t, std::uint64_t&) override { return false; }
+  bool writeMsr(std::uint32_t, std::uint64_t) override { return false; }
+  void reset() override {}
+};
+
+}  // namespace
+
+class Guest::Environment : public CpuEnvironment {
+ public:
+  std::uint64_t readPort(std::uint16_t, unsigned) override { return ~std::uint64_t{0}; }
+  void writePort(std::uint16_t, unsigned, std::uint64_t) override {}
+  std::uint64_t readMmio(Gpa, unsigned) override { return ~std::uint64_t{0}; }
+  void writeMmio(Gpa, unsigned, std::uint64_t) override {}
+  LocalApic& apic() override { return apic_; }
+  std::int64_t hypercall(std::uint64_t, const std::uint64_t (&)[4]) override { return -1; }
+  Nanoseconds guestTime() override { return 0; }
+  Nanoseconds wallClockBase() override { return 0; }
+
+ private:
+  NoApic apic_;
+};
+
+Guest::~Guest() = default;
+
+std::uint64_t Guest::allocateTable() {
+  std::uint64_t table = nextTable_;
+  nextTable_ += kPageSize;
+  return table;
+}
+
+void Guest::map(std::uint64_t linear, std::uint64_t physical, std::uint64_t length, std::uint64_t flags) {
+  for (std::uint64_t done = 0; done < length; done += kPageSize) {
+    std::uint64_t table = root_;
+    for (int level = 3; level > 0; --level) {
+      std::uint64_t slot = table + (((linear + done) >> (12 + 9 * level)) & 511) * 8;
+      std::uint64_t entry = 0;
+      (void)memory_->readObject(Gpa{slot}, entry);
+      if ((entry & kPresent) == 0) {
+        entry = allocateTable() | kPresent | kWrite | kUser | kAccessedDirty;
+        (void)memory_->writeObject(Gpa{slot}, entry);
+      }
+      table = entry & 0xffff'ffff'f000;
+    }
+    std::uint64_t slot = table + (((linear + done) >> 12) & 511) * 8;
+    (void)memory_->writeObject(Gpa{slot}, (physical + done) | flags | kAccessedDirty | kPresent);
+  }
+}
+
+void Guest::buildTables() {
+  nextTable_ = kTables;
+  root_ = allocateTable();
+  map(kKernelBase, kKernel, kKernelBytes, kWrite);
+  map(kCodeBase, kCode, kCodeBytes, kUser);
+  map(kDataBase, kData, kDataBytes, kUser | kWrite | kNoExecute);
+  map(kReadOnlyBase, kReadOnly, kReadOnlyBytes, kUser | kNoExecute);
+  std::vector<std::byte> readOnly(kReadOnlyBytes);
+  fillData(1, readOnly.data(), readOnly.size());
+  (void)memory_->write(Gpa{kReadOnly}, readOnly);
+
+  std::uint64_t tssBase = kKernelBase + kTss;
+  const std::uint64_t gdt[] = {0, 0, 0x00af'9b00'0000'ffff, 0x00cf'9300'0000'ffff, 0x00cf'fb00'0000'ffff,
+                               0x00cf'f300'0000'ffff, 0x00af'fb00'0000'ffff, 0,
+                               0x0000'8b00'0000'0067 | (tssBase & 0xffffff) << 16 | ((tssBase >> 24) & 0xff) << 56, tssBase >> 32};
+  (void)memory_->write(Gpa{kKernel + kGdt}, std::as_bytes(std::span(gdt)));
+  (void)memory_->writeObject(Gpa{kKernel + kTss + 4}, kKernelBase + kStackTop);
+  (void)memory_->writeObject(Gpa{kKernel + kTss + 0x66}, std::uint16_t{0x68});
+  for (unsigned vector = 0; vector < 256; ++vector) {
+    std::uint64_t stub = kKernelBase + kStubs + vector * kStubBytes;
+    std::uint64_t dpl = vector == 3 || vector == 4 ? 3 : 0;
+    std::uint64_t gate[2] = {(stub & 0xffff) | std::uint64_t{kKernelCs} << 16 | (0x8e00 | dpl << 13) << 32 | ((stub >> 16) & 0xffff) << 48, stub >> 32};
+    (void)memory_->write(Gpa{kKernel + kIdt + vector * 16}, std::as_bytes(std::span(gate)));
+    const std::uint8_t code[] = {0xf4, 0xeb, 0xfd};  // hlt; jmp to it
+    (void)memory_->write(Gpa{kKernel + kStubs + vector * kStubBytes}, std::as_bytes(std::span(code)));
+  }
+}
+
+void Guest::initialState(CpuState& state) const {
+  state.cr0 = cr0::pe | cr0::mp | cr0::et | cr0::ne | cr0::wp | cr0::am | cr0::pg;
+  state.cr3 = root_;
+  state.cr4 = cr4::pae | cr4::pge | cr4::osfxsr | cr4::osxmmexcpt | cr4::osxsave;
+  state.efer = efer::sce | efer::lme | efer::lma | efer::nxe;
+  state.xcr0 = 7;
+  state.gdtr = {kKernelBase + kGdt, 0x4f, 0};
+  state.idtr = {kKernelBase + kIdt, 0xfff, 0};
+  state.tr = {kKernelBase + kTss, 0x67, kTr, 0x8b};
+  state.ldtr = {};
+  for (Segment s : {es, ds, fs, gs}) state.segment[s] = {0, 0, 0, 0};
+  state.segment[cs] = {0, 0xffffffff, kUserCs, 0xa0fb};
+  state.segment[ss] = {0, 0xffffffff, kUserSs, 0xc0f3};
+  state.cpl = 3;
+  state.activity = Activity::running;
+}
+
+Result<std::unique_ptr<Guest>> Guest::create(std::string_view engine) {
+  auto guest = std::unique_ptr<Guest>(new Guest());
+  auto memory = GuestMemory::create(16_MiB);
+  if (!memory) return std::move(memory).error();
+  guest->memory_ = std::move(*memory);
+  auto model = makeCpuModel("x86-64-v3", 1);
+  if (!model) return std::move(model).error();
+  guest->model_ = std::move(*model);
+  guest->environment_ = std::make_unique<Environment>();
+  EngineSetup setup{*guest->memory_, *guest->model_, 1, 64_MiB, ""};
+  auto made = engine == "translate" ? makeTranslateEngine(setup) : makeInterpretEngine(setup);
+  if (!made) return std::move(made).error();
+  guest->engine_ = std::move(*made);
+  guest->buildTables();
+  auto vcpu = guest->engine_->createVcpu(0, *guest->environment_);
+  if (!vcpu) return std::move(vcpu).error();
+  guest->vcpu_ = std::move(*vcpu);
+  guest->initial_ = guest->vcpu_->cpu().state;
+  guest->initialState(guest->initial_);
+  return guest;
+}
+
+void Guest::loadCode(std::span<const Snippet> snippets) {
+  std::vector<std::byte> code(kCodeBytes, std::byte{0xcc});
+  for (std::size_t i = 0; i < snippets.size(); ++i) std::memcpy(code.data() + i * kSlotBytes, snippets[i].code, kSlotBytes);
+  (void)memory_->write(Gpa{kCode}, code);
+}
+
+Outcome Guest::run(const Snippet& snippet) {
+  std::vector<std::byte> data(kDataBytes);
+  fillData(snippet.dataSeed, data.data(), data.size());
+  (void)memory_->write(Gpa{kData}, data);
+
+  CpuState& state = vcpu_->cpu().state;
+  state = initial_;
+  std::memcpy(state.gpr, snippet.before.gpr, sizeof state.gpr);
+  state.rip = snippet.before.rip;
+  state.rflags = snippet.before.rflags;
+  std::memcpy(state.xsave, snippet.before.vector.data(), kVectorBytes);
+  std::memset(state.xsave + 512, 0, 64);
+  state.xsave[512] = std::byte{7};
+
+  Outcome outcome{};
+  VcpuExit exit = vcpu_->run();
+  std::uint64_t stub = state.rip - (kKernelBase + kStubs);
+  if (exit != VcpuExit::halted || stub >= 256 * kStubBytes) {
+    outcome.vector = 0x100 + static_cast<unsigned>(exit);
+    outcome.after.rip = state.rip;
+    return outcome;
+  }
+  outcome.vector = static_cast<std::uint32_t>(stub / kStubBytes);
+  std::uint64_t frame[6] = {};
+  std::uint64_t words = hasErrorCode(outcome.vector) ? 6 : 5;
+  (void)memory_->read(Gpa{kKernel + (state.gpr[rsp] - kKernelBase)}, std::as_writable_bytes(std::span(frame)).first(words * 8));
+  const std::uint64_t* f = frame;
+  if (words == 6) outcome.errorCode = static_cast<std::uint32_t>(*f++);
+  std::memcpy(outcome.after.gpr, state.gpr, sizeof state.gpr);
+  outcome.after.rip = f[0];
+  outcome.after.rflags = f[2];
+  outcome.after.gpr[rsp] = f[3];
+  outcome.faultAddress = state.cr2;
+  std::memcpy(outcome.after.vector.data(), state.xsave, kVectorBytes);
+  (void)memory_->read(Gpa{kData}, data);
+  outcome.dataHash = hashData(data.data(), data.size());
+  return outcome;
+}
+
+}  // namespace lodge::differential

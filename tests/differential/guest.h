@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "engine/engine.h"
+#include "tests/differential/snippet.h"
+
+namespace lodge::differential {
+
+/// A guest with nothing but page tables, an IDT whose handlers halt, and the snippets' areas at their linear addresses, at
+/// user privilege in 64-bit mode. Runs snippets on any engine.
+class Guest {
+ public:
+  /// `engine`: "interpret" or "translate".
+  static Result<std::unique_ptr<Guest>> create(std::string_view engine);
+  ~Guest();
+  /// Writes a batch's code; then runs its snippets one by one by index.
+  void loadCode(std::span<const Snippet> snippets);
+  Outcome run(const Snippet& snippet);
+  std::vector<std::pair<std::string, std::uint64_t>> statistics() const { return vcpu_->statistics(); }
+
+ private:
+  class Environment;
+  Guest() = default;
+  void buildTables();
+  void map(std::uint64_t linear, std::uint64_t physical, std::uint64_t length, std::uint64_t flags);
+  std::uint64_t allocateTable();
+  void initialState(x86::CpuState& state) const;
+
+  std::unique_ptr<GuestMemory> memory_;
+  std::unique_ptr<x86::CpuModel> model_;
+  std::unique_ptr<Environment> environment_;
+  std::unique_ptr<Engine> engine_;
+  std::unique_ptr<Vcpu> vcpu_;
+  x86::CpuState initial_{};
+  std::uint64_t nextTable_ = 0;
+  std::uint64_t root_ = 0;
+};
+
+}  // namespace lodge::differential

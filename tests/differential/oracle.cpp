@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tests/differential/oracle.h"
+
+#include <linux/audit.h>
+#include <linux/filter.h>
+#include <linux/futex.h>
+#include <linux/seccomp.h>
+#include <signal.h>
+#include <stddef.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <sys/wait.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <cstring>
+
+namespace lodge::differential {
+
+void fillData(std::uint64_t seed, std::byte* data, std::size_t length) {
+  std::uint64_t x = seed * 0x9e3779b97f4a7c15 + 1;
+  for (std::size_t i = 0; i + 8 <= length; i += 8) {
+    x ^= x << 13;
+    x ^= x >> 7;
+    x ^= x << 17;
+    // Every fourth word is a pointer into the data, so that loaded values make addresses.
+    std::uint64_t word = (i & 24) == 24 ? kDataBase + x % kDataBytes : x;
+    std::memcpy(data + i, &word, 8);
+  }
+}
+
+std::uint32_t hashData(const std::byte* data, std::size_t length) {
+  std::uint64_t h = 0xcbf29ce484222325;
+  for (std::size_t i = 0; i + 8 <= length; i += 8) {
+    std::uint64_t word;
+    std::memcpy(&word, data + i, 8);
+    h = (h ^ word) * 0x100000001b3;
+    h ^= h >> 29;
+  }
+  return static_cast<std::uint32_t>(h ^ (h >> 32));
+}
+
+struct Oracle::Shared {
+  std::atomic<std::uint32_t> turn;   // 0: the child waits; 1: the child works
+  std::uint32_t count;
+  std::atomic<std::uint32_t> current;
+  Snippet snippets[kBatch];
+  Outcome outcomes[kBatch];
+};
+
+namespace {
+
+constexpr std::size_t kSignalStack = 64 << 10;
+
+// The child's state, used by its signal handler alone.
+struct Child {
+  std::atomic<std::uint32_t>* current;
+  std::uint32_t count;
+  const Snippet* snippets;
+  Outcome* outcomes;
+  bool active;
+  ucontext_t home;                                   // where the batch started, restored at its end
+  alignas(64) std::byte homeVector[kVectorBytes];
+};
+Child child;
+
+// ucontext's register order (sys/ucontext.h) for guest encodings 0..15.
+constexpr int kGregs[16] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
+                            REG_R8,  REG_R9,  REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15};
+
+void loadNext(ucontext_t* context) {
+  std::uint32_t index = child.current->load();
+  auto* data = reinterpret_cast<std::byte*>(kDataBase);
+  auto* vector = reinterpret_cast<std::byte*>(context->uc_mcontext.fpregs);
+  if (index == child.count) {
+    child.active = false;
+    std::memcpy(context->uc_mcontext.gregs, child.home.uc_mcontext.gregs, sizeof context->uc_mcontext.gregs);
+    std::memcpy(vector, child.homeVector, 464);
+    std::memcpy(vector + 512, child.homeVector + 512, kVectorBytes - 512);
+    return;
+  }
+  const Snippet& snippet = child.snippets[index];
+  fillData(snippet.dataSeed, data, kDataBytes);
+  auto& gregs = context->uc_mcontext.gregs;
+  for (int i = 0; i < 16; ++i) gregs[kGregs[i]] = static_cast<greg_t>(snippet.before.gpr[i]);
+  gregs[REG_RIP] = static_cast<greg_t>(snippet.before.rip);
+  gregs[REG_EFL] = static_cast<greg_t>(snippet.before.rflags);
+  // Bytes 464..511 are software-reserved: the kernel keeps its own description of the frame there.
+  std::memcpy(vector, snippet.before.vector.data(), 464);
+  std::memcpy(vector + 576, snippet.before.vector.data() + 576, 256);
+  std::uint64_t components = 7;
+  std::memcpy(vector + 512, &components, 8);
+}
+
+void onSignal(int signal, siginfo_t*, void* argument) {
+  auto* context = static_cast<ucontext_t*>(argument);
+  auto& gregs = context->uc_mcontext.gregs;
+  auto* vector = reinterpret_cast<std::byte*>(context->uc_mcontext.fpregs);
+  if (!child.active) {
+    if (signal != SIGTRAP) _exit(99);
+    child.active = true;
+    std::memcpy(&child.home, context, sizeof child.home);
+    std::memcpy(child.homeVector, vector, kVectorBytes);
+    loadNext(context);
+    return;
+  }
+  Outcome& outcome = child.outcomes[child.current->load()];
+  for (int i = 0; i < 16; ++i) outcome.after.gpr[i] = static_cast<std::uint64_t>(gregs[kGregs[i]]);
+  outcome.after.rip = static_cast<std::uint64_t>(gregs[REG_RIP]);
+  outcome.after.rflags = static_cast<std::uint64_t>(gregs[REG_EFL]);
+  std::memcpy(outcome.after.vector.data(), vector, kVectorBytes);
+  outcome.vector = static_cast<std::uint32_t>(gregs[REG_TRAPNO]);
+  outcome.errorCode = static_cast<std::uint32_t>(gregs[REG_ERR]);
+  outcome.faultAddress = static_cast<std::uint64_t>(gregs[REG_CR2]);
+  outcome.dataHash = hashData(reinterpret_cast<const std::byte*>(kDataBase), kDataBytes);
+  outcome.skipped = signal == SIGSYS || signal == SIGALRM;
+  child.current->fetch_add(1);
+  loadNext(context);
+}
+
+void* mapAt(std::uint64_t address, std::size_t length, int protection) {
+  return ::mmap(reinterpret_cast<void*>(address), length, protection,
+                MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE | MAP_POPULATE, -1, 0);
+}
+
+bool forbidSystemCalls() {
+  // rt_sigreturn ends every snippet; mprotect, futex and exit belong to the loop; setitimer bounds a snippet that hangs.
+  sock_filter filter[] = {
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, arch)),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_X86_64, 0, 6),
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_rt_sigreturn, 5, 0),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_futex, 4, 0),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_mprotect, 3, 0),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_setitimer, 2, 0),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_exit_group, 1, 0),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_TRAP),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+  };
+  sock_fprog program{static_cast<unsigned short>(sizeof filter / sizeof filter[0]), filter};
+  return ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && ::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
+}
+
+bool prepareChild() {
+  if (mapAt(kCodeBase, kCodeBytes, PROT_READ | PROT_WRITE) == MAP_FAILED) return false;
+  if (mapAt(kDataBase, kDataBytes, PROT_READ | PROT_WRITE) == MAP_FAILED) return false;
+  void* readOnly = mapAt(kReadOnlyBase, kReadOnlyBytes, PROT_READ | PROT_WRITE);
+  if (readOnly == MAP_FAILED) return false;
+  fillData(1, static_cast<std::byte*>(readOnly), kReadOnlyBytes);
+  ::mprotect(readOnly, kReadOnlyBytes, PROT_READ);
+  stack_t stack{};
+  stack.ss_sp = ::mmap(nullptr, kSignalStack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+  stack.ss_size = kSignalStack;
+  if (stack.ss_sp == MAP_FAILED || ::sigaltstack(&stack, nullptr) != 0) return false;
+  struct sigaction action {};
+  action.sa_sigaction = onSignal;
+  action.sa_flags = SA_SIGINFO | SA_ONSTACK;
+  sigfillset(&action.sa_mask);
+  for (int signal : {SIGTRAP, SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGSYS, SIGALRM}) {
+    if (::sigaction(signal, &action, nullptr) != 0) return false;
+  }
+  return true;
+}
+
+void waitFor(std::atomic<std::uint32_t>& word, std::uint32_t wanted) {
+  std::uint32_t value;
+  while ((value = word.load()) != wanted) ::syscall(SYS_futex, &word, FUTEX_WAIT, value, nullptr, nullptr, 0);
+}
+
+bool waitFor(std::atomic<std::uint32_t>& word, std::uint32_t wanted, int seconds) {
+  timespec limit{seconds, 0};
+  std::uint32_t value;
+  while ((value = word.load()) != wanted) {
+    if (::syscall(SYS_futex, &word, FUTEX_WAIT, value, &limit, nullptr, 0) != 0 && errno == ETIMEDOUT) return false;
+  }
+  return true;
+}
+
+void hand(std::atomic<std::uint32_t>& word, std::uint32_t value) {
+  word.store(value);
+  ::syscall(SYS_futex, &word, FUTEX_WAKE, 1, nullptr, nullptr, 0);
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Oracle>> Oracle::create() {
+  void* area = ::mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  if (area == MAP_FAILED) return Error::fromErrno(errno, "map the oracle's shared memory");
+  auto oracle = std::unique_ptr<Oracle>(new Oracle(static_cast<Shared*>(area), -1));
+  if (Status started = oracle->restartChild(); !started) return std::move(started).error();
+  return oracle;
+}
+
+Oracle::~Oracle() {
+  if (child_ > 0) {
+    ::kill(child_, SIGKILL);
+    ::waitpid(child_, nullptr, 0);
+  }
+  ::munmap(shared_, sizeof(Shared));
+}
+
+Status Oracle::restartChild() {
+  shared_->turn = 0;
+  Shared* shared = shared_;
+  child_ = ::fork();
+  if (child_ < 0) return Error::fromErrno(errno, "fork the oracle");
+  if (child_ > 0) return {};
+  ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+  if (!prepareChild() || !forbidSystemCalls()) _exit(98);
+  for (;;) {
+    waitFor(shared->turn, 1);
+    auto* code = reinterpret_cast<std::uint8_t*>(kCodeBase);
+    ::mprotect(code, kCodeBytes, PROT_READ | PROT_WRITE);
+    std::memset(code, 0xcc, kCodeBytes);
+    for (std::uint32_t i = 0; i < shared->count; ++i) std::memcpy(code + i * kSlotBytes, shared->snippets[i].code, kSlotBytes);
+    ::mprotect(code, kCodeBytes, PROT_READ | PROT_EXEC);
+    child.current = &shared->current;
+    child.count = shared->count;
+    child.snippets = shared->snippets;
+    child.outcomes = shared->outcomes;
+    shared->current = 0;
+    // A periodic alarm ends a snippet that loops; one that it hits by chance is only skipped.
+    itimerval limit{{0, 200000}, {0, 200000}};
+    ::setitimer(ITIMER_REAL, &limit, nullptr);
+    asm volatile("int3" ::: "memory");
+    itimerval none{};
+    ::setitimer(ITIMER_REAL, &none, nullptr);
+    hand(shared->turn, 0);
+  }
+}
+
+Status Oracle::run(std::span<const Snippet> snippets, std::span<Outcome> outcomes) {
+  shared_->count = static_cast<std::uint32_t>(snippets.size());
+  std::memcpy(shared_->snippets, snippets.data(), snippets.size_bytes());
+  hand(shared_->turn, 1);
+  if (!waitFor(shared_->turn, 0, 60)) {
+    return Error(ErrorKind::internal, "the oracle died or hung in snippet " + std::to_string(shared_->current.load()));
+  }
+  std::memcpy(outcomes.data(), shared_->outcomes, outcomes.size_bytes());
+  return {};
+}
+
+}  // namespace lodge::differential
