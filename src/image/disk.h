@@ -16,9 +16,9 @@ namespace lodge {
 /// How to open a disk image.
 struct DiskOptions {
   std::string path;
-  std::string format = "raw";   ///< other formats come with the image library
+  std::string format = "raw";  ///< other formats come with the image library
   bool readOnly = false;
-  bool snapshot = false;        ///< writes go to a temporary overlay that is dropped at close
+  bool snapshot = false;  ///< writes go to a temporary overlay that is dropped at close
 };
 
 /// An open disk image. Thread-safe: several queues may have requests in flight.
@@ -29,7 +29,8 @@ class Disk {
   virtual std::uint64_t sizeBytes() const = 0;
   virtual bool readOnly() const = 0;
 
-  /// Done with: 0, or a positive errno value. Called on some thread of the disk's, or on the caller's before the call returns.
+  /// Done with: 0, or a positive errno value. Called on some thread of the disk's, or on the caller's before the call
+  /// returns.
   using Completion = std::function<void(int error)>;
   /// The iovecs must stay valid until completion.
   virtual void read(std::uint64_t offset, std::span<const iovec> to, Completion done) = 0;
@@ -41,8 +42,9 @@ class Disk {
   virtual void writeZeroes(std::uint64_t offset, std::uint64_t length, bool mayUnmap, Completion done) = 0;
 };
 
-/// Opens and locks (OFD locks: shared for read-only, exclusive for writing). Errors: notFound, permissionDenied (read-only
-/// file: hint `readonly` or `--snapshot`), busy (the message names the holder's pid where known), unsupported (format).
+/// Opens and locks (OFD locks: shared for read-only, exclusive for writing). Errors: notFound, permissionDenied
+/// (read-only file: hint `readonly` or `--snapshot`), busy (the message names the holder's pid where known),
+/// unsupported (format).
 Result<std::unique_ptr<Disk>> openDisk(const DiskOptions& options);
 
 }  // namespace lodge

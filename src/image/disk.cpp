@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "image/disk.h"
+
+#include <condition_variable>
+#include <deque>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "image/raw.h"
+
+namespace lodge {
+
+namespace {
+
+/// Runs a Store's blocking calls on a few threads, which start with the first request.
+class ThreadedDisk : public Disk {
+ public:
+  static constexpr unsigned kMaxThreads = 8;
+
+  ThreadedDisk(std::unique_ptr<Store> store, bool readOnly) : store_(std::move(store)), readOnly_(readOnly) {}
+  ~ThreadedDisk() override {
+    {
+      std::lock_guard lock(mutex_);
+      leaving_ = true;
+    }
+    wanted_.notify_all();
+    for (std::thread& t : threads_) t.join();
+  }
+
+  std::uint64_t sizeBytes() const override { return store_->size(); }
+  bool readOnly() const override { return readOnly_; }
+
+  void read(std::uint64_t offset, std::span<const iovec> to, Completion done) override {
+    enqueue([this, offset, to] { return store_->read(offset, to); }, std::move(done));
+  }
+  void write(std::uint64_t offset, std::span<const iovec> from, Completion done) override {
+    enqueue([this, offset, from] { return store_->write(offset, from); }, std::move(done));
+  }
+  void flush(Completion done) override {
+    enqueue([this] { return store_->flush(); }, std::move(done));
+  }
+  void discard(std::uint64_t offset, std::uint64_t length, Completion done) override {
+    enqueue([this, offset, length] { return store_->discard(offset, length); }, std::move(done));
+  }
+  void writeZeroes(std::uint64_t offset, std::uint64_t length, bool mayUnmap, Completion done) override {
+    enqueue([this, offset, length, mayUnmap] { return store_->writeZeroes(offset, length, mayUnmap); },
+            std::move(done));
+  }
+
+ private:
+  struct Job {
+    std::function<int()> work;
+    Completion done;
+  };
+
+  void enqueue(std::function<int()> work, Completion done) {
+    {
+      std::lock_guard lock(mutex_);
+      jobs_.push_back({std::move(work), std::move(done)});
+      if (idle_ < jobs_.size() && threads_.size() < kMaxThreads) threads_.emplace_back([this] { serve(); });
+    }
+    wanted_.notify_one();
+  }
+
+  void serve() {
+    std::unique_lock lock(mutex_);
+    for (;;) {
+      ++idle_;
+      wanted_.wait(lock, [&] { return leaving_ || !jobs_.empty(); });
+      --idle_;
+      if (jobs_.empty()) return;
+      Job job = std::move(jobs_.front());
+      jobs_.pop_front();
+      lock.unlock();
+      job.done(job.work());
+      job = {};
+      lock.lock();
+    }
+  }
+
+  std::unique_ptr<Store> store_;
+  bool readOnly_;
+  std::mutex mutex_;
+  std::condition_variable wanted_;
+  std::deque<Job> jobs_;
+  std::vector<std::thread> threads_;
+  std::size_t idle_ = 0;
+  bool leaving_ = false;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<Disk>> openDisk(const DiskOptions& options) {
+  if (options.format != "raw") {
+    return Error(ErrorKind::unsupported, "open disk '" + options.path + "': format '" + options.format + "'")
+        .withHint("this version takes format=raw");
+  }
+  bool fileReadOnly = options.readOnly || options.snapshot;
+  auto store = openRaw(options.path, fileReadOnly);
+  if (!store) return std::move(store).error();
+  std::unique_ptr<Store> top = std::move(*store);
+  if (options.snapshot && !options.readOnly) {
+    auto overlay = makeOverlay(std::move(top));
+    if (!overlay) return std::move(overlay).error().context("snapshot of disk '" + options.path + "'");
+    top = std::move(*overlay);
+  }
+  return std::unique_ptr<Disk>(std::make_unique<ThreadedDisk>(std::move(top), options.readOnly));
+}
+
+}  // namespace lodge

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <sys/uio.h>
+
+#include <cstdint>
+#include <span>
+
+namespace lodge {
+
+/// Blocking storage under a Disk: calls return 0 or a positive errno value and may come from several threads at once.
+/// Ranges lie within size(); the iovecs' lengths add up to the transfer's.
+class Store {
+ public:
+  virtual ~Store() = default;
+  virtual std::uint64_t size() const = 0;
+  virtual int read(std::uint64_t offset, std::span<const iovec> to) = 0;
+  virtual int write(std::uint64_t offset, std::span<const iovec> from) = 0;
+  virtual int flush() = 0;
+  virtual int discard(std::uint64_t offset, std::uint64_t length) = 0;
+  virtual int writeZeroes(std::uint64_t offset, std::uint64_t length, bool mayUnmap) = 0;
+};
+
+/// preadv/pwritev of the whole of `vectors` at `offset`, through short transfers and signals. `zeroFill`: bytes beyond
+/// the end of the file read as zero (else EIO).
+int readFully(int fd, std::uint64_t offset, std::span<const iovec> vectors, bool zeroFill);
+int writeFully(int fd, std::uint64_t offset, std::span<const iovec> vectors);
+
+}  // namespace lodge
