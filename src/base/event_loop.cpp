@@ -114,7 +114,10 @@ Status EventLoop::watch(int fd, std::uint32_t events, std::function<void(std::ui
   event.events = events;
   event.data.fd = fd;
   int operation = slot ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
-  if (::epoll_ctl(epoll_.get(), operation, fd, &event) != 0) {
+  bool done = ::epoll_ctl(epoll_.get(), operation, fd, &event) == 0;
+  // The number may have been closed and given out again behind our back (by a library that owns the descriptor).
+  if (!done && slot && errno == ENOENT) done = ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) == 0;
+  if (!done) {
     int error = errno;
     if (!slot) watches_.erase(fd);
     return Error::fromErrno(error, "watch a file descriptor");
