@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+// What travels between local APICs, I/O APICs and CPUs (SDM vol. 3, chapter 11).
+#pragma once
+
+#include <cstdint>
+
+namespace lodge {
+
+/// Delivery modes, as the ICR, MSI data and redirection entries encode them.
+enum class DeliveryMode : std::uint8_t {
+  fixed = 0,
+  lowestPriority = 1,
+  smi = 2,
+  remoteRead = 3,
+  nmi = 4,
+  init = 5,
+  startUp = 6,
+  extInt = 7,
+};
+
+/// An interrupt message on its way to the local APICs.
+struct ApicMessage {
+  std::uint32_t destination;  ///< physical APIC id or logical mask
+  bool wideDestination;       ///< 32 bits, from an x2APIC's ICR; otherwise 8 bits, where 0xff is everyone
+  bool logical;
+  DeliveryMode mode;
+  std::uint8_t vector;
+  bool levelTriggered;
+  bool assertLevel;
+};
+
+/// Where interrupt messages go: ApicBus. Any thread.
+class ApicMessageSink {
+ public:
+  virtual ~ApicMessageSink() = default;
+  /// Whether any CPU took it.
+  virtual bool deliver(const ApicMessage& message) = 0;
+};
+
+/// A CPU as its local APIC sees it. Any thread; called with no lock held that a CPU could wait for.
+class ApicCpu {
+ public:
+  virtual ~ApicCpu() = default;
+  /// LocalApic::pending() may have become true.
+  virtual void raiseInterrupt() = 0;
+  virtual void raiseNmi() = 0;
+  virtual void raiseSmi() = 0;
+  virtual void raiseInit() = 0;
+  virtual void raiseStartUp(std::uint8_t vector) = 0;
+};
+
+/// Gives the vector of an ExtINT: the 8259A. Called on a vCPU's thread, without locks.
+class ExtIntSource {
+ public:
+  virtual ~ExtIntSource() = default;
+  virtual std::uint8_t acknowledgeInterrupt() = 0;
+};
+
+/// Hears EOIs of level-triggered vectors: an I/O APIC. Called on a vCPU's thread, without locks.
+class EoiListener {
+ public:
+  virtual ~EoiListener() = default;
+  virtual void endOfInterrupt(std::uint8_t vector) = 0;
+};
+
+}  // namespace lodge

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "device/apic_bus.h"
+
+#include "device/local_apic.h"
+
+namespace lodge {
+
+namespace {
+constexpr std::uint64_t kMsiBase = 0xfee0'0000, kMsiSize = 0x10'0000;
+constexpr std::uint32_t kLogical = 1 << 11, kAssert = 1 << 14, kLevelTriggered = 1 << 15;
+enum Shorthand : std::uint32_t { kNone, kSelf, kAll, kAllButSelf };
+
+ApicMessage messageOf(std::uint32_t command, std::uint32_t destination, bool wide) {
+  auto mode = static_cast<DeliveryMode>((command >> 8) & 7);
+  bool level = (command & kLevelTriggered) != 0;
+  return {destination,
+          wide,
+          (command & kLogical) != 0,
+          mode,
+          static_cast<std::uint8_t>(command),
+          level && mode == DeliveryMode::init,  // IPIs of other modes are edge-triggered whatever the bit says
+          (command & kAssert) != 0 || !level};
+}
+}  // namespace
+
+void ApicBus::attach(LocalApic& apic) {
+  apics_.push_back(&apic);
+}
+
+void ApicBus::sendMsi(std::uint64_t address, std::uint32_t data) {
+  if (address - kMsiBase >= kMsiSize) return;
+  constexpr std::uint32_t kRedirectionHint = 8, kLogicalMode = 4;
+  auto low = static_cast<std::uint32_t>(address);
+  bool hint = (low & kRedirectionHint) != 0;
+  ApicMessage message{(low >> 12) & 0xff,
+                      false,
+                      (low & kLogicalMode) != 0,
+                      static_cast<DeliveryMode>((data >> 8) & 7),
+                      static_cast<std::uint8_t>(data),
+                      (data & kLevelTriggered) != 0,
+                      (data & kAssert) != 0};
+  // Without the redirection hint the destination mode still counts: guests in logical mode rely on it.
+  if (hint && message.logical && message.mode == DeliveryMode::fixed) message.mode = DeliveryMode::lowestPriority;
+  deliver(message);
+}
+
+bool ApicBus::deliver(const ApicMessage& message) {
+  if (message.mode == DeliveryMode::lowestPriority) {
+    LocalApic* chosen = lowestPriority(message);
+    return chosen && chosen->accept(message);
+  }
+  bool taken = false;
+  for (LocalApic* apic : apics_) {
+    if (apic->isDestination(message)) taken |= apic->accept(message);
+  }
+  return taken;
+}
+
+/// The focus processor (one that is at this vector already), or the one with the lowest processor priority; CPUs that
+/// are equal take turns (SDM vol. 3, 11.6.2.4).
+LocalApic* ApicBus::lowestPriority(const ApicMessage& message) {
+  LocalApic* best = nullptr;
+  unsigned start = arbitration_.fetch_add(1, std::memory_order_relaxed);
+  for (std::size_t n = 0; n < apics_.size(); ++n) {
+    LocalApic* apic = apics_[(start + n) % apics_.size()];
+    if (!apic->isDestination(message) || !apic->softwareEnabled()) continue;
+    if (apic->isFocus(message.vector)) return apic;
+    if (!best || apic->processorPriority() < best->processorPriority()) best = apic;
+  }
+  return best;
+}
+
+void ApicBus::sendIpi(LocalApic& sender, std::uint32_t command, std::uint32_t destination, bool wideDestination) {
+  ApicMessage message = messageOf(command, destination, wideDestination);
+  if (message.mode == DeliveryMode::remoteRead || message.mode == DeliveryMode::extInt) return;  // reserved in the ICR
+  switch ((command >> 18) & 3) {
+    case kNone:
+      deliver(message);
+      break;
+    case kSelf:
+      sender.accept(message);
+      break;
+    case kAll:
+    case kAllButSelf:
+      for (LocalApic* apic : apics_) {
+        if (apic != &sender || ((command >> 18) & 3) == kAll) apic->accept(message);
+      }
+      break;
+  }
+}
+
+std::int64_t ApicBus::sendParavirtIpi(std::uint64_t low, std::uint64_t high, std::uint32_t firstId,
+                                      std::uint64_t command, unsigned bitsPerWord) {
+  ApicMessage message = messageOf(static_cast<std::uint32_t>(command), 0, true);
+  if (message.mode != DeliveryMode::fixed && message.mode != DeliveryMode::nmi) return -22;
+  message.logical = false;
+  std::int64_t count = 0;
+  for (LocalApic* apic : apics_) {
+    std::uint32_t bit = apic->id() - firstId;
+    bool named =
+        bit < bitsPerWord ? (low >> bit & 1) != 0 : bit < 2 * bitsPerWord && (high >> (bit - bitsPerWord) & 1) != 0;
+    if (named && apic->accept(message)) ++count;
+  }
+  return count;
+}
+
+void ApicBus::broadcastEoi(std::uint8_t vector) {
+  for (EoiListener* listener : eoiListeners_) listener->endOfInterrupt(vector);
+}
+
+void ApicBus::LintLine::set(bool level) {
+  for (LocalApic* apic : bus.apics_) apic->setLint(pin, level);
+}
+
+}  // namespace lodge

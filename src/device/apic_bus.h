@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <vector>
+
+#include "device/apic.h"
+#include "device/interrupt.h"
+
+namespace lodge {
+
+class LocalApic;
+
+/// The system bus between local APICs, I/O APICs and devices with MSIs: finds the CPUs that a message is for.
+/// Made by the board before anything that uses it; all are attached before the first vCPU runs and none leaves, so that
+/// routing needs no lock. Any thread.
+class ApicBus : public MsiSink, public ApicMessageSink {
+ public:
+  void attach(LocalApic& apic);
+  void attach(EoiListener& listener) { eoiListeners_.push_back(&listener); }
+  void setExtIntSource(ExtIntSource* source) { extIntSource_ = source; }
+  ExtIntSource* extIntSource() const { return extIntSource_; }
+
+  /// A write to 0xfeexxxxx (SDM vol. 3, 11.11); what lies elsewhere is no interrupt and is dropped.
+  void sendMsi(std::uint64_t address, std::uint32_t data) override;
+  /// Delivers to every CPU that the message names, or to one of them for lowest priority.
+  bool deliver(const ApicMessage& message) override;
+  /// An interrupt command (SDM vol. 3, figure 11-12) by `sender`: low half of ICR, and the destination.
+  void sendIpi(LocalApic& sender, std::uint32_t command, std::uint32_t destination, bool wideDestination);
+  /// KVM_HC_SEND_IPI (Linux Documentation/virt/kvm/x86/hypercalls.rst): bit n of `low`, then `high`, is APIC id
+  /// `firstId` + n; `command` is an ICR value of which vector and delivery mode count. Returns how many CPUs took it,
+  /// or -KVM_EINVAL (-22) for a delivery mode that is neither fixed nor NMI.
+  std::int64_t sendParavirtIpi(std::uint64_t low, std::uint64_t high, std::uint32_t firstId, std::uint64_t command,
+                               unsigned bitsPerWord);
+  void broadcastEoi(std::uint8_t vector);
+
+  /// LINT0 and LINT1 of every CPU: where the 8259A's INTR and the platform's NMI are wired. `pin` 0..1.
+  InterruptLine& lint(unsigned pin) { return lint_[pin]; }
+
+ private:
+  struct LintLine : InterruptLine {
+    LintLine(ApicBus& b, unsigned p) : bus(b), pin(p) {}
+    void set(bool level) override;
+    ApicBus& bus;
+    unsigned pin;
+  };
+  LocalApic* lowestPriority(const ApicMessage& message);
+
+  std::vector<LocalApic*> apics_;
+  std::vector<EoiListener*> eoiListeners_;
+  ExtIntSource* extIntSource_ = nullptr;
+  LintLine lint_[2]{{*this, 0}, {*this, 1}};
+  std::atomic<unsigned> arbitration_{0};
+};
+
+}  // namespace lodge
