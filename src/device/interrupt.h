@@ -5,6 +5,15 @@
 
 namespace lodge {
 
+// Lock order of the chipset. Whoever holds a lock may take one that is further down, never one above:
+//   1. a device's own mutex (serial port, PIT, RTC, ACPI, PCI function, MSI-X table, virtio queue...)
+//   2. PciHost's INTx mutex, SharedInterrupt
+//   3. Pic
+//   4. IoApic
+//   5. a local APIC's LINT mutex; host timers (TimerFactory)
+// IRR, ISR and TMR need none. CPUs are signalled (ApicCpu) under any of them, so that must take no lock of this list;
+// and local APICs call up (EOI to the I/O APIC, ExtINT acknowledge to the PIC) only while they hold nothing.
+
 /// An interrupt input of some controller, handed to a device. Level-triggered use: set(true) ... set(false). Edge use:
 /// pulse(). Any thread; may be called with the device's own mutex held (lock order: device, then I/O APIC or PIC, then
 /// local APIC).

@@ -225,7 +225,8 @@ TEST_F(LocalApicTest, BaseMovesAndItsReservedBitsFault) {
   ASSERT_TRUE(apic.writeMsr(0x1b, 0x1000'0000 | kEnable));
   EXPECT_TRUE(apic.answersAt(0x1000'0020));
   EXPECT_FALSE(apic.answersAt(kBase));
-  for (std::uint64_t bad : {kBase | kEnable | 1, kBase | kEnable | 0x200, kBase | kEnable | std::uint64_t{1} << 40, kBase | kX2}) {
+  for (std::uint64_t bad :
+       {kBase | kEnable | 1, kBase | kEnable | 0x200, kBase | kEnable | std::uint64_t{1} << 40, kBase | kX2}) {
     EXPECT_FALSE(apic.writeMsr(0x1b, bad)) << std::hex << bad;
   }
   EXPECT_EQ(msr(0x1b), 0x1000'0000 | kEnable);
