@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "virtio/console.h"
+
+#include <algorithm>
+
+namespace lodge::virtio {
+
+std::uint32_t ConsoleDevice::readConfig(std::uint64_t offset, unsigned size) {
+  std::uint32_t c = size_;  // struct virtio_console_config: columns, rows
+  return readConfigBytes(&c, sizeof c, offset, size);
+}
+
+void ConsoleDevice::reset() {
+  QueuedDevice::reset();
+  std::lock_guard lock(inputMutex_);
+  backlog_.clear();
+}
+
+void ConsoleDevice::notify(unsigned queue) {
+  if (queue == receive) return deliver();
+  drain(queue, [&](Chain chain) {
+    for (const iovec& v : chain.readable) output_(static_cast<const char*>(v.iov_base), v.iov_len);
+    finish(queue, std::move(chain), 0);
+  });
+}
+
+std::size_t ConsoleDevice::input(const char* data, std::size_t length) {
+  std::size_t taken;
+  {
+    std::lock_guard lock(inputMutex_);
+    taken = std::min(length, kBacklogBytes - backlog_.size());
+    backlog_.insert(backlog_.end(), data, data + taken);
+  }
+  deliver();
+  return taken;
+}
+
+void ConsoleDevice::deliver() {
+  std::lock_guard inputLock(inputMutex_);
+  while (!backlog_.empty()) {
+    Chain chain;
+    VirtQueue::Pop result;
+    {
+      Slot& slot = slots_[receive];
+      std::lock_guard lock(slot.mutex);
+      result = slot.queue.pop(chain);
+      if (result == VirtQueue::Pop::empty && slot.queue.armNotification()) continue;
+    }
+    if (result == VirtQueue::Pop::broken) transport_->needsReset(receive);
+    if (result != VirtQueue::Pop::chain) return;
+    std::uint32_t done = 0;
+    for (const iovec& v : chain.writable) {
+      std::size_t part = std::min(v.iov_len, backlog_.size());
+      std::copy_n(backlog_.begin(), part, static_cast<char*>(v.iov_base));
+      backlog_.erase(backlog_.begin(), backlog_.begin() + static_cast<long>(part));
+      done += static_cast<std::uint32_t>(part);
+    }
+    finish(receive, std::move(chain), done);
+  }
+}
+
+void ConsoleDevice::resize(std::uint16_t columns, std::uint16_t rows) {
+  size_ = columns | std::uint32_t{rows} << 16;
+  if (transport_) transport_->signalConfig();
+}
+
+}  // namespace lodge::virtio

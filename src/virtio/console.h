@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <atomic>
+#include <deque>
+#include <functional>
+
+#include "virtio/queue_set.h"
+
+namespace lodge::virtio {
+
+/// A console with one port and a size (virtio 1.2, 5.3), hvc0 in Linux.
+class ConsoleDevice : public QueuedDevice {
+ public:
+  static constexpr std::size_t kBacklogBytes = 64 << 10;
+  using Output = std::function<void(const char* data, std::size_t length)>;
+  ConsoleDevice(GuestMemory& memory, Output output) : QueuedDevice(memory, 2), output_(std::move(output)) {}
+
+  DeviceType type() const override { return DeviceType::console; }
+  std::uint64_t features() const override { return 1; }  // size
+  std::uint16_t maxQueueSize() const override { return 64; }
+  std::uint32_t readConfig(std::uint64_t offset, unsigned size) override;
+  void reset() override;
+  void notify(unsigned queue) override;
+
+  /// Bytes for the guest; returns how many were taken. Any thread.
+  std::size_t input(const char* data, std::size_t length);
+  void resize(std::uint16_t columns, std::uint16_t rows);
+
+ private:
+  enum Queue : unsigned { receive = 0, transmit = 1 };
+  void deliver();
+
+  Output output_;
+  std::mutex inputMutex_;
+  std::deque<char> backlog_;
+  std::atomic<std::uint32_t> size_{80 | 25 << 16};
+};
+
+}  // namespace lodge::virtio

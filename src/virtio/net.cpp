@@ -1,0 +1,292 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "virtio/net.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/bytes.h"
+#include "virtio/segmentation.h"
+
+namespace lodge::virtio {
+
+namespace {
+
+namespace bit {
+constexpr std::uint64_t checksum = 1 << 0, guestChecksum = 1 << 1, mac = 1 << 5, guestTso4 = 1 << 7, guestTso6 = 1 << 8,
+                        hostTso4 = 1 << 11, hostTso6 = 1 << 12, mergeable = 1 << 15, linkStatus = 1 << 16,
+                        controlQueue = 1 << 17, controlRx = 1 << 18, multiQueue = 1 << 22, controlMac = 1 << 23;
+}
+constexpr std::uint8_t kNeedsChecksum = 1, kDataValid = 2;
+constexpr std::size_t kMaxFrame = 65536 + 64;
+
+/// struct virtio_net_config (5.1.4).
+struct [[gnu::packed]] Config {
+  std::uint8_t mac[6];
+  std::uint16_t status;
+  std::uint16_t maxPairs;
+  std::uint16_t mtu;
+};
+
+}  // namespace
+
+/// struct virtio_net_hdr of virtio 1.x, which always has num_buffers.
+struct [[gnu::packed]] NetDevice::Header {
+  std::uint8_t flags, gsoType;
+  std::uint16_t headerLength, gsoSize, checksumStart, checksumOffset, buffers;
+};
+
+NetDevice::NetDevice(GuestMemory& memory, EventLoop& loop, std::unique_ptr<NetBackend> backend, const MacAddress& mac,
+                     unsigned pairs)
+    : QueuedDevice(memory, 2 * pairs + 1), loop_(loop), backend_(std::move(backend)), mac_(mac), maxPairs_(pairs) {
+  backend_->setReceiver(
+      [this](std::span<const std::uint8_t> frame, const FrameOffload& o) { return receive(frame, o); });
+}
+
+NetDevice::~NetDevice() {
+  *alive_ = false;
+  NetDevice::reset();
+}
+
+std::uint64_t NetDevice::features() const {
+  std::uint64_t bits = bit::checksum | bit::guestChecksum | bit::mac | bit::hostTso4 | bit::hostTso6 | bit::mergeable |
+                       bit::linkStatus | bit::controlQueue | bit::controlRx | bit::controlMac;
+  if (maxPairs_ > 1) bits |= bit::multiQueue;
+  if (backend_->supportsOffload()) bits |= bit::guestTso4 | bit::guestTso6;
+  return bits;
+}
+
+std::uint32_t NetDevice::readConfig(std::uint64_t offset, unsigned size) {
+  Config c{};
+  std::memcpy(c.mac, mac_.data(), 6);
+  c.status = 1;  // link up
+  c.maxPairs = static_cast<std::uint16_t>(maxPairs_);
+  c.mtu = 1500;
+  return readConfigBytes(&c, sizeof c, offset, size);
+}
+
+void NetDevice::activate(std::uint64_t features) {
+  QueuedDevice::activate(features);
+  live_ = true;
+}
+
+void NetDevice::reset() {
+  live_ = false;
+  std::lock_guard lock(workMutex_);
+  QueuedDevice::reset();
+  spare_.clear();
+  accepted_.clear();
+  pairs_ = 1;
+  promiscuous_ = true;
+}
+
+unsigned NetDevice::controlQueue() const {
+  return (features_ & bit::multiQueue) != 0 ? 2 * maxPairs_ : 2;
+}
+
+void NetDevice::notify(unsigned) {
+  if (workWanted_.exchange(true)) return;
+  loop_.post([this, alive = alive_] {
+    if (*alive) work();
+  });
+}
+
+void NetDevice::work() {
+  workWanted_ = false;
+  if (!live_) return;
+  {
+    std::lock_guard lock(workMutex_);
+    for (unsigned pair = 0; pair < maxPairs_; ++pair) transmit(2 * pair + 1);
+    if ((features_ & bit::controlQueue) != 0) control(controlQueue());
+  }
+  backend_->receiverReady();
+}
+
+void NetDevice::transmit(unsigned queue) {
+  if (queue == controlQueue()) return;
+  drain(queue, [&](Chain chain) {
+    sendFrame(chain);
+    finish(queue, std::move(chain), 0);
+  });
+}
+
+void NetDevice::sendFrame(const Chain& chain) {
+  Header header{};
+  if (chain.readableBytes <= sizeof header || chain.readableBytes > kMaxFrame + sizeof header) return;
+  buffer_.resize(chain.readableBytes);
+  std::size_t at = 0;
+  for (const iovec& v : chain.readable) {
+    std::memcpy(buffer_.data() + at, v.iov_base, v.iov_len);
+    at += v.iov_len;
+  }
+  std::memcpy(&header, buffer_.data(), sizeof header);
+  std::span<const std::uint8_t> frame = std::span(buffer_).subspan(sizeof header);
+  FrameOffload offload;
+  offload.needsChecksum = (header.flags & kNeedsChecksum) != 0;
+  offload.checksumStart = header.checksumStart;
+  offload.checksumOffset = header.checksumOffset;
+  offload.segmentation = header.gsoType;
+  offload.segmentSize = header.gsoSize;
+  offload.headerLength = header.headerLength;
+  ++sent_;
+  if (backend_->supportsOffload()) return backend_->send(frame, offload);
+  finishOffload(frame, offload,
+                [&](std::span<const std::uint8_t> finished) { backend_->send(finished, FrameOffload{}); });
+}
+
+bool NetDevice::wanted(std::span<const std::uint8_t> frame) const {
+  if (promiscuous_ || frame.size() < 6) return true;
+  if ((frame[0] & 1) != 0 && allMulticast_) return true;
+  if (std::all_of(frame.begin(), frame.begin() + 6, [](std::uint8_t b) { return b == 0xff; })) return true;
+  auto same = [&](const MacAddress& m) { return std::equal(m.begin(), m.end(), frame.begin()); };
+  return same(mac_) || std::any_of(accepted_.begin(), accepted_.end(), same);
+}
+
+bool NetDevice::receive(std::span<const std::uint8_t> frame, const FrameOffload& offload) {
+  if (!live_) return true;  // nobody listens: dropped, as on a cable to a card that is off
+  std::lock_guard lock(workMutex_);
+  if (!wanted(frame)) return true;
+  // A flow stays on one queue: its addresses and ports decide.
+  unsigned queue = 0;
+  if (pairs_ > 1 && frame.size() >= 38) {
+    std::uint32_t hash =
+        loadLe<std::uint32_t>(&frame[26]) ^ loadLe<std::uint32_t>(&frame[30]) ^ loadLe<std::uint32_t>(&frame[34]);
+    hash ^= hash >> 16;
+    queue = 2 * ((hash ^ hash >> 8) % pairs_);
+  }
+  std::vector<Chain> chains;
+  if (!popBuffers(queue, frame.size() + sizeof(Header), chains)) return false;
+  Header header{};
+  header.buffers = static_cast<std::uint16_t>(chains.size());
+  if (offload.needsChecksum) {
+    header.flags = kNeedsChecksum;
+    header.checksumStart = offload.checksumStart;
+    header.checksumOffset = offload.checksumOffset;
+  } else if ((features_ & bit::guestChecksum) != 0) {
+    header.flags = kDataValid;
+  }
+  header.gsoType = offload.segmentation;
+  header.gsoSize = offload.segmentSize;
+  header.headerLength = offload.headerLength;
+
+  const std::span<const std::uint8_t> pieces[2] = {{reinterpret_cast<const std::uint8_t*>(&header), sizeof header},
+                                                   frame};
+  std::size_t piece = 0, at = 0;
+  for (Chain& chain : chains) {
+    std::uint32_t filled = 0;
+    for (const iovec& v : chain.writable) {
+      for (std::size_t room = v.iov_len; room != 0 && piece < 2;) {
+        std::size_t part = std::min(room, pieces[piece].size() - at);
+        std::memcpy(static_cast<char*>(v.iov_base) + (v.iov_len - room), pieces[piece].data() + at, part);
+        room -= part;
+        at += part;
+        filled += static_cast<std::uint32_t>(part);
+        if (at == pieces[piece].size()) ++piece, at = 0;
+      }
+    }
+    finish(queue, std::move(chain), filled);
+  }
+  ++received_;
+  return true;
+}
+
+/// Buffers for `bytes`: one, or with mergeable buffers as many as it takes. Those that do not suffice are kept for the
+/// next try.
+bool NetDevice::popBuffers(unsigned queue, std::size_t bytes, std::vector<Chain>& out) {
+  bool mergeable = (features_ & bit::mergeable) != 0;
+  std::size_t room = 0;
+  if (queue == 0) {
+    out = std::move(spare_);
+    spare_.clear();
+    for (const Chain& c : out) room += c.writableBytes;
+  }
+  Slot& slot = slots_[queue];
+  while (room < bytes) {
+    Chain chain;
+    VirtQueue::Pop result;
+    {
+      std::lock_guard lock(slot.mutex);
+      result = slot.queue.pop(chain);
+      if (result == VirtQueue::Pop::empty && slot.queue.armNotification()) continue;
+    }
+    if (result == VirtQueue::Pop::broken) transport_->needsReset(queue);
+    if (result != VirtQueue::Pop::chain) {
+      if (queue == 0)
+        spare_ = std::move(out);
+      else
+        for (Chain& c : out) finish(queue, std::move(c), 0);
+      return false;
+    }
+    room += chain.writableBytes;
+    out.push_back(std::move(chain));
+    if (!mergeable && room < bytes) {
+      // The driver's buffer is too small for the frame: the frame is lost, the buffer returned empty.
+      finish(queue, std::move(out.back()), 0);
+      out.clear();
+      return false;
+    }
+  }
+  return true;
+}
+
+void NetDevice::control(unsigned queue) {
+  drain(queue, [&](Chain chain) {
+    bool ok = command(chain);
+    std::uint32_t written = 0;
+    if (!chain.writable.empty()) {
+      const iovec& last = chain.writable.back();
+      static_cast<std::uint8_t*>(last.iov_base)[last.iov_len - 1] = ok ? 0 : 1;
+      written = static_cast<std::uint32_t>(std::min<std::uint64_t>(chain.writableBytes, 1));
+    }
+    finish(queue, std::move(chain), written);
+  });
+}
+
+/// Control commands (5.1.6.5): receive mode, MAC tables and address, number of queue pairs.
+bool NetDevice::command(const Chain& chain) {
+  std::vector<std::uint8_t> data;
+  for (const iovec& v : chain.readable) {
+    auto* p = static_cast<const std::uint8_t*>(v.iov_base);
+    if (data.size() + v.iov_len > 65536) return false;
+    data.insert(data.end(), p, p + v.iov_len);
+  }
+  if (data.size() < 3) return false;
+  std::span<const std::uint8_t> body = std::span(data).subspan(2);
+  switch (data[0] << 8 | data[1]) {
+    case 0x0000:
+      promiscuous_ = body[0] != 0;
+      return true;
+    case 0x0001:
+      allMulticast_ = body[0] != 0;
+      return true;
+    case 0x0100: {
+      accepted_.clear();
+      std::size_t at = 0;
+      for (int table = 0; table < 2; ++table) {
+        if (at + 4 > body.size()) return false;
+        std::size_t count = loadLe<std::uint32_t>(&body[at]);
+        at += 4;
+        if (count > (body.size() - at) / 6) return false;
+        for (; count != 0; --count, at += 6) {
+          MacAddress m;
+          std::memcpy(m.data(), &body[at], 6);
+          accepted_.push_back(m);
+        }
+      }
+      return true;
+    }
+    case 0x0101:
+      if (body.size() != 6) return false;
+      std::memcpy(mac_.data(), body.data(), 6);
+      return true;
+    case 0x0400: {
+      unsigned pairs = body.size() >= 2 ? loadLe<std::uint16_t>(body.data()) : 0;
+      if (pairs == 0 || pairs > maxPairs_) return false;
+      pairs_ = pairs;
+      return true;
+    }
+    default:
+      return false;
+  }
+}
+
+}  // namespace lodge::virtio

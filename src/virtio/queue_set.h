@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <deque>
+#include <mutex>
+
+#include "virtio/device.h"
+
+namespace lodge::virtio {
+
+/// The queues of a device, each with its mutex: what most devices need beyond their own work.
+class QueuedDevice : public Device {
+ public:
+  QueuedDevice(GuestMemory& memory, unsigned queues) {
+    for (unsigned i = 0; i < queues; ++i) slots_.emplace_back(memory);
+  }
+  unsigned queueCount() const override { return static_cast<unsigned>(slots_.size()); }
+  void activate(std::uint64_t features) override { features_ = features; }
+  void enableQueue(unsigned queue, const QueueSetup& setup, bool& accepted) override {
+    std::lock_guard lock(slots_[queue].mutex);
+    accepted = slots_[queue].queue.enable(setup);
+  }
+  void disableQueue(unsigned queue) override {
+    std::lock_guard lock(slots_[queue].mutex);
+    slots_[queue].queue.disable();
+  }
+  void reset() override {
+    for (unsigned i = 0; i < queueCount(); ++i) disableQueue(i);
+    features_ = 0;
+  }
+
+ protected:
+  struct Slot {
+    explicit Slot(GuestMemory& memory) : queue(memory) {}
+    std::mutex mutex;
+    VirtQueue queue;
+  };
+
+  /// Pops every available chain of a queue and hands it to `serve(Chain)`, which is called without the lock. Ends with
+  /// notifications armed. A broken ring is reported to the transport.
+  template <class Serve>
+  void drain(unsigned index, Serve&& serve) {
+    Slot& slot = slots_[index];
+    for (;;) {
+      Chain chain;
+      VirtQueue::Pop result;
+      {
+        std::lock_guard lock(slot.mutex);
+        result = slot.queue.pop(chain);
+        if (result == VirtQueue::Pop::empty && slot.queue.armNotification()) continue;
+      }
+      if (result == VirtQueue::Pop::broken) transport_->needsReset(index);
+      if (result != VirtQueue::Pop::chain) return;
+      serve(std::move(chain));
+    }
+  }
+  /// Returns a chain and interrupts the driver if it wants that. Any thread.
+  void finish(unsigned index, Chain chain, std::uint32_t written) {
+    bool interrupt;
+    {
+      std::lock_guard lock(slots_[index].mutex);
+      slots_[index].queue.push(std::move(chain), written);
+      interrupt = slots_[index].queue.interruptWanted();
+    }
+    if (interrupt) transport_->signalQueue(index);
+  }
+
+  std::deque<Slot> slots_;
+  std::uint64_t features_ = 0;
+};
+
+}  // namespace lodge::virtio

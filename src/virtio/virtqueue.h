@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <sys/uio.h>
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "memory/guest_memory.h"
+#include "virtio/defs.h"
+
+namespace lodge::virtio {
+
+/// Buffers that the driver made available: host pointers into guest RAM, first what the device reads, then what it
+/// writes. A token: it must go back to its queue exactly once (VirtQueue::push), or be dropped at a device reset.
+class Chain {
+ public:
+  Chain() = default;
+  Chain(Chain&&) noexcept = default;
+  Chain& operator=(Chain&&) noexcept = default;
+
+  std::vector<iovec> readable, writable;
+  std::uint64_t readableBytes = 0, writableBytes = 0;
+
+ private:
+  friend class VirtQueue;
+  friend class SplitRing;
+  friend class PackedRing;
+  struct Range {
+    std::uint64_t gpa, length;
+  };
+  std::vector<Range> written_;
+  std::uint16_t id_ = 0;
+  std::uint16_t slots_ = 0;  // descriptors that it takes in a packed ring
+};
+
+/// What the driver configured for one queue.
+struct QueueSetup {
+  std::uint16_t size = 0;
+  std::uint64_t descriptors = 0, driverArea = 0, deviceArea = 0;
+  bool packed = false, eventIndex = false, indirect = false;
+};
+
+/// The device's side of one virtqueue, split or packed (2.7, 2.8). Not thread-safe: its device guards it.
+/// Everything in guest memory is hostile: whatever breaks the rules makes the queue broken(), and it then gives nothing
+/// more.
+class VirtQueue {
+ public:
+  enum class Pop : std::uint8_t { empty, chain, broken };
+
+  explicit VirtQueue(GuestMemory& memory);
+  ~VirtQueue();
+  VirtQueue(VirtQueue&&) noexcept;
+
+  /// False: the areas are not in RAM, misaligned, or the size is not allowed (2.7: a power of two up to 32768).
+  bool enable(const QueueSetup& setup);
+  void disable();
+  bool enabled() const { return ring_ != nullptr; }
+  bool broken() const { return broken_; }
+
+  Pop pop(Chain& out);
+  /// Returns a chain, of whose writable part the first `written` bytes were filled.
+  void push(Chain chain, std::uint32_t written);
+  /// Whether the driver wants an interrupt for what was pushed since the last call.
+  bool interruptWanted();
+  /// Asks the driver for a notification at the next available chain. True: one is there already; pop again.
+  bool armNotification();
+  /// Tells the driver that no notification is needed now.
+  void disarmNotification();
+
+  class Ring;
+
+ private:
+  GuestMemory& memory_;
+  std::unique_ptr<Ring> ring_;
+  bool broken_ = false;
+};
+
+}  // namespace lodge::virtio
