@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "device/pit.h"
+
+#include <algorithm>
+
+namespace lodge {
+
+namespace {
+constexpr std::uint8_t kGate2 = 1, kControlKept = 0x0f, kOutput2 = 0x20, kRefresh = 0x10;
+using Wide = unsigned __int128;
+
+PitChannel::Ticks ticksAt(Nanoseconds time) {
+  return static_cast<PitChannel::Ticks>(Wide(time) * PitChannel::kHz / kNanosecondsPerSecond);
+}
+/// The first nanosecond of a tick.
+Nanoseconds timeOf(PitChannel::Ticks tick) {
+  return static_cast<Nanoseconds>((Wide(tick) * kNanosecondsPerSecond + PitChannel::kHz - 1) / PitChannel::kHz);
+}
+
+constexpr Nanoseconds kRefreshPeriod = 15'085;  // half a period of counter 1 as PCs set it up
+}  // namespace
+
+Pit::Pit(TimerFactory& timers, InterruptLine& irq0)
+    : clock_(timers.clock()), irq0_(irq0), timer_(timers.makeTimer([this] { tick(); })) {
+  channels_[2].setGate(false, 0);
+}
+
+void Pit::reset() {
+  std::lock_guard lock(mutex_);
+  PitChannel::Ticks now = ticksAt(clock_.now());
+  for (auto& channel : channels_) channel = PitChannel{};
+  channels_[2].setGate(false, now);
+  control_ = 0;
+  scheduleLocked(now);
+  irq0_.set(false);
+}
+
+/// The output of counter 0 follows the guest's writes at once, and the clock by timer.
+void Pit::scheduleLocked(PitChannel::Ticks now) {
+  auto next = channels_[0].nextRise(now);
+  nextRise_ = next ? std::max(timeOf(*next), lastRise_ + kMinimumPeriod) : 0;
+  if (nextRise_ != 0) {
+    timer_->arm(nextRise_);
+  } else {
+    timer_->cancel();
+  }
+}
+
+void Pit::tick() {
+  std::lock_guard lock(mutex_);
+  Nanoseconds now = clock_.now();
+  if (nextRise_ == 0) return;
+  if (now < nextRise_) return timer_->arm(nextRise_);
+  lastRise_ = now;
+  irq0_.set(false);  // the low part of the period, of which nobody needs the length
+  irq0_.set(true);
+  PitChannel::Ticks ticks = ticksAt(now);
+  channels_[0].adopt(ticks);
+  scheduleLocked(ticks);
+}
+
+std::uint8_t Pit::readCounter(unsigned offset) {
+  std::lock_guard lock(mutex_);
+  return offset < 3 ? channels_[offset].read(ticksAt(clock_.now())) : 0xff;  // the control word is write-only
+}
+
+void Pit::writeCounter(unsigned offset, std::uint8_t value) {
+  std::lock_guard lock(mutex_);
+  PitChannel::Ticks now = ticksAt(clock_.now());
+  unsigned changed = offset;
+  if (offset == 3) {
+    changed = value >> 6;
+    writeControlWordLocked(value, now);
+  } else {
+    channels_[offset].write(value, now);
+  }
+  if (changed != 0) return;
+  irq0_.set(channels_[0].output(now));
+  scheduleLocked(now);
+}
+
+void Pit::writeControlWordLocked(std::uint8_t value, PitChannel::Ticks now) {
+  unsigned select = value >> 6;
+  if (select < 3) {
+    if ((value & 0x30) == 0) return channels_[select].latchCount(now);
+    return channels_[select].setControl(value, now);
+  }
+  for (unsigned n = 0; n < 3; ++n) {  // read-back command: bits 5 and 4 are active low
+    if ((value >> (n + 1) & 1) == 0) continue;
+    if ((value & 0x20) == 0) channels_[n].latchCount(now);
+    if ((value & 0x10) == 0) channels_[n].latchStatus(now);
+  }
+}
+
+std::uint8_t Pit::readControl(unsigned) {
+  std::lock_guard lock(mutex_);
+  Nanoseconds now = clock_.now();
+  std::uint8_t value = control_;
+  if (channels_[2].output(ticksAt(now))) value |= kOutput2;
+  if (now / kRefreshPeriod % 2 != 0) value |= kRefresh;
+  return value;
+}
+
+void Pit::writeControl(unsigned, std::uint8_t value) {
+  std::lock_guard lock(mutex_);
+  control_ = value & kControlKept;
+  channels_[2].setGate((value & kGate2) != 0, ticksAt(clock_.now()));
+}
+
+Pit::State Pit::save() const {
+  std::lock_guard lock(mutex_);
+  return {{channels_[0].state(), channels_[1].state(), channels_[2].state()}, control_, ticksAt(clock_.now())};
+}
+
+void Pit::restore(const State& state) {
+  std::lock_guard lock(mutex_);
+  PitChannel::Ticks now = ticksAt(clock_.now());
+  for (unsigned n = 0; n < 3; ++n) {
+    PitChannel::State channel = state.channels[n];
+    channel.since += now - state.savedAt;
+    channels_[n].restore(channel);
+  }
+  control_ = state.control;
+  scheduleLocked(now);
+}
+
+}  // namespace lodge

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+
+#include "base/clock.h"
+#include "device/interrupt.h"
+#include "device/io_window.h"
+#include "device/pit_channel.h"
+
+namespace lodge {
+
+/// The 8254 timer of a PC: counter 0 is IRQ 0, counter 1 once refreshed memory, counter 2 drives the speaker and is
+/// gated and seen through port 0x61. Ports 0x40-0x43 and 0x61. Any thread.
+class Pit {
+ public:
+  /// Interrupts are not raised more often than this, whatever count the guest writes.
+  static constexpr Nanoseconds kMinimumPeriod = 50'000;
+
+  Pit(TimerFactory& timers, InterruptLine& irq0);
+
+  IoDevice& counters() { return counterPorts_; }      ///< 4 bytes at 0x40
+  IoDevice& systemControl() { return controlPort_; }  ///< 1 byte at 0x61
+  void reset();
+
+  struct State {
+    std::array<PitChannel::State, 3> channels;
+    std::uint8_t control;
+    PitChannel::Ticks savedAt;
+  };
+  State save() const;
+  void restore(const State& state);
+
+ private:
+  std::uint8_t readCounter(unsigned offset);
+  void writeCounter(unsigned offset, std::uint8_t value);
+  std::uint8_t readControl(unsigned);
+  void writeControl(unsigned, std::uint8_t value);
+  void writeControlWordLocked(std::uint8_t value, PitChannel::Ticks now);
+  void scheduleLocked(PitChannel::Ticks now);
+  void tick();
+
+  const Clock& clock_;
+  InterruptLine& irq0_;
+  ByteWindow<Pit, &Pit::readCounter, &Pit::writeCounter> counterPorts_{*this};
+  ByteWindow<Pit, &Pit::readControl, &Pit::writeControl> controlPort_{*this};
+  mutable std::mutex mutex_;
+  std::array<PitChannel, 3> channels_;
+  std::uint8_t control_ = 0;  ///< port 0x61, the bits that are kept
+  Nanoseconds nextRise_ = 0;  ///< what the timer is armed for; 0 for nothing
+  Nanoseconds lastRise_ = 0;
+  std::unique_ptr<Timer> timer_;  // last: its destructor waits for tick()
+};
+
+}  // namespace lodge
