@@ -53,6 +53,9 @@ class Engine {
   virtual Result<std::unique_ptr<Vcpu>> createVcpu(unsigned index, x86::CpuEnvironment& environment) = 0;
 };
 
+/// By name: "translate" or "interpret". Errors: unsupported, and the engine's own.
+Result<std::unique_ptr<Engine>> makeEngine(std::string_view name, const EngineSetup& setup);
+
 Result<std::unique_ptr<Engine>> makeInterpretEngine(const EngineSetup& setup);
 Result<std::unique_ptr<Engine>> makeTranslateEngine(const EngineSetup& setup);
 

@@ -14,25 +14,25 @@ namespace lodge {
 
 struct NetConfig {
   UserNetOptions user;
-  std::optional<MacAddress> mac;   ///< derived from the machine's name if not given
+  std::optional<MacAddress> mac;  ///< derived from the machine's name if not given
 };
 
 /// Everything that makes a machine: what `lodge run` (and later the API) fills in. Checked by validate().
 struct MachineConfig {
   std::string name;
-  std::string kernel;              ///< path
-  std::vector<std::string> initrds;///< the first is the initrd; for multiboot, each is a module "path arguments"
+  std::string kernel;                ///< path
+  std::vector<std::string> initrds;  ///< the first is the initrd; for multiboot, each is a module "path arguments"
   std::string append;
   std::vector<DiskOptions> disks;
   std::vector<NetConfig> nets;
-  unsigned cpus = 1;               ///< 1..16
+  unsigned cpus = 1;  ///< 1..16
   std::uint64_t memory = 1_GiB;
   std::string engine = "auto";
   std::string cpuModel = "x86-64-v3";
   std::uint64_t codeCache = 128_MiB;
-  bool noReboot = false;           ///< a guest reset ends the machine
+  bool noReboot = false;                       ///< a guest reset ends the machine
   std::optional<std::uint16_t> debugExitPort;  ///< isa-debug-exit
-  bool testDevice = false;         ///< ports 0xe0.. and the RAM window of CPU test kernels
+  bool testDevice = false;                     ///< ports 0xe0.. and the RAM window of CPU test kernels
   bool balloon = true;
   std::string trace;
 };

@@ -14,8 +14,11 @@ inline constexpr std::uint64_t kEcamBase = 0xe000'0000, kEcamSize = 1_MiB;
 inline constexpr std::uint64_t kIoApicBase = 0xfec0'0000;
 inline constexpr std::uint64_t kLocalApicBase = 0xfee0'0000;
 inline constexpr std::uint64_t kTestWindowBase = 0xff00'0000;
-// The 64-bit PCI window lies above RAM: the next multiple of its size, at least 512 GiB.
+// The 64-bit PCI window lies above RAM, where no guest of a usual size is in its way.
 inline constexpr std::uint64_t kPciWindow64Size = 64_GiB;
+inline constexpr std::uint64_t pciWindow64Base(std::uint64_t ramEnd) {
+  return ramEnd <= 512_GiB ? 512_GiB : 2_TiB;
+}
 
 // Interrupt inputs of the I/O APIC (GSIs).
 inline constexpr unsigned kPitGsi = 2, kCom2Gsi = 3, kCom1Gsi = 4, kRtcGsi = 8, kSciGsi = 9;

@@ -13,7 +13,8 @@
 
 namespace lodge {
 
-/// Where the first serial port's bytes go and come from. Implemented by the command line (terminal, pipe, console socket).
+/// Where the first serial port's bytes go and come from. Implemented by the command line (terminal, pipe, console
+/// socket).
 class ConsoleSink {
  public:
   virtual ~ConsoleSink() = default;
@@ -31,7 +32,8 @@ class Machine {
   virtual ~Machine() = default;
 
   virtual void start() = 0;
-  /// Bytes for the guest's first serial port; returns how many were taken (the rest to be offered again after onConsoleRoom).
+  /// Bytes for the guest's first serial port; returns how many were taken (the rest to be offered again after
+  /// onConsoleRoom).
   virtual std::size_t consoleInput(const char* data, std::size_t length) = 0;
   virtual void onConsoleRoom(std::function<void()> callback) = 0;
   virtual void powerButton() = 0;
@@ -43,7 +45,8 @@ class Machine {
 
   enum class State : std::uint8_t { created, running, paused, ended };
   virtual State state() const = 0;
-  /// Called once, on the loop's thread, when the machine ended; `status` is isa-debug-exit's value where that was the end.
+  /// Called once, on the loop's thread, when the machine ended; `status` is isa-debug-exit's value where that was the
+  /// end.
   virtual void onEnd(std::function<void(MachineEnd end, int status)> callback) = 0;
   virtual std::string engineName() const = 0;
   /// Named counters of the whole machine for `lodge stats`.

@@ -5,27 +5,26 @@
 #include <functional>
 
 #include "base/clock.h"
+#include "device/local_apic.h"
 #include "memory/io_bus.h"
 #include "x86/cpu.h"
 
 namespace lodge {
 
-/// The world around one vCPU of the board: both buses, its own local APIC's page in front of the memory bus, hypercalls.
+/// The world around one vCPU of the board: both buses, its own local APIC's page in front of the memory bus,
+/// hypercalls.
 class VcpuEnvironment : public x86::CpuEnvironment {
  public:
   struct Setup {
     IoBus& ports;
     IoBus& memory;
-    x86::LocalApic& apic;
-    IoDevice& apicPage;           ///< the same APIC's registers, at APIC_BASE of this vCPU only
+    LocalApic& apic;  ///< its page answers this vCPU only
     const Clock& clock;
-    Nanoseconds wallClockBase;    ///< Unix time, in nanoseconds, at the clock's zero
+    Nanoseconds wallClockBase;  ///< Unix time, in nanoseconds, at the clock's zero
     /// KVM_HC_SEND_IPI's and KVM_HC_KICK_CPU's work; arguments as the guest gave them.
     std::function<std::int64_t(std::uint64_t number, const std::uint64_t (&arguments)[4])> hypercall;
   };
   explicit VcpuEnvironment(Setup setup) : setup_(std::move(setup)) {}
-  /// The vCPU whose APIC_BASE decides where the APIC page lies. Before it runs.
-  void attach(const x86::Cpu& cpu) { cpu_ = &cpu; }
 
   std::uint64_t readPort(std::uint16_t port, unsigned size) override { return setup_.ports.read(port, size); }
   void writePort(std::uint16_t port, unsigned size, std::uint64_t value) override {
@@ -41,10 +40,11 @@ class VcpuEnvironment : public x86::CpuEnvironment {
   Nanoseconds wallClockBase() override { return setup_.wallClockBase; }
 
  private:
-  bool isApicPage(Gpa gpa, unsigned size) const;
+  bool isApicPage(Gpa gpa, unsigned size) const {
+    return setup_.apic.answersAt(raw(gpa)) && (raw(gpa) & kPageMask) + size <= kPageSize;
+  }
 
   Setup setup_;
-  const x86::Cpu* cpu_ = nullptr;
 };
 
 }  // namespace lodge

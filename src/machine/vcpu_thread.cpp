@@ -19,7 +19,9 @@ void VcpuThread::start() {
   thread_ = std::thread([this] { main(); });
 }
 
-void VcpuThread::interrupt() { cpu().raise(x86::event::stop); }
+void VcpuThread::interrupt() {
+  cpu().raise(x86::event::stop);
+}
 
 void VcpuThread::main() {
   pthread_setname_np(pthread_self(), ("vcpu" + std::to_string(cpu().index)).c_str());

@@ -133,7 +133,7 @@ Result<std::unique_ptr<Guest>> Guest::create(std::string_view engine) {
   guest->model_ = std::move(*model);
   guest->environment_ = std::make_unique<Environment>();
   EngineSetup setup{*guest->memory_, *guest->model_, 1, 64_MiB, ""};
-  auto made = engine == "translate" ? makeTranslateEngine(setup) : makeInterpretEngine(setup);
+  auto made = makeEngine(engine, setup);
   if (!made) return std::move(made).error();
   guest->engine_ = std::move(*made);
   guest->buildTables();

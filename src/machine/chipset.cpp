@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "machine/chipset.h"
+
+#include <algorithm>
+
+#include "machine/layout.h"
+
+namespace lodge {
+
+Chipset::Chipset(EventLoop& loop, GuestMemory& memory, BoardEvents events, Uart::Output console)
+    : events_(std::move(events)),
+      pit_(loop, router_.isa(0)),
+      rtc_(loop, router_.isa(8)),
+      com1_(router_.isa(4), loop, std::move(console)),
+      com2_(router_.isa(3), loop, [](const char*, std::size_t) {}),
+      acpi_(loop.clock(), router_.isa(layout::kSciGsi), [this] { events_.powerOff(); }),
+      resetControl_([this] { events_.reset(); }),
+      portA_([this] { events_.reset(); }),
+      pvPanic_([this](std::uint8_t what) {
+        if ((what & PvPanic::kPanicked) != 0) events_.panicked();
+      }),
+      fwCfg_(memory) {
+  apicBus_.attach(ioApic_);
+  apicBus_.setExtIntSource(&pic_);
+}
+
+Result<std::unique_ptr<Chipset>> Chipset::create(const MachineConfig& config, EventLoop& loop, GuestMemory& memory,
+                                                 IoBus& ports, IoBus& mmio, BoardEvents events, Uart::Output console) {
+  auto chipset = std::unique_ptr<Chipset>(new Chipset(loop, memory, std::move(events), std::move(console)));
+  if (Status s = chipset->plug(config, ports, mmio); !s) return std::move(s).error();
+  if (Status s = chipset->describeToGuest(config, memory); !s) return std::move(s).error();
+  return chipset;
+}
+
+Status Chipset::plug(const MachineConfig& config, IoBus& ports, IoBus& mmio) {
+  struct Range {
+    std::uint64_t base, length;
+    IoDevice& device;
+    const char* name;
+  };
+  const Range ranges[] = {
+      {0x20, 2, pic_.master(), "PIC"},
+      {0xa0, 2, pic_.slave(), "PIC"},
+      {0x4d0, 2, pic_.elcr(), "PIC edge/level control"},
+      {layout::kPitPort, 4, pit_.counters(), "PIT"},
+      {layout::kSpeakerPort, 1, pit_.systemControl(), "system control port B"},
+      {layout::kRtcPort, 2, rtc_, "RTC"},
+      {layout::kFastA20Port, SystemControlPortA::kLength, portA_, "system control port A"},
+      {layout::kCom1Port, Uart::kLength, com1_, "COM1"},
+      {layout::kCom2Port, Uart::kLength, com2_, "COM2"},
+      {layout::kAcpiPmPort, AcpiPm::kLength, acpi_, "ACPI power management"},
+      {layout::kPvPanicPort, PvPanic::kLength, pvPanic_, "pvpanic"},
+      {layout::kFwCfgPort, FwCfg::kPorts, fwCfg_, "fw_cfg"},
+  };
+  for (const Range& r : ranges) {
+    if (Status s = ports.add(r.base, r.length, r.device, r.name); !s) return s;
+  }
+  if (Status s = mmio.add(layout::kIoApicBase, IoApic::kSize, ioApic_, "I/O APIC"); !s) return s;
+  if (config.testDevice) {
+    std::vector<InterruptLine*> lines;
+    for (unsigned pin = 0; pin < IoApic::kPins; ++pin) lines.push_back(&ioApic_.line(pin));
+    testDevice_ = std::make_unique<TestDevice>(std::move(lines));
+    if (Status s = testDevice_->plug(ports, mmio); !s) return s;
+  }
+  if (config.debugExitPort) {
+    debugExit_ = std::make_unique<DebugExit>([this](std::uint32_t value) { events_.debugExit(value); });
+    if (Status s = ports.add(*config.debugExitPort, DebugExit::kLength, *debugExit_, "debug exit"); !s) {
+      return std::move(s).error().withHint("choose another --debug-exit port, such as 0xf4");
+    }
+  }
+  return {};
+}
+
+Status Chipset::describeToGuest(const MachineConfig& config, const GuestMemory& memory) {
+  if (Status s = fwCfg_.addInteger(FwCfg::cpuCount, config.cpus, 2); !s) return s;
+  if (Status s = fwCfg_.addInteger(FwCfg::maxCpuCount, config.cpus, 2); !s) return s;
+  return fwCfg_.addInteger(FwCfg::ramSize, memory.size(), 8);
+}
+
+firmware::PlatformDescription Chipset::describe(const MachineConfig& config, const GuestMemory& memory,
+                                                unsigned physicalAddressBits) {
+  firmware::PlatformDescription p;
+  p.machineName = config.name.empty() ? "lodge" : config.name;
+  p.cpus = config.cpus;
+  p.physicalAddressBits = physicalAddressBits;
+  p.localApicBase = layout::kLocalApicBase;
+  p.ioApicBase = layout::kIoApicBase;
+  p.ecamBase = layout::kEcamBase;
+  p.window32Base = layout::kPciWindow32Base;
+  p.window32Size = layout::kPciWindow32Size;
+  p.window64Base = layout::pciWindow64Base(GuestMemory::kHoleEnd + memory.highSize());
+  p.window64Size = layout::kPciWindow64Size;
+  p.sciGsi = layout::kSciGsi;
+  p.pvpanic = layout::kPvPanicPort;
+  p.fwCfg = layout::kFwCfgPort;
+  return p;
+}
+
+void Chipset::reset() {
+  pic_.reset();
+  ioApic_.reset();
+  pit_.reset();
+  rtc_.reset();
+  com1_.reset();
+  com2_.reset();
+  acpi_.reset();
+  resetControl_.reset();
+  fwCfg_.reset();
+}
+
+}  // namespace lodge

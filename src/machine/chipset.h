@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "base/event_loop.h"
+#include "device/acpi_pm.h"
+#include "device/apic_bus.h"
+#include "device/debug_exit.h"
+#include "device/fw_cfg.h"
+#include "device/interrupt_router.h"
+#include "device/io_apic.h"
+#include "device/pic.h"
+#include "device/pit.h"
+#include "device/pvpanic.h"
+#include "device/reset_control.h"
+#include "device/rtc.h"
+#include "device/test_device.h"
+#include "device/uart.h"
+#include "firmware/platform.h"
+#include "machine/config.h"
+#include "memory/guest_memory.h"
+#include "memory/io_bus.h"
+
+namespace lodge {
+
+/// What the guest asks of the machine; each may be called on any vCPU's thread.
+struct BoardEvents {
+  std::function<void()> reset;
+  std::function<void()> powerOff;
+  std::function<void(std::uint32_t value)> debugExit;
+  std::function<void()> panicked;
+};
+
+/// The `micro` board's fixed devices and their wiring: everything but CPUs and PCI functions.
+class Chipset {
+ public:
+  /// Errors: alreadyExists (a debug exit port that another device has).
+  static Result<std::unique_ptr<Chipset>> create(const MachineConfig& config, EventLoop& loop, GuestMemory& memory,
+                                                 IoBus& ports, IoBus& mmio, BoardEvents events, Uart::Output console);
+
+  ApicBus& apicBus() { return apicBus_; }
+  InterruptRouter& interrupts() { return router_; }
+  Uart& com1() { return com1_; }
+  AcpiPm& acpi() { return acpi_; }
+  ResetControl& resetControl() { return resetControl_; }
+  /// How firmware describes all this to the guest.
+  static firmware::PlatformDescription describe(const MachineConfig& config, const GuestMemory& memory,
+                                                unsigned physicalAddressBits);
+  void reset();
+
+ private:
+  Chipset(EventLoop& loop, GuestMemory& memory, BoardEvents events, Uart::Output console);
+  Status plug(const MachineConfig& config, IoBus& ports, IoBus& mmio);
+  Status describeToGuest(const MachineConfig& config, const GuestMemory& memory);
+
+  BoardEvents events_;
+  ApicBus apicBus_;
+  IoApic ioApic_{apicBus_, 0};
+  Pic pic_{apicBus_.lint(0)};
+  InterruptRouter router_{pic_, ioApic_};
+  Pit pit_;
+  Rtc rtc_;
+  Uart com1_, com2_;
+  AcpiPm acpi_;
+  ResetControl resetControl_;
+  SystemControlPortA portA_;
+  PvPanic pvPanic_;
+  FwCfg fwCfg_;
+  std::unique_ptr<DebugExit> debugExit_;
+  std::unique_ptr<TestDevice> testDevice_;
+};
+
+}  // namespace lodge

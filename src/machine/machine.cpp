@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "machine/machine.h"
+
+#include <atomic>
+#include <memory>
+
+#include "base/log.h"
+#include "firmware/boot_state.h"
+#include "firmware/loader.h"
+#include "machine/chipset.h"
+#include "machine/pci_devices.h"
+#include "machine/processors.h"
+#include "x86/system.h"
+
+namespace lodge {
+
+namespace {
+
+class MicroMachine : public Machine {
+ public:
+  MicroMachine(EventLoop& loop, const MachineConfig& config) : loop_(loop), config_(config) {}
+  ~MicroMachine() override {
+    *alive_ = false;
+    processors_.reset();
+  }
+  Status open(ConsoleSink& console);
+
+  void start() override;
+  std::size_t consoleInput(const char* data, std::size_t length) override {
+    return chipset_->com1().input(data, length);
+  }
+  void onConsoleRoom(std::function<void()> callback) override {
+    chipset_->com1().onRoom([this, callback = std::move(callback)] { onLoop(callback); });
+  }
+  void powerButton() override { chipset_->acpi().pressPowerButton(); }
+  void reset() override;
+  void pause() override;
+  void resume() override;
+  void quit() override { end(MachineEnd::killed, 0); }
+  State state() const override { return state_; }
+  void onEnd(std::function<void(MachineEnd, int)> callback) override { onEnd_ = std::move(callback); }
+  std::string engineName() const override { return std::string(engine_->name()); }
+  std::vector<std::pair<std::string, std::uint64_t>> statistics() const override;
+
+ private:
+  Status openProcessors();
+  Status load();
+  BoardEvents boardEvents();
+  /// Runs on the I/O thread, if the machine still exists then.
+  void onLoop(std::function<void()> work) {
+    loop_.post([alive = alive_, work = std::move(work)] {
+      if (*alive) work();
+    });
+  }
+  /// From a vCPU's thread: it executes nothing more, and the I/O thread does the work.
+  void stopAnd(std::function<void()> work) {
+    processors_->requestPause();
+    onLoop(std::move(work));
+  }
+  void guestReset();
+  void end(MachineEnd how, int status);
+
+  EventLoop& loop_;
+  MachineConfig config_;
+  std::atomic<State> state_{State::created};
+  std::function<void(MachineEnd, int)> onEnd_;
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
+
+  std::unique_ptr<GuestMemory> memory_;
+  std::unique_ptr<x86::CpuModel> model_;
+  std::unique_ptr<Engine> engine_;
+  IoBus ports_{"port I/O"}, mmio_{"memory"};
+  std::unique_ptr<Chipset> chipset_;
+  std::unique_ptr<PciDevices> devices_;
+  std::unique_ptr<Processors> processors_;
+  firmware::BootRequest boot_;
+};
+
+BoardEvents MicroMachine::boardEvents() {
+  BoardEvents events;
+  events.reset = [this] { stopAnd([this] { guestReset(); }); };
+  events.powerOff = [this] { stopAnd([this] { end(MachineEnd::poweredOff, 0); }); };
+  events.panicked = [this] { stopAnd([this] { end(MachineEnd::crashed, 0); }); };
+  events.debugExit = [this](std::uint32_t value) {
+    stopAnd([this, value] { end(MachineEnd::debugExit, static_cast<int>(value << 1 | 1)); });
+  };
+  return events;
+}
+
+Status MicroMachine::open(ConsoleSink& console) {
+  if (Status s = validate(config_); !s) return s;
+  auto memory = GuestMemory::create(config_.memory);
+  if (!memory) return std::move(memory).error();
+  memory_ = std::move(*memory);
+  auto model = x86::makeCpuModel(config_.cpuModel, config_.cpus);
+  if (!model) return std::move(model).error();
+  model_ = std::move(*model);
+  auto boot = firmware::openBootRequest(config_.kernel, config_.initrds, config_.append,
+                                        Chipset::describe(config_, *memory_, model_->physicalAddressBits));
+  if (!boot) return std::move(boot).error();
+  boot_ = std::move(*boot);
+  auto output = [&console](const char* data, std::size_t length) { console.output(data, length); };
+  auto chipset = Chipset::create(config_, loop_, *memory_, ports_, mmio_, boardEvents(), output);
+  if (!chipset) return std::move(chipset).error();
+  chipset_ = std::move(*chipset);
+  auto devices = PciDevices::create(config_, loop_, *memory_, ports_, mmio_, *chipset_);
+  if (!devices) return std::move(devices).error();
+  devices_ = std::move(*devices);
+  return openProcessors();
+}
+
+Status MicroMachine::openProcessors() {
+  std::string engineName = config_.engine == "auto" ? "translate" : config_.engine;
+  auto engine = makeEngine(engineName, {*memory_, *model_, config_.cpus, config_.codeCache, config_.trace});
+  if (!engine) return std::move(engine).error();
+  engine_ = std::move(*engine);
+  auto onShutdown = [this] {
+    stopAnd([this] {
+      log(LogLevel::info, "the guest triple-faulted");
+      if (config_.noReboot)
+        end(MachineEnd::crashed, 0);
+      else
+        guestReset();
+    });
+  };
+  auto processors = Processors::create({*engine_, *model_, loop_, chipset_->apicBus(), ports_, mmio_, onShutdown});
+  if (!processors) return std::move(processors).error();
+  processors_ = std::move(*processors);
+  return load();
+}
+
+Status MicroMachine::load() {
+  processors_->powerOn();
+  for (unsigned i = 0; i < processors_->count(); ++i) {
+    firmware::applyFirmwareMsrs(boot_.platform, processors_->cpu(i).state);
+  }
+  auto state = firmware::loadKernel(*memory_, boot_);
+  if (!state) return std::move(state).error();
+  firmware::applyBootState(*state, processors_->cpu(0).state);
+  return {};
+}
+
+void MicroMachine::start() {
+  processors_->start();
+  state_ = State::running;
+  processors_->resume();
+}
+
+void MicroMachine::pause() {
+  if (state_ != State::running) return;
+  state_ = State::paused;
+  processors_->pause();
+}
+
+void MicroMachine::resume() {
+  if (state_ != State::paused) return;
+  state_ = State::running;
+  processors_->resume();
+}
+
+void MicroMachine::reset() {
+  if (state_ == State::ended || state_ == State::created) return;
+  processors_->pause();
+  chipset_->reset();
+  devices_->reset();
+  if (Status loaded = load(); !loaded) {
+    log(LogLevel::error, "reset: {}", loaded.error().message());
+    end(MachineEnd::crashed, 0);
+    return;
+  }
+  state_ = State::running;
+  processors_->resume();
+}
+
+void MicroMachine::guestReset() {
+  if (config_.noReboot)
+    end(MachineEnd::resetNoReboot, 0);
+  else
+    reset();
+}
+
+void MicroMachine::end(MachineEnd how, int status) {
+  if (state_.exchange(State::ended) == State::ended) return;
+  processors_->requestPause();
+  chipset_->com1().flush();
+  if (onEnd_) onEnd_(how, status);
+}
+
+std::vector<std::pair<std::string, std::uint64_t>> MicroMachine::statistics() const {
+  std::vector<std::pair<std::string, std::uint64_t>> all;
+  all.emplace_back("memory.size", memory_->size());
+  all.emplace_back("memory.resident", memory_->residentBytes());
+  for (auto& entry : devices_->statistics()) all.push_back(std::move(entry));
+  for (auto& entry : processors_->statistics()) all.push_back(std::move(entry));
+  return all;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Machine>> Machine::create(EventLoop& loop, const MachineConfig& config, ConsoleSink& console) {
+  auto machine = std::make_unique<MicroMachine>(loop, config);
+  if (Status opened = machine->open(console); !opened) return std::move(opened).error();
+  return std::unique_ptr<Machine>(std::move(machine));
+}
+
+}  // namespace lodge

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "machine/pci_devices.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <functional>
+
+#include "machine/layout.h"
+#include "virtio/entropy.h"
+
+namespace lodge {
+
+namespace {
+
+constexpr unsigned kMaxQueues = 4;
+
+/// Locally administered, and the same at each start of a machine of this name.
+MacAddress macFor(const std::string& machine, std::size_t index) {
+  std::uint64_t hash = 0xcbf29ce484222325;  // FNV-1a
+  for (char c : machine + "/" + std::to_string(index)) hash = (hash ^ static_cast<std::uint8_t>(c)) * 0x100000001b3;
+  MacAddress mac{0x52, 0x54, 0x00};
+  for (std::size_t i = 3; i < 6; ++i) mac[i] = static_cast<std::uint8_t>(hash >> (8 * i));
+  return mac;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<PciDevices>> PciDevices::create(const MachineConfig& config, EventLoop& loop,
+                                                       GuestMemory& memory, IoBus& ports, IoBus& mmio,
+                                                       Chipset& chipset) {
+  auto devices = std::unique_ptr<PciDevices>(new PciDevices());
+  InterruptRouter& interrupts = chipset.interrupts();
+  auto line = [&](unsigned pin) { return &interrupts.gsi(layout::kPciGsiBase + pin); };
+  PciHost::Setup setup{ports,
+                       mmio,
+                       chipset.apicBus(),
+                       {line(0), line(1), line(2), line(3)},
+                       layout::kEcamBase,
+                       layout::kPciWindow32Base,
+                       layout::kPciWindow32Size,
+                       layout::pciWindow64Base(GuestMemory::kHoleEnd + memory.highSize()),
+                       layout::kPciWindow64Size,
+                       &chipset.resetControl()};
+  auto host = PciHost::create(setup);
+  if (!host) return std::move(host).error();
+  devices->host_ = std::move(*host);
+  if (Status s = devices->addDisks(config, memory); !s) return std::move(s).error();
+  if (Status s = devices->addNets(config, loop, memory); !s) return std::move(s).error();
+  if (Status s = devices->add(std::make_unique<virtio::EntropyDevice>(memory), "virtio-rng"); !s)
+    return std::move(s).error();
+  if (config.balloon) {
+    auto balloon = std::make_unique<virtio::BalloonDevice>(memory);
+    devices->balloon_ = balloon.get();
+    if (Status s = devices->add(std::move(balloon), "virtio-balloon"); !s) return std::move(s).error();
+  }
+  return devices;
+}
+
+Status PciDevices::add(std::unique_ptr<virtio::Device> device, std::string name) {
+  functions_.push_back(std::make_unique<virtio::PciTransport>(std::move(device), std::move(name)));
+  return host_->plug(static_cast<unsigned>(functions_.size()), *functions_.back());
+}
+
+Status PciDevices::addDisks(const MachineConfig& config, GuestMemory& memory) {
+  for (const DiskOptions& options : config.disks) {
+    auto disk = openDisk(options);
+    if (!disk) return std::move(disk).error();
+    std::string serial = fmt::format("disk{}", disks_.size());
+    auto device =
+        std::make_unique<virtio::BlockDevice>(memory, std::move(*disk), serial, std::min(config.cpus, kMaxQueues));
+    disks_.push_back(device.get());
+    if (Status s = add(std::move(device), "virtio-blk " + serial); !s) return s;
+  }
+  return {};
+}
+
+Status PciDevices::addNets(const MachineConfig& config, EventLoop& loop, GuestMemory& memory) {
+  for (const NetConfig& net : config.nets) {
+    UserNetOptions options = net.user;
+    if (options.hostname.empty()) options.hostname = config.name;
+    auto backend = openUserNet(loop, options);
+    if (!backend) return std::move(backend).error();
+    MacAddress mac = net.mac ? *net.mac : macFor(config.name, nets_.size());
+    auto device =
+        std::make_unique<virtio::NetDevice>(memory, loop, std::move(*backend), mac, std::min(config.cpus, kMaxQueues));
+    nets_.push_back(device.get());
+    if (Status s = add(std::move(device), fmt::format("virtio-net {}", nets_.size() - 1)); !s) return s;
+  }
+  return {};
+}
+
+std::vector<std::pair<std::string, std::uint64_t>> PciDevices::statistics() const {
+  std::vector<std::pair<std::string, std::uint64_t>> all;
+  for (std::size_t i = 0; i < disks_.size(); ++i)
+    all.emplace_back(fmt::format("disk{}.requests", i), disks_[i]->requests());
+  for (std::size_t i = 0; i < nets_.size(); ++i) {
+    all.emplace_back(fmt::format("net{}.sent", i), nets_[i]->framesSent());
+    all.emplace_back(fmt::format("net{}.received", i), nets_[i]->framesReceived());
+  }
+  return all;
+}
+
+}  // namespace lodge

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "base/event_loop.h"
+#include "device/pci.h"
+#include "machine/chipset.h"
+#include "machine/config.h"
+#include "virtio/balloon.h"
+#include "virtio/block.h"
+#include "virtio/net.h"
+#include "virtio/pci_transport.h"
+
+namespace lodge {
+
+/// The board's PCI bus and the virtio devices on it, as the configuration asks for them.
+class PciDevices {
+ public:
+  /// Opens disks and networks. Errors: theirs.
+  static Result<std::unique_ptr<PciDevices>> create(const MachineConfig& config, EventLoop& loop, GuestMemory& memory,
+                                                    IoBus& ports, IoBus& mmio, Chipset& chipset);
+  void reset() { host_->reset(); }
+  virtio::BalloonDevice* balloon() { return balloon_; }
+  std::vector<std::pair<std::string, std::uint64_t>> statistics() const;
+
+ private:
+  Status add(std::unique_ptr<virtio::Device> device, std::string name);
+  Status addDisks(const MachineConfig& config, GuestMemory& memory);
+  Status addNets(const MachineConfig& config, EventLoop& loop, GuestMemory& memory);
+
+  // Functions go before the host that they are plugged into.
+  std::unique_ptr<PciHost> host_;
+  std::vector<std::unique_ptr<virtio::PciTransport>> functions_;
+  std::vector<virtio::BlockDevice*> disks_;
+  std::vector<virtio::NetDevice*> nets_;
+  virtio::BalloonDevice* balloon_ = nullptr;
+};
+
+}  // namespace lodge

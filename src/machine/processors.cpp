@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "machine/processors.h"
+
+#include <time.h>
+
+#include <limits>
+
+#include "x86/system.h"
+
+namespace lodge {
+
+namespace {
+
+// Linux Documentation/virt/kvm/x86/hypercalls.rst.
+constexpr std::uint64_t kKickCpu = 5, kSendIpi = 10, kSchedYield = 11;
+constexpr std::int64_t kNoSuchHypercall = -1000;
+
+Nanoseconds realtime() {
+  timespec t{};
+  ::clock_gettime(CLOCK_REALTIME, &t);
+  return static_cast<Nanoseconds>(t.tv_sec) * kNanosecondsPerSecond + t.tv_nsec;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Processors>> Processors::create(const Setup& setup) {
+  auto processors = std::unique_ptr<Processors>(new Processors(setup));
+  processors->wallClockBase_ = realtime() - setup.loop.clock().now();
+  for (unsigned index = 0; index < setup.model.cpus; ++index) {
+    if (Status added = processors->add(index); !added) return std::move(added).error();
+  }
+  return processors;
+}
+
+Status Processors::add(unsigned index) {
+  Processor& p = cpus_.emplace_back();
+  LocalApic::Setup apic{index,
+                        index == 0,
+                        setup_.model.physicalAddressBits,
+                        setup_.apicBus,
+                        p.signals,
+                        setup_.loop,
+                        [this, &p](std::uint64_t tsc) { return timeOfTsc(p.signals.cpu, tsc); }};
+  p.apic = std::make_unique<LocalApic>(apic);
+  VcpuEnvironment::Setup environment{
+      setup_.ports,   setup_.memory,
+      *p.apic,        setup_.loop.clock(),
+      wallClockBase_, [this](std::uint64_t number, const std::uint64_t(&a)[4]) { return hypercall(number, a); }};
+  p.environment = std::make_unique<VcpuEnvironment>(std::move(environment));
+  auto vcpu = setup_.engine.createVcpu(index, *p.environment);
+  if (!vcpu) return std::move(vcpu).error();
+  p.signals.cpu = &(*vcpu)->cpu();
+  p.thread = std::make_unique<VcpuThread>(std::move(*vcpu), gate_, setup_.onShutdown);
+  return {};
+}
+
+Processors::~Processors() {
+  gate_.order(RunGate::Order::leave);
+  for (Processor& p : cpus_) {
+    if (p.thread) p.thread->interrupt();
+  }
+  // Threads first: they use everything else.
+  for (Processor& p : cpus_) p.thread.reset();
+}
+
+void Processors::start() {
+  for (Processor& p : cpus_) p.thread->start();
+}
+
+void Processors::requestPause() {
+  gate_.order(RunGate::Order::pause);
+  for (Processor& p : cpus_) p.thread->interrupt();
+}
+
+void Processors::pause() {
+  requestPause();
+  gate_.waitUntilParked();
+}
+
+void Processors::resume() {
+  gate_.order(RunGate::Order::run);
+}
+
+void Processors::powerOn() {
+  for (Processor& p : cpus_) {
+    x86::Cpu& cpu = *p.signals.cpu;
+    p.apic->powerOn();
+    cpu.events = 0;
+    cpu.deferredEvents = 0;
+    x86::resetCpu(cpu, false);
+  }
+}
+
+Nanoseconds Processors::timeOfTsc(const x86::Cpu* cpu, std::uint64_t tsc) const {
+  constexpr Nanoseconds kFar = std::numeric_limits<Nanoseconds>::max() / 2;
+  Nanoseconds now = setup_.loop.clock().now();
+  if (!cpu) return kFar;
+  auto left = static_cast<std::int64_t>(tsc - (__builtin_ia32_rdtsc() + cpu->state.tscOffset));
+  if (left <= 0) return now;
+  unsigned __int128 span = static_cast<unsigned __int128>(left) * kNanosecondsPerSecond / setup_.model.tscHz;
+  return span > static_cast<unsigned __int128>(kFar - now) ? kFar : now + static_cast<Nanoseconds>(span) + 1;
+}
+
+std::int64_t Processors::hypercall(std::uint64_t number, const std::uint64_t (&a)[4]) {
+  switch (number) {
+    case kSendIpi:
+      return setup_.apicBus.sendParavirtIpi(a[0], a[1], static_cast<std::uint32_t>(a[2]), a[3], 64);
+    case kKickCpu:
+      for (Processor& p : cpus_) {
+        if (p.apic->id() == a[1]) p.signals.raise(x86::event::unhalt);
+      }
+      return 0;
+    case kSchedYield:
+      return 0;  // each vCPU has a thread; the host's scheduler knows better
+    default:
+      return kNoSuchHypercall;
+  }
+}
+
+std::vector<std::pair<std::string, std::uint64_t>> Processors::statistics() const {
+  std::vector<std::pair<std::string, std::uint64_t>> all;
+  for (std::size_t i = 0; i < cpus_.size(); ++i) {
+    for (auto& [name, value] : cpus_[i].thread->vcpu().statistics()) {
+      all.emplace_back("vcpu" + std::to_string(i) + "." + name, value);
+    }
+  }
+  return all;
+}
+
+}  // namespace lodge

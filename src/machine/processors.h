@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <deque>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "base/event_loop.h"
+#include "device/apic_bus.h"
+#include "device/local_apic.h"
+#include "engine/engine.h"
+#include "machine/vcpu_environment.h"
+#include "machine/vcpu_thread.h"
+#include "x86/cpu_model.h"
+
+namespace lodge {
+
+/// The machine's CPUs: each a vCPU with its local APIC, its view of the buses and its thread.
+class Processors {
+ public:
+  struct Setup {
+    Engine& engine;
+    const x86::CpuModel& model;
+    EventLoop& loop;
+    ApicBus& apicBus;
+    IoBus& ports;
+    IoBus& memory;
+    std::function<void()> onShutdown;  ///< a triple fault; on the vCPU's thread
+  };
+  static Result<std::unique_ptr<Processors>> create(const Setup& setup);
+  ~Processors();
+
+  unsigned count() const { return static_cast<unsigned>(cpus_.size()); }
+  x86::Cpu& cpu(unsigned index) { return cpus_[index].thread->cpu(); }
+  /// Starts the threads; they wait until resume().
+  void start();
+  /// Returns when no vCPU executes. Not on a vCPU's thread.
+  void pause();
+  void resume();
+  /// Makes the calling vCPU, and soon all others, stop executing without waiting for them.
+  void requestPause();
+  /// Power-up state of all CPUs and APICs, while paused.
+  void powerOn();
+  std::vector<std::pair<std::string, std::uint64_t>> statistics() const;
+
+ private:
+  /// A CPU as its local APIC sees it.
+  struct Signals : ApicCpu {
+    void raiseInterrupt() override { raise(x86::event::interrupt); }
+    void raiseNmi() override { raise(x86::event::nmi); }
+    void raiseSmi() override { raise(x86::event::smi); }
+    void raiseInit() override { raise(x86::event::init); }
+    void raiseStartUp(std::uint8_t vector) override {
+      if (cpu) cpu->sipiVector = vector;
+      raise(x86::event::sipi);
+    }
+    void raise(std::uint32_t bits) {
+      if (cpu) cpu->raise(bits);
+    }
+    x86::Cpu* cpu = nullptr;
+  };
+  struct Processor {
+    Signals signals;
+    std::unique_ptr<LocalApic> apic;
+    std::unique_ptr<VcpuEnvironment> environment;
+    std::unique_ptr<VcpuThread> thread;
+  };
+
+  Processors(const Setup& setup) : setup_(setup), gate_(setup.model.cpus) {}
+  Status add(unsigned index);
+  Nanoseconds timeOfTsc(const x86::Cpu* cpu, std::uint64_t tsc) const;
+  std::int64_t hypercall(std::uint64_t number, const std::uint64_t (&arguments)[4]);
+
+  Setup setup_;
+  RunGate gate_;
+  Nanoseconds wallClockBase_ = 0;
+  std::deque<Processor> cpus_;
+};
+
+}  // namespace lodge
