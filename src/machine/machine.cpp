@@ -21,6 +21,9 @@ class MicroMachine : public Machine {
   MicroMachine(EventLoop& loop, const MachineConfig& config) : loop_(loop), config_(config) {}
   ~MicroMachine() override {
     *alive_ = false;
+    // vCPUs stop first; devices then finish what they have begun while there are still CPUs to signal.
+    if (processors_) processors_->stop();
+    devices_.reset();
     processors_.reset();
   }
   Status open(ConsoleSink& console);

@@ -54,13 +54,15 @@ Status Processors::add(unsigned index) {
   return {};
 }
 
-Processors::~Processors() {
+Processors::~Processors() { stop(); }
+
+void Processors::stop() {
   gate_.order(RunGate::Order::leave);
   for (Processor& p : cpus_) {
-    if (p.thread) p.thread->interrupt();
+    if (!p.thread) continue;
+    p.thread->interrupt();
+    p.thread->join();
   }
-  // Threads first: they use everything else.
-  for (Processor& p : cpus_) p.thread.reset();
 }
 
 void Processors::start() {

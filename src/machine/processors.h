@@ -40,6 +40,8 @@ class Processors {
   void resume();
   /// Makes the calling vCPU, and soon all others, stop executing without waiting for them.
   void requestPause();
+  /// Ends the threads, for good. CPUs and APICs stay, since devices may still signal them.
+  void stop();
   /// Power-up state of all CPUs and APICs, while paused.
   void powerOn();
   std::vector<std::pair<std::string, std::uint64_t>> statistics() const;

@@ -19,6 +19,8 @@ class VcpuThread {
   ~VcpuThread();
 
   void start();
+  /// Waits for the thread to leave; the gate and interrupt() make it.
+  void join();
   x86::Cpu& cpu() { return vcpu_->cpu(); }
   const Vcpu& vcpu() const { return *vcpu_; }
   /// Makes run() and waitForEvent() return; the thread then looks at the gate. Any thread.
