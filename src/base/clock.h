@@ -8,6 +8,9 @@
 
 namespace lodge {
 
+/// The host's wall clock: nanoseconds since 1970-01-01 00:00 UTC.
+Nanoseconds hostUtc();
+
 /// Time as devices see it: nanoseconds since the machine's start, monotonic, standing still while the machine is paused.
 /// Any thread may call it.
 class Clock {

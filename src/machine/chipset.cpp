@@ -7,10 +7,10 @@
 
 namespace lodge {
 
-Chipset::Chipset(EventLoop& loop, GuestMemory& memory, BoardEvents events, Uart::Output console)
+Chipset::Chipset(EventLoop& loop, GuestMemory& memory, unsigned cpus, BoardEvents events, Uart::Output console)
     : events_(std::move(events)),
       pit_(loop, router_.isa(0)),
-      rtc_(loop, router_.isa(8)),
+      rtc_({loop, router_.isa(8), hostUtc, memory.lowSize(), memory.highSize(), cpus}),
       com1_(router_.isa(4), loop, std::move(console)),
       com2_(router_.isa(3), loop, [](const char*, std::size_t) {}),
       acpi_(loop.clock(), router_.isa(layout::kSciGsi), [this] { events_.powerOff(); }),
@@ -26,7 +26,8 @@ Chipset::Chipset(EventLoop& loop, GuestMemory& memory, BoardEvents events, Uart:
 
 Result<std::unique_ptr<Chipset>> Chipset::create(const MachineConfig& config, EventLoop& loop, GuestMemory& memory,
                                                  IoBus& ports, IoBus& mmio, BoardEvents events, Uart::Output console) {
-  auto chipset = std::unique_ptr<Chipset>(new Chipset(loop, memory, std::move(events), std::move(console)));
+  auto chipset =
+      std::unique_ptr<Chipset>(new Chipset(loop, memory, config.cpus, std::move(events), std::move(console)));
   if (Status s = chipset->plug(config, ports, mmio); !s) return std::move(s).error();
   if (Status s = chipset->describeToGuest(config, memory); !s) return std::move(s).error();
   return chipset;
@@ -44,7 +45,7 @@ Status Chipset::plug(const MachineConfig& config, IoBus& ports, IoBus& mmio) {
       {0x4d0, 2, pic_.elcr(), "PIC edge/level control"},
       {layout::kPitPort, 4, pit_.counters(), "PIT"},
       {layout::kSpeakerPort, 1, pit_.systemControl(), "system control port B"},
-      {layout::kRtcPort, 2, rtc_, "RTC"},
+      {layout::kRtcPort, 2, rtc_.ports(), "RTC"},
       {layout::kFastA20Port, SystemControlPortA::kLength, portA_, "system control port A"},
       {layout::kCom1Port, Uart::kLength, com1_, "COM1"},
       {layout::kCom2Port, Uart::kLength, com2_, "COM2"},

@@ -53,7 +53,7 @@ class Chipset {
   void reset();
 
  private:
-  Chipset(EventLoop& loop, GuestMemory& memory, BoardEvents events, Uart::Output console);
+  Chipset(EventLoop& loop, GuestMemory& memory, unsigned cpus, BoardEvents events, Uart::Output console);
   Status plug(const MachineConfig& config, IoBus& ports, IoBus& mmio);
   Status describeToGuest(const MachineConfig& config, const GuestMemory& memory);
 

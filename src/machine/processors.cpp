@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "machine/processors.h"
 
-#include <time.h>
-
 #include <limits>
 
 #include "x86/system.h"
@@ -15,17 +13,11 @@ namespace {
 constexpr std::uint64_t kKickCpu = 5, kSendIpi = 10, kSchedYield = 11;
 constexpr std::int64_t kNoSuchHypercall = -1000;
 
-Nanoseconds realtime() {
-  timespec t{};
-  ::clock_gettime(CLOCK_REALTIME, &t);
-  return static_cast<Nanoseconds>(t.tv_sec) * kNanosecondsPerSecond + t.tv_nsec;
-}
-
 }  // namespace
 
 Result<std::unique_ptr<Processors>> Processors::create(const Setup& setup) {
   auto processors = std::unique_ptr<Processors>(new Processors(setup));
-  processors->wallClockBase_ = realtime() - setup.loop.clock().now();
+  processors->wallClockBase_ = hostUtc() - setup.loop.clock().now();
   for (unsigned index = 0; index < setup.model.cpus; ++index) {
     if (Status added = processors->add(index); !added) return std::move(added).error();
   }
@@ -54,7 +46,9 @@ Status Processors::add(unsigned index) {
   return {};
 }
 
-Processors::~Processors() { stop(); }
+Processors::~Processors() {
+  stop();
+}
 
 void Processors::stop() {
   gate_.order(RunGate::Order::leave);

@@ -11,7 +11,9 @@ namespace lodge {
 VcpuThread::VcpuThread(std::unique_ptr<Vcpu> vcpu, RunGate& gate, std::function<void()> onShutdown)
     : vcpu_(std::move(vcpu)), gate_(gate), onShutdown_(std::move(onShutdown)) {}
 
-VcpuThread::~VcpuThread() { join(); }
+VcpuThread::~VcpuThread() {
+  join();
+}
 
 void VcpuThread::join() {
   if (thread_.joinable()) thread_.join();
