@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+// Input: a program of register and guest-memory writes against a block, entropy, balloon or console device behind the
+// PCI transport. Nothing may crash, hang, or write outside guest memory.
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+
+#include "memory/guest_memory.h"
+#include "virtio/balloon.h"
+#include "virtio/block.h"
+#include "virtio/console.h"
+#include "virtio/driver_kit.h"
+#include "virtio/entropy.h"
+#include "virtio/segmentation.h"
+
+namespace {
+
+using namespace lodge;
+using namespace lodge::virtio;
+
+class NullDisk : public Disk {
+ public:
+  std::uint64_t sizeBytes() const override { return 1_MiB; }
+  bool readOnly() const override { return false; }
+  void read(std::uint64_t, std::span<const iovec> to, Completion done) override {
+    for (const iovec& v : to) std::memset(v.iov_base, 0x5a, v.iov_len);
+    done(0);
+  }
+  void write(std::uint64_t, std::span<const iovec>, Completion done) override { done(0); }
+  void flush(Completion done) override { done(0); }
+  void discard(std::uint64_t, std::uint64_t, Completion done) override { done(0); }
+  void writeZeroes(std::uint64_t, std::uint64_t, bool, Completion done) override { done(0); }
+};
+
+std::unique_ptr<Device> makeDevice(unsigned kind, GuestMemory& memory) {
+  switch (kind % 4) {
+    case 0:
+      return std::make_unique<BlockDevice>(memory, std::make_unique<NullDisk>(), "fuzz", 1);
+    case 1:
+      return std::make_unique<EntropyDevice>(memory);
+    case 2:
+      return std::make_unique<BalloonDevice>(memory);
+    default:
+      return std::make_unique<ConsoleDevice>(memory, [](const char*, std::size_t) {});
+  }
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  static std::unique_ptr<GuestMemory> memory = std::move(*GuestMemory::create(1_MiB));
+  if (size < 16) return 0;
+  FrameOffload offload{
+      true, static_cast<std::uint16_t>(data[2] * 3), data[3], static_cast<std::uint8_t>(data[4] & 0x87), data[5], 0};
+  finishOffload({data + 6, size - 6}, offload, [](auto) {});
+
+  virtio::testing::CountingTransport transport;
+  std::unique_ptr<Device> device = makeDevice(data[0], *memory);
+  device->attach(transport);
+  bool packed = (data[0] & 0x10) != 0;
+  QueueSetup setup{static_cast<std::uint16_t>(packed ? 1 + data[1] % 16 : 1 << (data[1] % 5)),
+                   0x1000,
+                   0x2000,
+                   0x3000,
+                   packed,
+                   (data[0] & 0x20) != 0,
+                   (data[0] & 0x40) != 0};
+  // The input is the rings' content, and what they point to.
+  std::size_t at = 6;
+  for (std::uint64_t gpa : {0x1000u, 0x2000u, 0x3000u, 0x4000u}) {
+    std::size_t part = std::min<std::size_t>(size - at, 256);
+    (void)memory->write(Gpa{gpa}, std::as_bytes(std::span(data + at, part)));
+    at += part;
+  }
+  bool accepted = false;
+  for (unsigned q = 0; q < device->queueCount(); ++q) device->enableQueue(q, setup, accepted);
+  device->activate(device->features());
+  for (unsigned q = 0; q < device->queueCount(); ++q) device->notify(q);
+  for (; at + 8 <= size; at += 8) {
+    std::uint64_t word;
+    std::memcpy(&word, data + at, 8);
+    (void)memory->writeObject(Gpa{0x1000 + (word >> 48) % 0x3ff8}, static_cast<std::uint32_t>(word));
+    device->notify(static_cast<unsigned>(word >> 32) % device->queueCount());
+  }
+  device->reset();
+  return 0;
+}
