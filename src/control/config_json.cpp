@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "control/config_json.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+namespace lodge::control {
+
+namespace {
+
+Json toJson(const DiskOptions& disk) {
+  return {{"path", disk.path}, {"format", disk.format}, {"readOnly", disk.readOnly}, {"snapshot", disk.snapshot}};
+}
+
+Json toJson(const PortForward& forward) {
+  return {{"protocol", forward.udp ? "udp" : "tcp"},
+          {"hostAddress", forward.hostAddress},
+          {"hostPort", forward.hostPort},
+          {"guestAddress", forward.guestAddress},
+          {"guestPort", forward.guestPort}};
+}
+
+Json toJson(const NetConfig& net) {
+  Json json = {{"ipv6", net.user.ipv6}, {"restricted", net.user.restricted}, {"forwards", Json::array()}};
+  for (const PortForward& forward : net.user.forwards) json["forwards"].push_back(toJson(forward));
+  if (net.mac) json["mac"] = fmt::format("{:02x}", fmt::join(*net.mac, ":"));
+  return json;
+}
+
+}  // namespace
+
+Json toJson(const MachineConfig& config) {
+  Json json = {{"name", config.name},
+               {"kernel", config.kernel},
+               {"initrds", config.initrds},
+               {"append", config.append},
+               {"disks", Json::array()},
+               {"nets", Json::array()},
+               {"cpus", config.cpus},
+               {"memory", config.memory},
+               {"engine", config.engine},
+               {"cpuModel", config.cpuModel},
+               {"codeCache", config.codeCache},
+               {"noReboot", config.noReboot},
+               {"testDevice", config.testDevice},
+               {"balloon", config.balloon},
+               {"trace", config.trace}};
+  if (config.debugExitPort) json["debugExitPort"] = *config.debugExitPort;
+  for (const DiskOptions& disk : config.disks) json["disks"].push_back(toJson(disk));
+  for (const NetConfig& net : config.nets) json["nets"].push_back(toJson(net));
+  return json;
+}
+
+}  // namespace lodge::control

@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "control/machine_session.h"
+
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "control/protocol.h"
+
+namespace lodge::control {
+
+namespace {
+
+constexpr Nanoseconds kQuitLimit = 10 * kNanosecondsPerSecond;
+
+std::uint64_t microseconds(const timeval& time) {
+  return static_cast<std::uint64_t>(time.tv_sec) * 1'000'000 + static_cast<std::uint64_t>(time.tv_usec);
+}
+
+/// Resident set and its anonymous part in bytes from /proc/self/status (proc(5)), which counts in KiB.
+void addMemory(Json& counters) {
+  std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen("/proc/self/status", "re"), std::fclose);
+  char line[256];
+  while (file && std::fgets(line, sizeof line, file.get())) {
+    unsigned long long kib = 0;
+    if (std::sscanf(line, "VmRSS: %llu", &kib) == 1) counters["process.residentBytes"] = kib * 1024;
+    if (std::sscanf(line, "RssAnon: %llu", &kib) == 1) counters["process.anonymousBytes"] = kib * 1024;
+    if (std::sscanf(line, "Threads: %llu", &kib) == 1) counters["process.threads"] = kib;
+  }
+}
+
+}  // namespace
+
+MachineSession::MachineSession(EventLoop& loop, Machine& machine, MachineConfig config)
+    : loop_(loop),
+      machine_(machine),
+      config_(std::move(config)),
+      graceTimer_(loop.makeTimer([this] {
+        log(LogLevel::info, "the guest did not power off in time: turning the machine off");
+        quit();
+      })),
+      quitTimer_(loop.makeTimer([this] {
+        log(LogLevel::warning, "the machine did not end when told to: giving up on it");
+        forced_ = true;
+        ended({MachineEnd::killed, 0, ::time(nullptr)});
+      })),
+      started_(loop.clock().now()) {
+  machine_.onEnd([this](MachineEnd end, int status) { ended({end, status, ::time(nullptr)}); });
+}
+
+void MachineSession::powerButton() {
+  if (!end_) machine_.powerButton();
+}
+
+void MachineSession::reset() {
+  if (!end_) machine_.reset();
+}
+
+void MachineSession::pause() {
+  pausedByUser_ = true;
+  applyPause();
+}
+
+void MachineSession::resume() {
+  pausedByUser_ = false;
+  applyPause();
+}
+
+void MachineSession::holdForConsole(bool hold) {
+  heldForConsole_ = hold;
+  applyPause();
+}
+
+void MachineSession::applyPause() {
+  bool wanted = pausedByUser_ || heldForConsole_;
+  if (end_ || wanted == applied_) return;
+  applied_ = wanted;
+  if (wanted) {
+    machine_.pause();
+  } else {
+    machine_.resume();
+  }
+}
+
+void MachineSession::stop(std::uint32_t graceSeconds) {
+  if (end_) return;
+  stopping_ = true;
+  resume();  // a guest that stands still cannot power off
+  machine_.powerButton();
+  graceTimer_->arm(loop_.clock().now() + graceSeconds * kNanosecondsPerSecond);
+}
+
+void MachineSession::quit() {
+  if (end_) return;
+  stopping_ = true;
+  quitTimer_->arm(loop_.clock().now() + kQuitLimit);
+  machine_.quit();
+}
+
+void MachineSession::ended(const EndRecord& record) {
+  if (end_) return;
+  end_ = record;
+  graceTimer_->cancel();
+  quitTimer_->cancel();
+  auto callbacks = std::move(endCallbacks_);
+  for (auto& callback : callbacks) callback(record);
+}
+
+void MachineSession::onEnd(std::function<void(const EndRecord&)> callback) {
+  if (end_) return callback(*end_);
+  endCallbacks_.push_back(std::move(callback));
+}
+
+std::string_view MachineSession::stateName() const {
+  if (end_) return "ended";
+  if (stopping_) return "stopping";
+  if (pausedByUser_) return "paused";
+  return heldForConsole_ ? "blocked" : "running";
+}
+
+Json MachineSession::describe() const {
+  return {{"protocol", kProtocolVersion},
+          {"name", config_.name},
+          {"state", stateName()},
+          {"engine", machine_.engineName()},
+          {"cpus", config_.cpus},
+          {"memory", config_.memory},
+          {"uptimeSeconds", (loop_.clock().now() - started_) / kNanosecondsPerSecond},
+          {"pid", ::getpid()}};
+}
+
+Json MachineSession::statistics() const {
+  Json counters = Json::object();
+  for (const auto& [name, value] : machine_.statistics()) counters[name] = value;
+  rusage usage{};
+  if (::getrusage(RUSAGE_SELF, &usage) == 0) {
+    counters["process.userMicroseconds"] = microseconds(usage.ru_utime);
+    counters["process.systemMicroseconds"] = microseconds(usage.ru_stime);
+  }
+  addMemory(counters);
+  counters["uptimeMilliseconds"] = (loop_.clock().now() - started_) / 1'000'000;
+  return {{"counters", std::move(counters)}};
+}
+
+}  // namespace lodge::control
