@@ -6,6 +6,9 @@ namespace lodge {
 namespace {
 constexpr std::uint16_t kSleepEnable = 1 << 13;
 constexpr unsigned kSleepTypeShift = 10, kSleepTypeMask = 7;
+/// PM1_CNT bits that keep what is written; GBL_RLS and SLP_EN read as zero.
+constexpr std::uint16_t kControlKept = kSleepTypeMask << kSleepTypeShift | 1 << 1;
+constexpr std::uint64_t kHalf = std::uint64_t{1} << 31;
 
 void replaceByte(std::uint16_t& word, unsigned index, std::uint8_t value) {
   word = static_cast<std::uint16_t>((word & ~(0xff << (8 * index))) | value << (8 * index));
@@ -15,23 +18,29 @@ void clearBits(std::uint16_t& word, unsigned index, std::uint8_t bits) {
 }
 }  // namespace
 
-AcpiPm::AcpiPm(const Clock& clock, InterruptLine& sci, std::function<void()> onPowerOff)
-    : clock_(clock), sci_(sci), onPowerOff_(std::move(onPowerOff)) {}
+AcpiPm::AcpiPm(TimerFactory& timers, InterruptLine& sci, std::function<void()> onPowerOff)
+    : clock_(timers.clock()),
+      sci_(sci),
+      onPowerOff_(std::move(onPowerOff)),
+      timer_(timers.makeTimer([this] { carry(); })) {}
+
+/// Of the PM timer since the machine's start.
+std::uint64_t AcpiPm::ticks() const {
+  auto now = static_cast<unsigned __int128>(clock_.now());
+  return static_cast<std::uint64_t>(now * kTimerHz / kNanosecondsPerSecond);
+}
 
 std::uint64_t AcpiPm::read(std::uint64_t offset, unsigned size) {
-  if (offset == kTimer && size == 4) {
-    // Seconds and rest apart: the product of the whole would overflow after an hour.
-    auto now = static_cast<std::uint64_t>(clock_.now());
-    std::uint64_t second = kNanosecondsPerSecond;
-    return (now / second * kTimerHz + now % second * kTimerHz / second) & 0xffff'ffff;
-  }
+  std::uint64_t count = ticks();
+  if (offset == kTimer && size == 4) return count & 0xffff'ffff;
   std::lock_guard lock(mutex_);
+  collectCarryLocked(count);
   std::uint64_t value = 0;
-  for (unsigned i = 0; i < size; ++i) value |= std::uint64_t{readByteLocked(offset + i)} << (8 * i);
+  for (unsigned i = 0; i < size; ++i) value |= std::uint64_t{readByteLocked(offset + i, count)} << (8 * i);
   return value;
 }
 
-std::uint8_t AcpiPm::readByteLocked(std::uint64_t offset) const {
+std::uint8_t AcpiPm::readByteLocked(std::uint64_t offset, std::uint64_t count) const {
   auto byteOf = [&](std::uint16_t word) { return static_cast<std::uint8_t>(word >> (8 * (offset & 1))); };
   switch (offset & ~std::uint64_t{1}) {
     case kEvent:
@@ -40,6 +49,9 @@ std::uint8_t AcpiPm::readByteLocked(std::uint64_t offset) const {
       return byteOf(state_.enable);
     case kControl:
       return byteOf(state_.control);
+    case kTimer:
+    case kTimer + 2:
+      return static_cast<std::uint8_t>(count >> (8 * (offset - kTimer)));
     case kGpe0:
       return byteOf(state_.gpeStatus);
     case kGpe0 + 2:
@@ -53,9 +65,11 @@ void AcpiPm::write(std::uint64_t offset, unsigned size, std::uint64_t value) {
   bool powerOff = false;
   {
     std::lock_guard lock(mutex_);
-    for (unsigned i = 0; i < size; ++i)
+    collectCarryLocked(ticks());
+    for (unsigned i = 0; i < size; ++i) {
       powerOff |= writeByteLocked(offset + i, static_cast<std::uint8_t>(value >> (8 * i)));
-    updateSciLocked();
+    }
+    updateLocked();
   }
   if (powerOff) onPowerOff_();
 }
@@ -73,7 +87,7 @@ bool AcpiPm::writeByteLocked(std::uint64_t offset, std::uint8_t value) {
       replaceByte(state_.control, index, value);
       bool sleep = (state_.control & kSleepEnable) != 0;
       unsigned type = (state_.control >> kSleepTypeShift) & kSleepTypeMask;
-      state_.control = static_cast<std::uint16_t>((state_.control & ~kSleepEnable) | kSciEnabled);
+      state_.control = static_cast<std::uint16_t>((state_.control & kControlKept) | kSciEnabled);
       return sleep && type == kS5SleepType;
     }
     case kGpe0:
@@ -88,26 +102,53 @@ bool AcpiPm::writeByteLocked(std::uint64_t offset, std::uint8_t value) {
   return false;
 }
 
-void AcpiPm::updateSciLocked() {
-  std::uint16_t events = kTimerStatus | kGlobalStatus | kPowerButton;
-  sci_.set((state_.status & state_.enable & events) != 0 || (state_.gpeStatus & state_.gpeEnable) != 0);
+/// TMR_STS is set when the timer's highest bit changes (4.8.3.1.1).
+void AcpiPm::collectCarryLocked(std::uint64_t count) {
+  if (count / kHalf == halves_) return;
+  halves_ = count / kHalf;
+  state_.status |= kTimerStatus;
+}
+
+void AcpiPm::updateLocked() {
+  constexpr std::uint16_t kEvents = kTimerStatus | kGlobalStatus | kPowerButton;
+  sci_.set((state_.status & state_.enable & kEvents) != 0 || (state_.gpeStatus & state_.gpeEnable) != 0);
+  if ((state_.enable & kTimerStatus) == 0) return timer_->cancel();
+  auto next = static_cast<unsigned __int128>(halves_ + 1) * kHalf * kNanosecondsPerSecond;
+  timer_->arm(static_cast<Nanoseconds>((next + kTimerHz - 1) / kTimerHz));
+}
+
+void AcpiPm::carry() {
+  std::lock_guard lock(mutex_);
+  collectCarryLocked(ticks());
+  updateLocked();
 }
 
 void AcpiPm::pressPowerButton() {
   std::lock_guard lock(mutex_);
   state_.status |= kPowerButton;
-  updateSciLocked();
+  updateLocked();
+}
+
+void AcpiPm::raiseGeneralEvent(unsigned number) {
+  std::lock_guard lock(mutex_);
+  state_.gpeStatus |= static_cast<std::uint16_t>(1u << number);
+  updateLocked();
 }
 
 void AcpiPm::reset() {
-  std::lock_guard lock(mutex_);
-  state_ = State{};
-  updateSciLocked();
+  restore(State{});
 }
 
-AcpiPm::State AcpiPm::state() const {
+AcpiPm::State AcpiPm::save() const {
   std::lock_guard lock(mutex_);
   return state_;
+}
+
+void AcpiPm::restore(const State& state) {
+  std::lock_guard lock(mutex_);
+  state_ = state;
+  halves_ = ticks() / kHalf;
+  updateLocked();
 }
 
 }  // namespace lodge

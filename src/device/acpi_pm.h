@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <mutex>
 
 #include "base/clock.h"
@@ -12,9 +13,9 @@
 namespace lodge {
 
 /// ACPI fixed hardware (ACPI 6.0, chapter 4.8.3): PM1a status, enable and control, the PM timer, GPE0. 64 ports:
-///   0 PM1_STS (2), 2 PM1_EN (2), 4 PM1_CNT (2), 8 PM_TMR (4), 0x20 GPE0_STS (2), 0x22 GPE0_EN (2).
+///   0 PM1_STS (2), 2 PM1_EN (2), 4 PM1_CNT (2), 8 PM_TMR (4, 32 bits), 0x20 GPE0_STS (2), 0x22 GPE0_EN (2).
 /// The system control interrupt is level-triggered and high while an enabled event's status is set. Always in ACPI
-/// mode.
+/// mode. Any thread.
 class AcpiPm : public IoDevice {
  public:
   static constexpr std::uint64_t kLength = 0x40;
@@ -29,28 +30,36 @@ class AcpiPm : public IoDevice {
   };
 
   /// `onPowerOff` is called on the vCPU's thread that asks for soft-off (S5).
-  AcpiPm(const Clock& clock, InterruptLine& sci, std::function<void()> onPowerOff);
+  AcpiPm(TimerFactory& timers, InterruptLine& sci, std::function<void()> onPowerOff);
 
   std::uint64_t read(std::uint64_t offset, unsigned size) override;
   void write(std::uint64_t offset, unsigned size, std::uint64_t value) override;
 
-  /// The power button was pressed. Any thread.
+  /// The power button was pressed.
   void pressPowerButton();
+  /// General purpose event `number`, 0..15, happened.
+  void raiseGeneralEvent(unsigned number);
   void reset();
-  State state() const;
+  State save() const;
+  void restore(const State& state);
 
  private:
   static constexpr std::uint16_t kSciEnabled = 1, kTimerStatus = 1 << 0, kGlobalStatus = 1 << 5, kPowerButton = 1 << 8;
 
-  std::uint8_t readByteLocked(std::uint64_t offset) const;
+  std::uint64_t ticks() const;
+  std::uint8_t readByteLocked(std::uint64_t offset, std::uint64_t ticks) const;
   bool writeByteLocked(std::uint64_t offset, std::uint8_t value);
-  void updateSciLocked();
+  void collectCarryLocked(std::uint64_t ticks);
+  void updateLocked();
+  void carry();
 
   const Clock& clock_;
   InterruptLine& sci_;
   std::function<void()> onPowerOff_;
   mutable std::mutex mutex_;
   State state_;
+  std::uint64_t halves_ = 0;      // how often the PM timer's highest bit had changed when its status was looked at
+  std::unique_ptr<Timer> timer_;  // last: its destructor waits for carry()
 };
 
 }  // namespace lodge

@@ -5,20 +5,16 @@
 
 #include "base/fake_clock.h"
 #include "device/debug_exit.h"
+#include "device/fakes.h"
 #include "device/pvpanic.h"
 #include "device/reset_control.h"
 
 namespace lodge {
 namespace {
 
-struct Line : InterruptLine {
-  void set(bool value) override { level = value; }
-  bool level = false;
-};
-
 struct AcpiPmTest : testing::Test {
   FakeClock clock;
-  Line sci;
+  FakeLine sci;
   int powerOffs = 0;
   AcpiPm pm{clock, sci, [this] { ++powerOffs; }};
 };
@@ -66,7 +62,50 @@ TEST_F(AcpiPmTest, everyOffsetAndSizeAnswers) {
     }
   }
   pm.reset();
-  EXPECT_EQ(pm.state().enable, 0);
+  EXPECT_EQ(pm.save().enable, 0);
+}
+
+TEST_F(AcpiPmTest, timerIsReadInPartsToo) {
+  clock.advance(1'000'000'000'000);
+  std::uint64_t whole = pm.read(AcpiPm::kTimer, 4);
+  EXPECT_EQ(pm.read(AcpiPm::kTimer, 2) | pm.read(AcpiPm::kTimer + 2, 2) << 16, whole);
+  EXPECT_EQ(pm.read(AcpiPm::kTimer + 3, 1), whole >> 24);
+  pm.write(AcpiPm::kTimer, 4, 0);
+  EXPECT_EQ(pm.read(AcpiPm::kTimer, 4), whole);
+}
+
+TEST_F(AcpiPmTest, timerStatusComesWithTheHighestBit) {
+  clock.advance(600 * kNanosecondsPerSecond);
+  EXPECT_EQ(pm.read(AcpiPm::kEvent, 2), 1u) << "2^31 ticks are 599.9 s";
+  pm.write(AcpiPm::kEvent, 2, 1);
+  EXPECT_EQ(pm.read(AcpiPm::kEvent, 2), 0u);
+  pm.write(AcpiPm::kEvent + 2, 2, 1);
+  EXPECT_FALSE(sci.level);
+  clock.advance(600 * kNanosecondsPerSecond);
+  EXPECT_TRUE(sci.level);
+  pm.write(AcpiPm::kEvent, 2, 1);
+  EXPECT_FALSE(sci.level);
+}
+
+TEST_F(AcpiPmTest, generalPurposeEvents) {
+  pm.raiseGeneralEvent(9);
+  EXPECT_FALSE(sci.level);
+  pm.write(AcpiPm::kGpe0 + 2, 2, 0x200);
+  EXPECT_TRUE(sci.level);
+  pm.write(AcpiPm::kGpe0 + 1, 1, 0x01);
+  EXPECT_EQ(pm.read(AcpiPm::kGpe0, 2), 0x200u);
+  pm.write(AcpiPm::kGpe0 + 1, 1, 0x02);
+  EXPECT_FALSE(sci.level);
+}
+
+TEST_F(AcpiPmTest, restoreRaisesTheInterruptAgain) {
+  pm.write(AcpiPm::kEvent + 2, 2, 0x100);
+  pm.pressPowerButton();
+  AcpiPm::State state = pm.save();
+  pm.reset();
+  EXPECT_FALSE(sci.level);
+  pm.restore(state);
+  EXPECT_TRUE(sci.level);
 }
 
 TEST(ResetControl, resetsOnTheRisingBitOnly) {

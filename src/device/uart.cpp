@@ -11,11 +11,11 @@ namespace ier {
 constexpr std::uint8_t received = 1, transmitterEmpty = 2, lineStatus = 4, modemStatus = 8, all = 15;
 }
 namespace fcr {
-constexpr std::uint8_t enable = 1, clearReceiver = 2, clearTransmitter = 4, kept = 0xc9;
+constexpr std::uint8_t enable = 1, clearReceiver = 2, kept = 0xc9;
 }
 namespace iir {
 constexpr std::uint8_t none = 1, modemStatus = 0, transmitterEmpty = 2, received = 4, lineStatus = 6, timeout = 0xc,
-                       fifos = 0xc0;
+                       fifos = 0xc0, source = 0x0f;
 }
 namespace lcr {
 constexpr std::uint8_t divisorLatch = 0x80;
@@ -27,7 +27,7 @@ namespace mcr {
 constexpr std::uint8_t dtr = 1, rts = 2, out1 = 4, out2 = 8, loopback = 16, all = 31;
 }
 namespace msr {
-constexpr std::uint8_t cts = 0x10, dsr = 0x20, ri = 0x40, dcd = 0x80;
+constexpr std::uint8_t cts = 0x10, dsr = 0x20, ri = 0x40, dcd = 0x80, trailingRi = 4;
 }
 
 // In loopback the modem control outputs appear at the modem status inputs (data sheet 8.6).
@@ -43,137 +43,151 @@ std::uint8_t modemInputs(std::uint8_t control) {
 }  // namespace
 
 Uart::Uart(InterruptLine& interrupt, TimerFactory& timers, Output output)
-    : interrupt_(interrupt), output_(std::move(output)), clock_(timers.clock()) {
-  outputTimer_ = timers.makeTimer([this] { flush(); });
-}
-
-Uart::~Uart() {
-  outputTimer_.reset();
-}
+    : interrupt_(interrupt),
+      clock_(timers.clock()),
+      output_(std::move(output)),
+      outputTimer_(timers.makeTimer([this] { flush(); })),
+      inputTimer_(timers.makeTimer([this] { inputTime(); })) {}
 
 std::size_t Uart::fifoDepthLocked() const {
-  return (fcr_ & fcr::enable) != 0 ? kFifoBytes : 1;
+  return (state_.fcr & fcr::enable) != 0 ? kFifoBytes : 1;
+}
+
+bool Uart::divisorLatchLocked() const {
+  return (state_.lcr & lcr::divisorLatch) != 0;
 }
 
 std::uint64_t Uart::read(std::uint64_t offset, unsigned size) {
   std::uint64_t value = 0;
-  bool roomMade = false;
   std::function<void()> callback;
   {
     std::lock_guard lock(mutex_);
-    for (unsigned i = 0; i < size; ++i) value |= std::uint64_t{readLocked(offset + i, roomMade)} << (8 * i);
-    if (roomMade && roomWanted_ && backlog_.size() <= kBacklogBytes / 2) {
-      roomWanted_ = false;
-      callback = onRoom_;
-    }
+    for (unsigned i = 0; i < size; ++i) value |= std::uint64_t{readLocked(offset + i)} << (8 * i);
+    callback = takeRoomCallbackLocked();
   }
   if (callback) callback();
   return value;
 }
 
-std::uint8_t Uart::readLocked(std::uint64_t offset, bool& roomMade) {
-  bool latch = (lcr_ & lcr::divisorLatch) != 0;
+std::uint8_t Uart::readLocked(std::uint64_t offset) {
   std::uint8_t value = 0;
   switch (offset) {
     case 0:
-      if (latch) return divisorLow_;
-      if (fifo_.empty()) return 0;
-      value = fifo_.front();
-      fifo_.pop_front();
-      receiveLocked();
-      roomMade = true;
-      updateInterruptLocked();
-      return value;
+      return divisorLatchLocked() ? static_cast<std::uint8_t>(state_.divisor) : readReceivedLocked();
     case 1:
-      return latch ? divisorHigh_ : ier_;
+      return divisorLatchLocked() ? static_cast<std::uint8_t>(state_.divisor >> 8) : state_.ier;
     case 2:
       value = identificationLocked();
       // Reading the identification ends a transmitter-empty interrupt (table II).
-      if ((value & 15) == iir::transmitterEmpty) transmitterEmptyPending_ = false;
-      updateInterruptLocked();
-      return value;
+      if ((value & iir::source) == iir::transmitterEmpty) state_.transmitterEmptied = false;
+      break;
     case 3:
-      return lcr_;
+      return state_.lcr;
     case 4:
-      return mcr_;
+      return state_.mcr;
     case 5:
       value = lsr::holdingEmpty | lsr::empty;
-      if (!fifo_.empty()) value |= lsr::dataReady;
-      if (overrun_) value |= lsr::overrun;
-      overrun_ = false;
-      updateInterruptLocked();
-      return value;
+      if (state_.received != 0) value |= lsr::dataReady;
+      if (state_.overrun) value |= lsr::overrun;
+      state_.overrun = false;
+      break;
     case 6:
-      value = static_cast<std::uint8_t>(modemInputs(mcr_) | msrDelta_);
-      msrDelta_ = 0;
-      updateInterruptLocked();
-      return value;
+      value = modemInputs(state_.mcr) | state_.modemDelta;
+      state_.modemDelta = 0;
+      break;
     default:
-      return scratch_;
+      return state_.scratch;
   }
+  updateInterruptLocked();
+  return value;
+}
+
+std::uint8_t Uart::readReceivedLocked() {
+  if (state_.received == 0) return 0;
+  std::uint8_t value = state_.fifo[0];
+  std::copy(state_.fifo.begin() + 1, state_.fifo.begin() + state_.received, state_.fifo.begin());
+  --state_.received;
+  feedLocked();
+  updateInterruptLocked();
+  return value;
 }
 
 void Uart::write(std::uint64_t offset, unsigned size, std::uint64_t value) {
   std::unique_lock order(outputMutex_);
   std::string ready;
+  std::function<void()> callback;
   {
     std::lock_guard lock(mutex_);
     for (unsigned i = 0; i < size; ++i) writeLocked(offset + i, static_cast<std::uint8_t>(value >> (8 * i)), ready);
+    callback = takeRoomCallbackLocked();
   }
   if (!ready.empty()) output_(ready.data(), ready.size());
+  order.unlock();
+  if (callback) callback();
 }
 
 void Uart::writeLocked(std::uint64_t offset, std::uint8_t value, std::string& ready) {
-  bool latch = (lcr_ & lcr::divisorLatch) != 0;
   switch (offset) {
     case 0:
-      if (latch)
-        divisorLow_ = value;
-      else
+      if (!divisorLatchLocked()) {
         transmitLocked(value, ready);
+      } else {
+        state_.divisor = static_cast<std::uint16_t>((state_.divisor & 0xff00) | value);
+      }
       break;
     case 1:
-      if (latch) {
-        divisorHigh_ = value;
+      if (divisorLatchLocked()) {
+        state_.divisor = static_cast<std::uint16_t>((state_.divisor & 0xff) | value << 8);
         break;
       }
       // Enabling the transmitter-empty interrupt while it is empty raises it.
-      if ((value & ~ier_ & ier::transmitterEmpty) != 0) transmitterEmptyPending_ = true;
-      ier_ = value & ier::all;
+      if ((value & ~state_.ier & ier::transmitterEmpty) != 0) state_.transmitterEmptied = true;
+      state_.ier = value & ier::all;
+      feedLocked();
       break;
     case 2:
-      if ((value & fcr::clearReceiver) != 0 || ((value ^ fcr_) & fcr::enable) != 0) fifo_.clear();
-      fcr_ = (value & fcr::enable) != 0 ? value & fcr::kept : 0;
-      receiveLocked();
+      writeFifoControlLocked(value);
       break;
     case 3:
-      lcr_ = value;
+      state_.lcr = value;
       break;
-    case 4: {
-      std::uint8_t before = modemInputs(mcr_);
-      mcr_ = value & mcr::all;
-      std::uint8_t changed = before ^ modemInputs(mcr_);
-      msrDelta_ |= static_cast<std::uint8_t>((changed >> 4) & 0xb);
-      if ((before & ~modemInputs(mcr_) & msr::ri) != 0) msrDelta_ |= 4;  // trailing edge only
+    case 4:
+      writeModemControlLocked(value);
       break;
-    }
     case 5:
     case 6:
       break;  // read-only
     default:
-      scratch_ = value;
+      state_.scratch = value;
       break;
   }
   updateInterruptLocked();
 }
 
+void Uart::writeFifoControlLocked(std::uint8_t value) {
+  if ((value & fcr::clearReceiver) != 0 || ((value ^ state_.fcr) & fcr::enable) != 0) state_.received = 0;
+  state_.fcr = (value & fcr::enable) != 0 ? value & fcr::kept : 0;
+  feedLocked();
+}
+
+void Uart::writeModemControlLocked(std::uint8_t value) {
+  std::uint8_t before = modemInputs(state_.mcr);
+  state_.mcr = value & mcr::all;
+  std::uint8_t after = modemInputs(state_.mcr);
+  std::uint8_t changed = (before ^ after) & (msr::cts | msr::dsr | msr::dcd);
+  state_.modemDelta |= static_cast<std::uint8_t>(changed >> 4);
+  if ((before & ~after & msr::ri) != 0) state_.modemDelta |= msr::trailingRi;
+  feedLocked();
+}
+
 void Uart::transmitLocked(std::uint8_t byte, std::string& ready) {
-  transmitterEmptyPending_ = true;
-  if ((mcr_ & mcr::loopback) != 0) {
-    if (fifo_.size() < fifoDepthLocked())
-      fifo_.push_back(byte);
-    else
-      overrun_ = true;
+  state_.transmitterEmptied = true;
+  if ((state_.mcr & mcr::loopback) != 0) {
+    if (state_.received < fifoDepthLocked()) {
+      state_.fifo[state_.received++] = byte;
+    } else {
+      state_.overrun = true;
+    }
     return;
   }
   pendingOutput_.push_back(static_cast<char>(byte));
@@ -203,7 +217,7 @@ std::size_t Uart::input(const char* data, std::size_t length) {
   std::size_t taken = std::min(room, length);
   backlog_.insert(backlog_.end(), data, data + taken);
   if (taken < length) roomWanted_ = true;
-  receiveLocked();
+  feedLocked();
   updateInterruptLocked();
   return taken;
 }
@@ -213,41 +227,80 @@ void Uart::onRoom(std::function<void()> callback) {
   onRoom_ = std::move(callback);
 }
 
-void Uart::receiveLocked() {
-  if ((mcr_ & mcr::loopback) != 0) return;  // the line is disconnected
-  while (!backlog_.empty() && fifo_.size() < fifoDepthLocked()) {
-    fifo_.push_back(backlog_.front());
-    backlog_.pop_front();
+std::function<void()> Uart::takeRoomCallbackLocked() {
+  if (!roomWanted_ || backlog_.size() > kBacklogBytes / 2) return {};
+  roomWanted_ = false;
+  return onRoom_;
+}
+
+/// Moves input into the FIFO, as far as the guest wants it, there is room, and the line would have brought it by now.
+void Uart::feedLocked() {
+  bool wanted = (state_.mcr & mcr::rts) != 0 || (state_.ier & ier::received) != 0;
+  if (backlog_.empty() || !wanted || (state_.mcr & mcr::loopback) != 0) return;
+  Nanoseconds now = clock_.now();
+  if (now >= lineFreeAt_) {
+    Nanoseconds fed = 0;
+    for (; !backlog_.empty() && state_.received < fifoDepthLocked(); ++fed) {
+      state_.fifo[state_.received++] = backlog_.front();
+      backlog_.pop_front();
+    }
+    lineFreeAt_ = now + fed * kCharacterTime;
   }
+  // While the FIFO is full, the guest's next read comes here again.
+  if (backlog_.empty() || inputArmed_ || state_.received == fifoDepthLocked()) return;
+  inputArmed_ = true;
+  inputTimer_->arm(lineFreeAt_);
+}
+
+void Uart::inputTime() {
+  std::function<void()> callback;
+  {
+    std::lock_guard lock(mutex_);
+    inputArmed_ = false;
+    feedLocked();
+    updateInterruptLocked();
+    callback = takeRoomCallbackLocked();
+  }
+  if (callback) callback();
 }
 
 std::uint8_t Uart::identificationLocked() const {
-  std::uint8_t fifos = (fcr_ & fcr::enable) != 0 ? iir::fifos : 0;
-  if ((ier_ & ier::lineStatus) != 0 && overrun_) return fifos | iir::lineStatus;
-  if ((ier_ & ier::received) != 0 && !fifo_.empty()) {
+  std::uint8_t fifos = (state_.fcr & fcr::enable) != 0 ? iir::fifos : 0;
+  if ((state_.ier & ier::lineStatus) != 0 && state_.overrun) return fifos | iir::lineStatus;
+  if ((state_.ier & ier::received) != 0 && state_.received != 0) {
     static constexpr std::uint8_t kTriggers[] = {1, 4, 8, 14};
-    // Below the trigger level the character time-out follows; four character times are no time for a fast host.
-    bool below = fifos != 0 && fifo_.size() < kTriggers[fcr_ >> 6];
+    // Below the trigger level the character time-out comes, at once: no time is saved for whoever types.
+    bool below = fifos != 0 && state_.received < kTriggers[state_.fcr >> 6];
     return static_cast<std::uint8_t>(fifos | (below ? iir::timeout : iir::received));
   }
-  if ((ier_ & ier::transmitterEmpty) != 0 && transmitterEmptyPending_) return fifos | iir::transmitterEmpty;
-  if ((ier_ & ier::modemStatus) != 0 && msrDelta_ != 0) return fifos | iir::modemStatus;
+  if ((state_.ier & ier::transmitterEmpty) != 0 && state_.transmitterEmptied) return fifos | iir::transmitterEmpty;
+  if ((state_.ier & ier::modemStatus) != 0 && state_.modemDelta != 0) return fifos | iir::modemStatus;
   return fifos | iir::none;
 }
 
 void Uart::updateInterruptLocked() {
   // OUT2 gates the interrupt onto the bus on a PC.
-  bool gate = (mcr_ & (mcr::out2 | mcr::loopback)) == mcr::out2;
-  interrupt_.set(gate && (identificationLocked() & 1) == 0);
+  bool gate = (state_.mcr & (mcr::out2 | mcr::loopback)) == mcr::out2;
+  interrupt_.set(gate && (identificationLocked() & iir::none) == 0);
 }
 
 void Uart::reset() {
   flush();
   std::lock_guard lock(mutex_);
-  ier_ = fcr_ = lcr_ = mcr_ = scratch_ = divisorHigh_ = msrDelta_ = 0;
-  divisorLow_ = 12;
-  overrun_ = transmitterEmptyPending_ = false;
-  fifo_.clear();
+  state_ = State{};
+  updateInterruptLocked();
+}
+
+Uart::State Uart::save() const {
+  std::lock_guard lock(mutex_);
+  return state_;
+}
+
+void Uart::restore(const State& state) {
+  std::lock_guard lock(mutex_);
+  state_ = state;
+  state_.received = std::min<std::uint8_t>(state_.received, kFifoBytes);
+  feedLocked();
   updateInterruptLocked();
 }
 
