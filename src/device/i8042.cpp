@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "device/i8042.h"
+
+namespace lodge {
+
+namespace {
+namespace status {
+constexpr std::uint8_t outputFull = 1, systemFlag = 4, command = 8, unlocked = 0x10, timeout = 0x40;
+}
+namespace control {
+constexpr std::uint8_t keyboardInterrupt = 1, systemFlag = 4, keyboardOff = 0x10, auxiliaryOff = 0x20;
+}
+namespace port {
+constexpr std::uint8_t notReset = 1, a20 = 2;
+}
+constexpr std::uint8_t kResend = 0xfe, kSelfTestPassed = 0x55, kTestPassed = 0, kInputPort = 0x80;
+
+bool takesData(std::uint8_t command) {
+  return command == 0x60 || (command >= 0xd1 && command <= 0xd4);
+}
+}  // namespace
+
+I8042::I8042(InterruptLine& irq1, std::function<void()> onReset) : irq1_(irq1), onReset_(std::move(onReset)) {}
+
+void I8042::answerLocked(std::uint8_t value, std::uint8_t statusBits) {
+  state_.data = value;
+  state_.status = static_cast<std::uint8_t>((state_.status & ~status::timeout) | status::outputFull | statusBits);
+  updateLineLocked();
+}
+
+void I8042::updateLineLocked() {
+  irq1_.set((state_.status & status::outputFull) != 0 && (state_.control & control::keyboardInterrupt) != 0);
+}
+
+std::uint8_t I8042::readData(unsigned) {
+  std::lock_guard lock(mutex_);
+  state_.status &= static_cast<std::uint8_t>(~(status::outputFull | status::timeout));
+  updateLineLocked();
+  return state_.data;
+}
+
+std::uint8_t I8042::readStatus(unsigned) {
+  std::lock_guard lock(mutex_);
+  return state_.status;
+}
+
+void I8042::writeCommand(unsigned, std::uint8_t value) {
+  bool resetWanted = false;
+  {
+    std::lock_guard lock(mutex_);
+    state_.status |= status::command;
+    state_.pendingCommand = takesData(value) ? value : std::uint8_t{0};
+    resetWanted = commandLocked(value);
+  }
+  if (resetWanted) onReset_();
+}
+
+/// Whether the machine is to be reset.
+bool I8042::commandLocked(std::uint8_t command) {
+  switch (command) {
+    case 0x20:
+      answerLocked(state_.control);
+      break;
+    case 0xa7:
+      state_.control |= control::auxiliaryOff;
+      break;
+    case 0xa8:
+      state_.control &= static_cast<std::uint8_t>(~control::auxiliaryOff);
+      break;
+    case 0xaa:
+      state_.status |= status::systemFlag;
+      answerLocked(kSelfTestPassed);
+      break;
+    case 0xa9:
+    case 0xab:
+      answerLocked(kTestPassed);
+      break;
+    case 0xad:
+      state_.control |= control::keyboardOff;
+      break;
+    case 0xae:
+      state_.control &= static_cast<std::uint8_t>(~control::keyboardOff);
+      break;
+    case 0xc0:
+      answerLocked(kInputPort);
+      break;
+    case 0xd0:
+      answerLocked(state_.outputPort);
+      break;
+    case 0xdd:
+      state_.outputPort &= static_cast<std::uint8_t>(~port::a20);
+      break;
+    case 0xdf:
+      state_.outputPort |= port::a20;
+      break;
+    default:
+      // 0xf0-0xff pulse the output port's bits that are 0 in the command; bit 0 is the CPU's reset.
+      return command >= 0xf0 && (command & port::notReset) == 0;
+  }
+  return false;
+}
+
+void I8042::writeData(unsigned, std::uint8_t value) {
+  bool resetWanted = false;
+  {
+    std::lock_guard lock(mutex_);
+    state_.status &= static_cast<std::uint8_t>(~status::command);
+    std::uint8_t command = state_.pendingCommand;
+    state_.pendingCommand = 0;
+    resetWanted = dataForCommandLocked(command, value);
+  }
+  if (resetWanted) onReset_();
+}
+
+bool I8042::dataForCommandLocked(std::uint8_t command, std::uint8_t value) {
+  switch (command) {
+    case 0x60:
+      state_.control = value;
+      state_.status = static_cast<std::uint8_t>((state_.status & ~status::systemFlag) | (value & control::systemFlag));
+      updateLineLocked();
+      break;
+    case 0xd1:
+      state_.outputPort = value;
+      return (value & port::notReset) == 0;
+    case 0xd2:
+      answerLocked(value);
+      break;  // as if the keyboard had sent it
+    default:
+      answerLocked(kResend, status::timeout);
+      break;
+  }
+  return false;
+}
+
+void I8042::reset() {
+  restore(State{});
+}
+
+I8042::State I8042::save() const {
+  std::lock_guard lock(mutex_);
+  return state_;
+}
+
+void I8042::restore(const State& state) {
+  std::lock_guard lock(mutex_);
+  state_ = state;
+  updateLineLocked();
+}
+
+}  // namespace lodge

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <mutex>
+
+#include "device/interrupt.h"
+#include "device/io_window.h"
+
+namespace lodge {
+
+/// The 8042 keyboard controller of a PC with nothing plugged in (IBM PS/2 Technical Reference, keyboard controller):
+/// commands that guests use to look for it, to open the A20 gate and, above all, to reset the machine. What is sent to
+/// the missing keyboard or mouse is answered at once by "resend" with the time-out bit, so that no driver waits.
+/// Data at port 0x60, status and commands at port 0x64. Any thread.
+class I8042 {
+ public:
+  /// `onReset` is called on the writing vCPU's thread, with no lock held.
+  I8042(InterruptLine& irq1, std::function<void()> onReset);
+
+  IoDevice& data() { return dataPort_; }        ///< 1 byte at 0x60
+  IoDevice& command() { return commandPort_; }  ///< 1 byte at 0x64
+  void reset();
+
+  struct State {
+    std::uint8_t control = 0x24;     ///< the command byte: auxiliary port off, system flag
+    std::uint8_t outputPort = 0x03;  ///< not in reset, A20 open
+    std::uint8_t data = 0, status = 0x14;
+    std::uint8_t pendingCommand = 0;  ///< a command that waits for its data byte; 0 for none
+  };
+  State save() const;
+  void restore(const State& state);
+
+ private:
+  std::uint8_t readData(unsigned);
+  void writeData(unsigned, std::uint8_t value);
+  std::uint8_t readStatus(unsigned);
+  void writeCommand(unsigned, std::uint8_t value);
+  bool commandLocked(std::uint8_t command);
+  bool dataForCommandLocked(std::uint8_t command, std::uint8_t value);
+  void answerLocked(std::uint8_t value, std::uint8_t statusBits = 0);
+  void updateLineLocked();
+
+  InterruptLine& irq1_;
+  std::function<void()> onReset_;
+  ByteWindow<I8042, &I8042::readData, &I8042::writeData> dataPort_{*this};
+  ByteWindow<I8042, &I8042::readStatus, &I8042::writeCommand> commandPort_{*this};
+  mutable std::mutex mutex_;
+  State state_;
+};
+
+}  // namespace lodge
