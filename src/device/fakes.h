@@ -2,6 +2,7 @@
 // Counting stand-ins for what devices are handed; for tests only.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <utility>
 #include <vector>
@@ -40,7 +41,7 @@ struct FakeApicCpu : ApicCpu {
   void raiseSmi() override { ++smis; }
   void raiseInit() override { ++inits; }
   void raiseStartUp(std::uint8_t vector) override { startUps.push_back(vector); }
-  int interrupts = 0, nmis = 0, smis = 0, inits = 0;
+  std::atomic<int> interrupts{0}, nmis{0}, smis{0}, inits{0};
   std::vector<std::uint8_t> startUps;
 };
 

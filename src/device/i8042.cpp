@@ -5,7 +5,7 @@ namespace lodge {
 
 namespace {
 namespace status {
-constexpr std::uint8_t outputFull = 1, systemFlag = 4, command = 8, unlocked = 0x10, timeout = 0x40;
+constexpr std::uint8_t outputFull = 1, systemFlag = 4, command = 8, timeout = 0x40;
 }
 namespace control {
 constexpr std::uint8_t keyboardInterrupt = 1, systemFlag = 4, keyboardOff = 0x10, auxiliaryOff = 0x20;
