@@ -13,7 +13,7 @@ Chipset::Chipset(EventLoop& loop, GuestMemory& memory, unsigned cpus, BoardEvent
       rtc_({loop, router_.isa(8), hostUtc, memory.lowSize(), memory.highSize(), cpus}),
       com1_(router_.isa(4), loop, std::move(console)),
       com2_(router_.isa(3), loop, [](const char*, std::size_t) {}),
-      acpi_(loop.clock(), router_.isa(layout::kSciGsi), [this] { events_.powerOff(); }),
+      acpi_(loop, router_.isa(layout::kSciGsi), [this] { events_.powerOff(); }),
       resetControl_([this] { events_.reset(); }),
       portA_([this] { events_.reset(); }),
       pvPanic_([this](std::uint8_t what) {
