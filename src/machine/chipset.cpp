@@ -16,6 +16,7 @@ Chipset::Chipset(EventLoop& loop, GuestMemory& memory, unsigned cpus, BoardEvent
       acpi_(loop, router_.isa(layout::kSciGsi), [this] { events_.powerOff(); }),
       resetControl_([this] { events_.reset(); }),
       portA_([this] { events_.reset(); }),
+      keyboard_(router_.isa(1), [this] { events_.reset(); }),
       pvPanic_([this](std::uint8_t what) {
         if ((what & PvPanic::kPanicked) != 0) events_.panicked();
       }),
@@ -45,6 +46,8 @@ Status Chipset::plug(const MachineConfig& config, IoBus& ports, IoBus& mmio) {
       {0x4d0, 2, pic_.elcr(), "PIC edge/level control"},
       {layout::kPitPort, 4, pit_.counters(), "PIT"},
       {layout::kSpeakerPort, 1, pit_.systemControl(), "system control port B"},
+      {layout::kKeyboardDataPort, 1, keyboard_.data(), "keyboard controller"},
+      {layout::kKeyboardCommandPort, 1, keyboard_.command(), "keyboard controller"},
       {layout::kRtcPort, 2, rtc_.ports(), "RTC"},
       {layout::kFastA20Port, SystemControlPortA::kLength, portA_, "system control port A"},
       {layout::kCom1Port, Uart::kLength, com1_, "COM1"},
@@ -106,6 +109,7 @@ void Chipset::reset() {
   com2_.reset();
   acpi_.reset();
   resetControl_.reset();
+  keyboard_.reset();
   fwCfg_.reset();
 }
 

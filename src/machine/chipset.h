@@ -11,6 +11,7 @@
 #include "device/apic_bus.h"
 #include "device/debug_exit.h"
 #include "device/fw_cfg.h"
+#include "device/i8042.h"
 #include "device/interrupt_router.h"
 #include "device/io_apic.h"
 #include "device/pic.h"
@@ -68,6 +69,7 @@ class Chipset {
   AcpiPm acpi_;
   ResetControl resetControl_;
   SystemControlPortA portA_;
+  I8042 keyboard_;
   PvPanic pvPanic_;
   FwCfg fwCfg_;
   std::unique_ptr<DebugExit> debugExit_;

@@ -25,8 +25,9 @@ inline constexpr unsigned kPitGsi = 2, kCom2Gsi = 3, kCom1Gsi = 4, kRtcGsi = 8, 
 inline constexpr unsigned kPciGsiBase = 16;  ///< INTA..INTD: 16..19
 
 // Ports.
-inline constexpr std::uint16_t kPitPort = 0x40, kSpeakerPort = 0x61, kRtcPort = 0x70, kResetPort = 0xcf9,
-                               kFastA20Port = 0x92, kCom1Port = 0x3f8, kCom2Port = 0x2f8, kAcpiPmPort = 0x600,
-                               kPvPanicPort = 0x505, kFwCfgPort = 0x510;
+inline constexpr std::uint16_t kPitPort = 0x40, kSpeakerPort = 0x61, kKeyboardDataPort = 0x60,
+                               kKeyboardCommandPort = 0x64, kRtcPort = 0x70, kResetPort = 0xcf9, kFastA20Port = 0x92,
+                               kCom1Port = 0x3f8, kCom2Port = 0x2f8, kAcpiPmPort = 0x600, kPvPanicPort = 0x505,
+                               kFwCfgPort = 0x510;
 
 }  // namespace lodge::layout
