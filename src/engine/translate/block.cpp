@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/translate/block.h"
+
+namespace lodge::translate {
+
+namespace {
+using namespace x86;
+using namespace x86::attribute;
+
+bool vectorAllowed(const Instruction& i, ModeKey key) {
+  std::uint32_t a = i.info->attributes;
+  if ((a & (attribute::x87 | attribute::mmx)) != 0 && !key.has(i.info->op == Op::fwait ? ModeKey::fwait : ModeKey::x87))
+    return false;
+  if ((a & attribute::sse) != 0 && !key.has(ModeKey::sse)) return false;
+  if ((a & attribute::avx) != 0 && !key.has(ModeKey::avx)) return false;
+  return true;
+}
+
+/// FNSTENV and friends show or load the x87 instruction and data pointers: the host's addresses must not be seen.
+bool touchesX87Pointers(const Instruction& i) {
+  return i.info->memoryBytes == memory_size::x87Environment || i.info->memoryBytes == memory_size::x87State;
+}
+
+Treatment nativeTreatment(const Instruction& i) {
+  if (touchesX87Pointers(i)) return Treatment::interpret;
+  if ((i.info->attributes & vsib) != 0) return Treatment::interpret;
+  return Treatment::generic;
+}
+
+/// BT and friends with a register bit offset address memory beyond their operand.
+bool isBitString(const Instruction& i) {
+  return i.memory && i.info->form == Form::e_g;
+}
+
+Treatment integerTreatment(const Instruction& i) {
+  switch (i.info->op) {
+    case Op::push:
+    case Op::pop:
+      return i.info->form == Form::sreg || i.operandSize != 8 ? Treatment::interpret : Treatment::special;
+    case Op::leave:
+      return i.operandSize != 8 ? Treatment::interpret : Treatment::special;
+    case Op::lea:
+    case Op::nop:
+    case Op::prefetch:
+    case Op::mov:
+    case Op::xchg:
+    case Op::bswap:
+    case Op::pause:
+    case Op::lfence:
+    case Op::mfence:
+    case Op::sfence:
+      return Treatment::special;
+    case Op::bt:
+    case Op::bts:
+    case Op::btr:
+    case Op::btc:
+      return isBitString(i) ? Treatment::interpret : Treatment::generic;
+    case Op::enter:
+    case Op::pusha:
+    case Op::popa:
+    case Op::xlat:
+    case Op::cld:
+    case Op::std:
+    case Op::daa:
+    case Op::das:
+    case Op::aaa:
+    case Op::aas:
+    case Op::aam:
+    case Op::aad:
+    case Op::salc:
+    case Op::clflush:
+    case Op::maskmov:
+    case Op::vmaskmov:
+    case Op::gather:
+      return Treatment::interpret;
+    default:
+      return Treatment::generic;
+  }
+}
+
+Treatment branchTreatment(const Instruction& i) {
+  if (i.operandSize != 8) return Treatment::interpret;
+  return Treatment::special;
+}
+
+Treatment systemTreatment(const Instruction& i) {
+  switch (i.info->op) {
+    case Op::ldmxcsr:
+    case Op::stmxcsr:
+    case Op::fwait:
+    case Op::emms:
+      return Treatment::generic;
+    default:
+      return Treatment::interpret;
+  }
+}
+
+Treatment treatmentOf(const Instruction& i, ModeKey key, std::uint64_t features) {
+  if (opcodeForFeatures(*i.info, features) != i.info) return Treatment::interpret;
+  if (!vectorAllowed(i, key)) return Treatment::interpret;
+  if (i.info->op == Op::maskmov || i.info->op == Op::vmaskmov || i.info->op == Op::gather) return Treatment::interpret;
+  switch (i.info->cls) {
+    case OpClass::integer:
+      return integerTreatment(i);
+    case OpClass::branch:
+      return branchTreatment(i);
+    case OpClass::native:
+      return nativeTreatment(i);
+    case OpClass::system:
+      return systemTreatment(i);
+    default:
+      return Treatment::interpret;
+  }
+}
+
+bool endsBlock(const Instruction& i) {
+  switch (i.info->op) {
+    case Op::jmp:
+    case Op::jmp_indirect:
+    case Op::call:
+    case Op::call_indirect:
+    case Op::ret:
+    // What never goes on at the next instruction: no use in translating what follows.
+    case Op::jmp_far:
+    case Op::jmp_far_indirect:
+    case Op::call_far:
+    case Op::call_far_indirect:
+    case Op::ret_far:
+    case Op::iret:
+    case Op::syscall:
+    case Op::sysret:
+    case Op::sysenter:
+    case Op::sysexit:
+    case Op::int_:
+    case Op::int3:
+    case Op::int1:
+    case Op::ud:
+    case Op::hlt:
+    case Op::rsm:
+      return true;
+    default:
+      return false;
+  }
+}
+
+void markLabels(Block& block) {
+  for (unsigned n = 0; n < block.count; ++n) {
+    GuestInstruction& i = block.instructions[n];
+    if (i.decoded.info->form != Form::j || i.decoded.info->op == Op::call) continue;
+    int target = block.indexOf(branchTarget(block, i));
+    if (target >= 0) block.instructions[static_cast<unsigned>(target)].isLabel = true;
+  }
+}
+}  // namespace
+
+int Block::indexOf(std::uint64_t at) const {
+  if (at - page >= kPageSize) return -1;
+  auto offset = static_cast<std::uint16_t>(at - page);
+  unsigned low = 0;
+  unsigned high = count;
+  while (low < high) {
+    unsigned middle = (low + high) / 2;
+    if (instructions[middle].offset < offset) {
+      low = middle + 1;
+    } else {
+      high = middle;
+    }
+  }
+  return low < count && instructions[low].offset == offset ? static_cast<int>(low) : -1;
+}
+
+std::uint64_t branchTarget(const Block& block, const GuestInstruction& i) {
+  return block.nextRip(i) + i.decoded.immediate;
+}
+
+void decodeBlock(Block& block, const std::uint8_t* bytes, std::uint64_t page, unsigned offset, ModeKey key,
+                 std::uint64_t features) {
+  block.page = page;
+  block.key = key;
+  block.count = 0;
+  block.fallsThrough = true;
+  unsigned at = offset;
+  while (block.count < Block::kMaxInstructions && at < kPageSize) {
+    GuestInstruction& i = block.instructions[block.count];
+    auto available = static_cast<unsigned>(kPageSize - at);
+    CodeSize size = key.has(ModeKey::code64) ? CodeSize::bits64 : CodeSize::bits32;
+    if (decode(bytes + at, available, size, i.decoded) != DecodeStatus::ok) break;
+    i.bytes = bytes + at;
+    i.offset = static_cast<std::uint16_t>(at);
+    i.isLabel = false;
+    i.treatment = treatmentOf(i.decoded, key, features);
+    i.endsBlock = endsBlock(i.decoded);
+    i.liveIn = i.liveOut = 0;
+    ++block.count;
+    at += i.decoded.length;
+    if (i.endsBlock) {
+      block.fallsThrough = false;
+      break;
+    }
+  }
+  markLabels(block);
+}
+
+}  // namespace lodge::translate

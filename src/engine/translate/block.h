@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+#include "engine/translate/mode_key.h"
+#include "x86/instruction.h"
+
+namespace lodge::translate {
+
+/// What becomes of one guest instruction.
+enum class Treatment : std::uint8_t {
+  generic,    ///< same opcode, registers and memory operand replaced
+  special,    ///< a rewrite of its own
+  interpret,  ///< call-out to the interpreter, then on in the same block if nothing changed
+};
+
+struct GuestInstruction {
+  x86::Instruction decoded;
+  const std::uint8_t* bytes;
+  std::uint16_t offset;  ///< from the start of the block's page
+  Treatment treatment;
+  bool endsBlock;
+  bool isLabel;           ///< a branch in the block leads here
+  std::uint32_t liveIn;   ///< arithmetic flags that somebody may read before they are overwritten, before and
+  std::uint32_t liveOut;  ///< after the instruction
+};
+
+/// A superblock: straight code of one page, with conditional branches out of it, and within it.
+struct Block {
+  static constexpr unsigned kMaxInstructions = 64;
+  std::uint64_t page;  ///< linear
+  ModeKey key;
+  unsigned count = 0;
+  bool fallsThrough = false;  ///< goes on at endOffset() after the last instruction
+  std::array<GuestInstruction, kMaxInstructions> instructions;
+
+  std::uint64_t rip(const GuestInstruction& i) const { return page + i.offset; }
+  std::uint64_t nextRip(const GuestInstruction& i) const { return page + i.offset + i.decoded.length; }
+  unsigned endOffset() const {
+    const GuestInstruction& last = instructions[count - 1];
+    return last.offset + last.decoded.length;
+  }
+  /// Index of the instruction at `rip`, or -1.
+  int indexOf(std::uint64_t rip) const;
+};
+
+/// Decodes from `offset` in the page whose bytes are at `bytes` (4096 of them). An empty block means that the first
+/// instruction cannot be translated (it crosses the page's end, or is no instruction): interpret it.
+void decodeBlock(Block& block, const std::uint8_t* bytes, std::uint64_t page, unsigned offset, ModeKey key,
+                 std::uint64_t features);
+
+/// Target of a direct branch (JMP, CALL, Jcc, LOOP, JCXZ).
+std::uint64_t branchTarget(const Block& block, const GuestInstruction& i);
+
+}  // namespace lodge::translate

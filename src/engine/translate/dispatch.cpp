@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: Apache-2.0
+// The loop of a vCPU: events, then translated code until it comes back, then what it wanted.
+#include "engine/interpret/interpreter.h"
+#include "engine/translate/signals.h"
+#include "engine/translate/trampolines.h"
+#include "engine/translate/vcpu.h"
+#include "x86/system.h"
+#include "x86/virtual_memory.h"
+
+namespace lodge::translate {
+
+using namespace x86;
+
+namespace {
+constexpr std::uint64_t kInterpreterSlice = 2000;
+
+bool isCanonical48(std::uint64_t linear) {
+  return static_cast<std::uint64_t>(static_cast<std::int64_t>(linear << 16) >> 16) == linear;
+}
+}  // namespace
+
+void VcpuContext::step() {
+  ++counters.steps;
+  if (countOps) {
+    std::uint8_t bytes[15];
+    Instruction i;
+    unsigned n = fetchInstruction(*cpu, bytes);
+    CodeSize size = cpu->mode64() ? CodeSize::bits64 : CodeSize::bits32;
+    if (n != 0 && decode(bytes, n, size, i) == DecodeStatus::ok) ++steppedOps[static_cast<std::size_t>(i.info->op)];
+    cpu->exception.valid = false;
+  }
+  interpret::step(*cpu);
+}
+
+PageUnit* TranslateVcpu::findUnit(std::uint64_t rip) {
+  Cpu& cpu = *context_.cpu;
+  PageUnit* unit = context_.knownUnit(rip);
+  if (unit && unit->page == (rip & ~kPageMask) && unit->key == context_.key.bits) return unit;
+  PageTranslation page;
+  if (!isCanonical48(rip)) return nullptr;
+  if (!x86::translate(cpu, rip, Access::execute, Privilege::current, page)) {
+    cpu.exception.valid = false;
+    return nullptr;
+  }
+  std::uint64_t offset = cpu.memory->offsetOf(Gpa{page.gpa & ~kPageMask});
+  if (offset == GuestMemory::kNoOffset) return nullptr;
+  cpu.parkFpu();
+  unit = context_.store->unitFor(offset >> 12, rip & ~kPageMask, context_.key);
+  if (!unit) return nullptr;
+  CodeMap* map = context_.spaces->code(context_.key.mode());
+  if (map) {
+    map->insert(rip, reinterpret_cast<std::uint64_t>(unit->entryTable), page.global && (rip >> 63) != 0);
+    if (page.global && (rip >> 63) == 0) context_.spaces->noteLowGlobal();
+  } else {
+    context_.acPage(rip) = {rip & ~kPageMask, unit};
+  }
+  return unit;
+}
+
+std::uint64_t TranslateVcpu::lookUp() {
+  std::uint64_t rip = context_.cpu->state.rip;
+  PageUnit* unit = findUnit(rip);
+  if (!unit) return 0;
+  if (std::uint64_t host = context_.store->knownEntry(*unit, rip & kPageMask)) return host;
+  context_.cpu->parkFpu();
+  return context_.store->entryFor(*unit, rip & kPageMask, true).host;
+}
+
+void TranslateVcpu::setKey(ModeKey key) {
+  if ((key.bits ^ context_.key.bits) & ~ModeKey::changing) context_.dropCode();
+  context_.key = key;
+  if (key.has(ModeKey::user) && context_.spaces->current().supervisorCount != 0) context_.spaces->dropSupervisorPages();
+}
+
+void TranslateVcpu::enter(std::uint64_t host) {
+  Cpu& cpu = *context_.cpu;
+  if (!cpu.fpuLive) cpu.unparkFpu();
+  std::uint32_t reason = lodgeEnterCache(&cpu.state, reinterpret_cast<const void*>(host));
+  ++context_.counters.exits[reason];
+  handleExit(static_cast<ExitReason>(reason));
+}
+
+void TranslateVcpu::handleExit(ExitReason reason) {
+  Cpu& cpu = *context_.cpu;
+  const Frame& frame = *context_.frame;
+  switch (reason) {
+    case ExitReason::attention:
+    case ExitReason::dispatch:
+      return;
+    case ExitReason::indirect:
+      cpu.state.rip = frame.target;
+      return;
+    case ExitReason::link:
+      cpu.parkFpu();
+      nextHost_ = context_.store->follow(frame.exitAddress, cpu.state.rip).host;
+      return;
+    case ExitReason::redo:
+    case ExitReason::step: {
+      TranslationStore::Place place;
+      context_.store->locate(frame.exitAddress - 1, place);
+      repairState(cpu.state, frame, place);
+      if (reason == ExitReason::step) context_.step();
+      return;
+    }
+    case ExitReason::fault:
+      context_.step();
+      return;
+  }
+}
+
+/// One round between two looks at events. `inside` is set by the caller.
+void TranslateVcpu::executeSome() {
+  Cpu& cpu = *context_.cpu;
+  if (context_.generation != context_.store->generation()) {
+    context_.generation = context_.store->generation();
+    context_.dropCode();
+    nextHost_ = 0;
+  }
+  ModeKey key = modeKey(cpu);
+  if (!key.has(ModeKey::translatable)) {
+    nextHost_ = 0;
+    context_.counters.interpreted += interpret::run(cpu, kInterpreterSlice);
+    return;
+  }
+  setKey(key);
+  std::uint64_t host = nextHost_;
+  nextHost_ = 0;
+  if (host == 0) host = lookUp();
+  if (host != 0) {
+    enter(host);
+  } else if (!context_.store->needsReset()) {
+    context_.step();
+  }
+}
+
+VcpuExit TranslateVcpu::run() {
+  Cpu& cpu = *context_.cpu;
+  setCurrentContext(&context_);
+  context_.spaces->loadGsBase();
+  while (true) {
+    context_.frame->attention = 0;
+    context_.inside.exchange(1, std::memory_order_seq_cst);
+    if (context_.store->needsReset()) {
+      context_.inside.store(0, std::memory_order_seq_cst);
+      nextHost_ = 0;
+      cpu.parkFpu();
+      context_.store->helpReset();
+      continue;
+    }
+    bool eventful = cpu.events.load(std::memory_order_seq_cst) != 0 || cpu.state.activity != Activity::running;
+    if (eventful) {
+      nextHost_ = 0;
+      if (!handleEvents(cpu)) break;
+    }
+    executeSome();
+  }
+  cpu.parkFpu();
+  context_.inside.store(0, std::memory_order_seq_cst);
+  nextHost_ = 0;
+  setCurrentContext(nullptr);
+  if ((cpu.events.load(std::memory_order_seq_cst) & event::stop) != 0) return VcpuExit::stopped;
+  return cpu.state.activity == Activity::shutdown ? VcpuExit::shutdown : VcpuExit::halted;
+}
+
+void TranslateVcpu::runOnce() {
+  setCurrentContext(&context_);
+  context_.spaces->loadGsBase();
+  context_.frame->attention = 0;
+  context_.inside.exchange(1, std::memory_order_seq_cst);
+  executeSome();
+  context_.cpu->parkFpu();
+  context_.inside.store(0, std::memory_order_seq_cst);
+  setCurrentContext(nullptr);
+}
+
+}  // namespace lodge::translate

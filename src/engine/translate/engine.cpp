@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/engine.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <new>
+
+#include "engine/translate/host_features.h"
+#include "engine/translate/signals.h"
+#include "engine/translate/vcpu.h"
+#include "x86/events.h"
+#include "x86/system.h"
+
+namespace lodge::translate {
+
+namespace {
+
+/// 16 vCPUs with 8 PCIDs each would not fit into 47 bits.
+unsigned spacesPerVcpu(unsigned cpus) {
+  constexpr std::uint64_t budget = 80_TiB;
+  constexpr std::uint64_t bytesEach = 768_GiB;
+  return static_cast<unsigned>(
+      std::clamp<std::uint64_t>(budget / bytesEach / std::max(cpus, 1u), 1, AddressSpaces::kSpaces));
+}
+
+void leave(CodeUser& user) {
+  auto& context = static_cast<VcpuContext&>(user);
+  context.frame->attention = 1;
+  kickThread(context);
+}
+
+void kick(x86::Cpu& cpu) {
+  auto& context = *static_cast<VcpuContext*>(cpu.engineData);
+  if (context.inside.load(std::memory_order_seq_cst) != 0) leave(context);
+}
+
+class TranslateEngine final : public Engine {
+ public:
+  TranslateEngine(const EngineSetup& setup, std::unique_ptr<TranslationStore> store)
+      : setup_(setup), store_(std::move(store)) {}
+
+  std::string_view name() const override { return "translate"; }
+  Result<std::unique_ptr<Vcpu>> createVcpu(unsigned index, x86::CpuEnvironment& environment) override {
+    auto vcpu = TranslateVcpu::create(setup_, *store_, index, environment);
+    if (!vcpu) return std::move(vcpu).error();
+    return std::unique_ptr<Vcpu>(std::move(*vcpu));
+  }
+
+ private:
+  EngineSetup setup_;
+  std::unique_ptr<TranslationStore> store_;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<TranslateVcpu>> TranslateVcpu::create(const EngineSetup& setup, TranslationStore& store,
+                                                             unsigned index, x86::CpuEnvironment& environment) {
+  auto spaces = AddressSpaces::create(store.missTable(), spacesPerVcpu(setup.cpus));
+  if (!spaces) return std::move(spaces).error();
+  auto vcpu = std::unique_ptr<TranslateVcpu>(new TranslateVcpu());
+  VcpuContext& context = vcpu->context_;
+  vcpu->spaces_ = std::move(*spaces);
+  context.spaces = vcpu->spaces_.get();
+  context.frame = &context.spaces->frame();
+  context.store = &store;
+  context.leave = leave;
+  context.countOps = setup.trace.find("steps") != std::string::npos;
+  context.frame->maskLow = 0x7ffffffff000;
+  context.frame->maskBoth = 0xfffffffff000;
+  context.cpu = new (context.spaces->cpuMemory()) x86::Cpu();
+  x86::Cpu& cpu = *context.cpu;
+  cpu.memory = &setup.memory;
+  cpu.environment = &environment;
+  cpu.model = &setup.model;
+  cpu.listener = &context;
+  cpu.index = index;
+  cpu.engineData = &context;
+  cpu.kick = kick;
+  x86::resetCpu(cpu, false);
+  store.addUser(context);
+  return vcpu;
+}
+
+TranslateVcpu::~TranslateVcpu() {
+  if (!context_.cpu) return;
+  context_.store->removeUser(context_);
+  context_.cpu->~Cpu();
+}
+
+void TranslateVcpu::waitForEvent() {
+  x86::waitForEvents(*context_.cpu);
+}
+
+std::vector<std::pair<std::string, std::uint64_t>> TranslateVcpu::statistics() const {
+  const VcpuCounters& c = context_.counters;
+  const TranslationStore::Counters s = context_.store->counters();
+  const CodeCache& cache = context_.store->cache();
+  return {{"translations", s.translations},
+          {"translated_instructions", s.guestInstructions},
+          {"translated_bytes", s.guestBytes},
+          {"page_units", s.units},
+          {"invalidated_pages", s.invalidatedPages},
+          {"cache_resets", s.resets},
+          {"cache_bytes", cache.usedBytes()},
+          {"cache_hot_bytes", cache.hotBytes()},
+          {"cache_cold_bytes", cache.coldBytes()},
+          {"cache_data_bytes", cache.dataBytes()},
+          {"exits_attention", c.exits[EXIT_ATTENTION]},
+          {"exits_redo", c.exits[EXIT_REDO]},
+          {"exits_step", c.exits[EXIT_STEP]},
+          {"exits_link", c.exits[EXIT_LINK]},
+          {"exits_indirect", c.exits[EXIT_INDIRECT]},
+          {"exits_dispatch", c.exits[EXIT_DISPATCH]},
+          {"exits_fault", c.exits[EXIT_FAULT]},
+          {"tlb_misses", c.tlbMisses},
+          {"tlb_misses_failed", c.tlbMissesFailed},
+          {"indirect_misses", c.indirectMisses},
+          {"interpreter_callouts", c.callouts},
+          {"interpreter_steps", c.steps},
+          {"interpreted_instructions", c.interpreted},
+          {"fault_signals", c.signals},
+          {"flushes", c.flushes},
+          {"address_space_switches", c.addressSpaceSwitches}};
+}
+
+}  // namespace lodge::translate
+
+namespace lodge {
+
+Result<std::unique_ptr<Engine>> makeTranslateEngine(const EngineSetup& setup) {
+  using namespace translate;
+  if (!hostFeatures().lahf64) {
+    return Error(ErrorKind::unsupported, "the translate engine needs a processor with LAHF/SAHF in 64-bit mode")
+        .withHint("use --engine interpret");
+  }
+  if (Status installed = installSignalHandlers(); !installed) return std::move(installed).error();
+  auto store = TranslationStore::create(setup.memory, {setup.codeCacheBytes, setup.model.features});
+  if (!store) return std::move(store).error().context("translate engine");
+  return std::unique_ptr<Engine>(std::make_unique<TranslateEngine>(setup, std::move(*store)));
+}
+
+}  // namespace lodge

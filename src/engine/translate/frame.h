@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "engine/translate/frame_layout.h"
+#include "x86/state.h"
+
+namespace lodge::translate {
+
+/// Why translated code came back to the dispatcher.
+enum class ExitReason : std::uint32_t {
+  attention = EXIT_ATTENTION,  ///< something to look at; state is precise
+  redo = EXIT_REDO,            ///< as attention, RIP to be found from Frame::exitAddress
+  step = EXIT_STEP,            ///< the instruction that belongs to exitAddress must be interpreted
+  link = EXIT_LINK,            ///< a direct branch's stub (exitAddress) wants to be linked
+  indirect = EXIT_INDIRECT,    ///< indirect branch to `target`, which has no translation yet
+  dispatch = EXIT_DISPATCH,    ///< go on at state.rip
+  fault = EXIT_FAULT,          ///< the host raised a signal at the instruction at state.rip
+};
+
+/// The page below CpuState: what translated code and trampolines keep for themselves. One per vCPU, used by its thread
+/// only.
+struct Frame {
+  std::byte unused[FRAME_SIZE + FRAME_TARGET];
+  std::uint64_t target;             ///< indirect branch target (r13's value: tagged by mode)
+  std::uint64_t scratch[3];         ///< host r12, r13, r14 as they were at an exit
+  std::uint64_t exitAddress;        ///< host address in the code cache that the exit belongs to
+  std::uint64_t maskLow, maskBoth;  ///< PEXT masks: bits 12-46 and 12-47
+  std::uint64_t byteTemp;           ///< AH..BH on their way to and from memory
+  std::uint64_t savedRax;           ///< guest RAX while its register holds saved flags
+  std::uint64_t spare;
+  volatile std::uint32_t attention;  ///< nonzero: leave translated code at the next border; see signals.h
+  std::uint32_t padding;
+  std::uint64_t hostStack;   ///< C++'s RSP while translated code runs
+  std::uint64_t savedFlags;  ///< SETO in bits 0-7, LAHF in bits 8-15
+  std::byte pushArea[64];    ///< CALLs from translated code push here
+};
+
+static_assert(sizeof(Frame) == FRAME_SIZE);
+#define LODGE_FRAME_OFFSET(member) (static_cast<long>(offsetof(Frame, member)) - FRAME_SIZE)
+static_assert(LODGE_FRAME_OFFSET(target) == FRAME_TARGET);
+static_assert(LODGE_FRAME_OFFSET(scratch) == FRAME_SCRATCH12);
+static_assert(LODGE_FRAME_OFFSET(exitAddress) == FRAME_EXIT_ADDRESS);
+static_assert(LODGE_FRAME_OFFSET(maskLow) == FRAME_MASK_LOW);
+static_assert(LODGE_FRAME_OFFSET(maskBoth) == FRAME_MASK_BOTH);
+static_assert(LODGE_FRAME_OFFSET(byteTemp) == FRAME_BYTE_TEMP);
+static_assert(LODGE_FRAME_OFFSET(savedRax) == FRAME_SAVED_RAX);
+static_assert(LODGE_FRAME_OFFSET(attention) == FRAME_ATTENTION);
+static_assert(LODGE_FRAME_OFFSET(hostStack) == FRAME_HOST_STACK);
+static_assert(LODGE_FRAME_OFFSET(savedFlags) == FRAME_SAVED_FLAGS);
+#undef LODGE_FRAME_OFFSET
+static_assert(offsetof(x86::CpuState, gpr) == 0);
+static_assert(offsetof(x86::CpuState, rip) == STATE_RIP);
+static_assert(offsetof(x86::CpuState, rflags) == STATE_RFLAGS);
+
+}  // namespace lodge::translate

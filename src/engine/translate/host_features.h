@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+
+namespace lodge::translate {
+
+/// What of the host's CPU and kernel the translator can use.
+struct HostFeatures {
+  bool bmi1;      ///< BEXTR
+  bool bmi2;      ///< PEXT, RORX
+  bool lahf64;    ///< LAHF/SAHF in 64-bit mode; required
+  bool fsgsbase;  ///< WRGSBASE allowed by the kernel
+};
+
+/// Found once.
+const HostFeatures& hostFeatures();
+
+/// This thread's GS base.
+void setGsBase(std::uint64_t value);
+
+}  // namespace lodge::translate

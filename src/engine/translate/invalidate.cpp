@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+// What happens when translated guest code changes, and when the cache is full.
+#include <sched.h>
+#include <sys/mman.h>
+
+#include <cstring>
+
+#include "engine/translate/translation_store.h"
+
+namespace lodge::translate {
+
+void TranslationStore::guestCodeWritten(Gpa gpa, std::uint64_t length) {
+  std::uint64_t first = memory_.offsetOf(gpa);
+  if (first == GuestMemory::kNoOffset || length == 0) return;
+  std::uint64_t last = first + length - 1;
+  std::scoped_lock lock(mutex_);
+  bool dropped = false;
+  for (std::uint64_t ramPage = first >> 12; ramPage <= last >> 12; ++ramPage) {
+    if (memory_.codePages()[ramPage].load(std::memory_order_relaxed) == 0) continue;
+    std::uint64_t pageStart = ramPage << 12;
+    unsigned from = first > pageStart ? static_cast<unsigned>(first - pageStart) : 0;
+    unsigned to = last - pageStart < kPageSize ? static_cast<unsigned>(last - pageStart) : kPageSize - 1;
+    std::uint64_t upTo = to >> 6 == 63 ? ~std::uint64_t{0} : (std::uint64_t{1} << ((to >> 6) + 1)) - 1;
+    std::uint64_t written = upTo & ~((std::uint64_t{1} << (from >> 6)) - 1);
+    if ((granulesLocked(ramPage) & written) != 0) {
+      invalidatePageLocked(ramPage);
+      dropped = true;
+    } else {
+      guard_->protect(ramPage);  // a signal handler may have let the store through
+    }
+  }
+  if (!dropped) return;
+  invalidations_.fetch_add(1, std::memory_order_acq_rel);
+  // Loops inside a dropped translation are not cut by unlinking.
+  leaveAllLocked();
+}
+
+std::uint64_t TranslationStore::granulesLocked(std::uint64_t ramPage) const {
+  std::uint64_t granules = 0;
+  for (PageUnit* u = byRamPage_[ramPage % kHashSize]; u; u = u->nextByRamPage) {
+    if (u->ramPage == ramPage) granules |= u->granules;
+  }
+  return granules;
+}
+
+void TranslationStore::invalidatePageLocked(std::uint64_t ramPage) {
+  for (PageUnit* u = byRamPage_[ramPage % kHashSize]; u; u = u->nextByRamPage) {
+    if (u->ramPage != ramPage || u->granules == 0) continue;
+    for (Translation* t = u->translations.load(std::memory_order_relaxed); t;
+         t = t->next.load(std::memory_order_relaxed)) {
+      t->dead.store(true, std::memory_order_release);
+      for (unsigned i = 0; i < t->linkCount; ++i) {
+        Link& link = t->links[i];
+        if (!link.linkedTo) continue;
+        cache_->setRel32(link.rel32, link.stub);
+        link.linkedTo = nullptr;
+      }
+    }
+    u->translations.store(nullptr, std::memory_order_release);
+    std::uint16_t offsets[kPageSize / 4];
+    unsigned count = 0;
+    for (unsigned offset = 0; offset < kPageSize; ++offset) {
+      if ((u->granules >> (offset >> 6) & 1) == 0 || u->entry(offset) == 0) continue;
+      offsets[count++] = static_cast<std::uint16_t>(offset);
+      if (count == kPageSize / 4) {
+        setEntriesLocked(*u, {offsets, count}, 0);
+        count = 0;
+      }
+    }
+    if (count != 0) setEntriesLocked(*u, {offsets, count}, 0);
+    u->granules = 0;
+  }
+  memory_.codePages()[ramPage].store(0, std::memory_order_seq_cst);
+  guard_->unprotect(ramPage);
+  ++counters_.invalidatedPages;
+}
+
+void TranslationStore::leaveAllLocked() {
+  for (CodeUser* user : users_) {
+    if (user && user->inside.load(std::memory_order_seq_cst) != 0) user->leave(*user);
+  }
+}
+
+void TranslationStore::addUser(CodeUser& user) {
+  std::scoped_lock lock(mutex_);
+  for (CodeUser*& place : users_) {
+    if (place) continue;
+    place = &user;
+    return;
+  }
+}
+
+void TranslationStore::removeUser(CodeUser& user) {
+  std::scoped_lock lock(mutex_);
+  for (CodeUser*& place : users_) {
+    if (place == &user) place = nullptr;
+  }
+}
+
+void TranslationStore::helpReset() {
+  {
+    std::scoped_lock lock(mutex_);
+    if (!needsReset_) return;
+    bool allOutside = true;
+    for (CodeUser* user : users_)
+      allOutside = allOutside && (!user || user->inside.load(std::memory_order_seq_cst) == 0);
+    if (allOutside) {
+      for (std::uint64_t page = 0; page < memory_.size() >> 12; ++page) {
+        if (memory_.codePages()[page].load(std::memory_order_relaxed) == 0) continue;
+        memory_.codePages()[page].store(0, std::memory_order_seq_cst);
+        guard_->unprotect(page);
+      }
+      cache_->reset();
+      ::madvise(reinterpret_cast<void*>(entryTables_), kMaxUnits * kEntryTableBytes, MADV_DONTNEED);
+      std::memset(static_cast<void*>(units_), 0, unitCount_ * sizeof(PageUnit*));
+      std::memset(static_cast<void*>(byKey_), 0, kHashSize * sizeof(PageUnit*));
+      std::memset(static_cast<void*>(byRamPage_), 0, kHashSize * sizeof(PageUnit*));
+      unitCount_ = 0;
+      ++counters_.resets;
+      generation_.fetch_add(1, std::memory_order_acq_rel);
+      needsReset_.store(false, std::memory_order_seq_cst);
+      return;
+    }
+    leaveAllLocked();
+  }
+  ::sched_yield();
+}
+
+}  // namespace lodge::translate

@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+// Control flow. Direct branches within the page are linked jumps; everything else goes through the code map
+// (code_map.h).
+#include "engine/translate/rewriter.h"
+
+namespace lodge::translate {
+
+namespace {
+using namespace x86;
+constexpr std::int32_t kWord = 8;
+constexpr std::uint8_t kGsPrefix = 0x65;
+}  // namespace
+
+bool Rewriter::branch(const GuestInstruction& g) {
+  switch (g.decoded.info->op) {
+    case Op::jmp:
+      jumpTo(branchTarget(block_, g));
+      return true;
+    case Op::jcc:
+      return conditional(g);
+    case Op::loop:
+    case Op::loope:
+    case Op::loopne:
+    case Op::jcxz:
+      return countedBranch(g);
+    case Op::call:
+      return call(g);
+    case Op::jmp_indirect:
+    case Op::call_indirect:
+      return indirect(g);
+    case Op::ret:
+      return ret(g);
+    default:
+      return false;
+  }
+}
+
+std::uint64_t Rewriter::linkStub(unsigned targetOffset) {
+  std::uint64_t stub = cold_.here();
+  recordCold(RecordKind::instruction, targetOffset);
+  cold_.callTo(thunks_.exitLink);
+  return stub;
+}
+
+void Rewriter::addLink(std::uint64_t rel32, std::uint64_t stub, unsigned targetOffset) {
+  out_.links[out_.linkCount++] = {rel32, stub, static_cast<std::uint16_t>(targetOffset)};
+}
+
+/// The state is that of the start of the instruction at `target`.
+void Rewriter::jumpTo(std::uint64_t target) {
+  std::uint64_t offset = target - block_.page;
+  if (offset >= kPageSize) {
+    hot_.movImmediate(host::addend, target);
+    record(RecordKind::dynamic, 0);
+    jumpIndirect();
+    return;
+  }
+  int index = block_.indexOf(target);
+  if (index >= 0 && static_cast<unsigned>(index) < index_ + (current_->endsBlock ? 1 : 0)) {
+    hot_.jmpTo(entry_[static_cast<unsigned>(index)]);
+    return;
+  }
+  hot_.keepTogether(1, 4);
+  record(RecordKind::instruction, static_cast<unsigned>(offset));
+  std::uint32_t at = hot_.jmp();
+  std::uint64_t stub = linkStub(static_cast<unsigned>(offset));
+  hot_.patchTo(at, stub);
+  addLink(hot_.start() + at, stub, static_cast<unsigned>(offset));
+}
+
+bool Rewriter::conditional(const GuestInstruction& g) {
+  auto cc = static_cast<Condition>(g.decoded.opcode & 15);
+  std::uint64_t target = branchTarget(block_, g);
+  std::uint64_t offset = target - block_.page;
+  int index = block_.indexOf(target);
+  if (index >= 0 && static_cast<unsigned>(index) <= index_) {
+    hot_.jccTo(cc, entry_[static_cast<unsigned>(index)]);
+  } else if (index >= 0) {
+    forward_[forwardCount_++] = {hot_.jcc(cc), static_cast<unsigned>(index)};
+  } else if (offset < kPageSize) {
+    hot_.keepTogether(2, 4);
+    std::uint32_t at = hot_.jcc(cc);
+    std::uint64_t stub = linkStub(static_cast<unsigned>(offset));
+    hot_.patchTo(at, stub);
+    addLink(hot_.start() + at, stub, static_cast<unsigned>(offset));
+  } else {
+    std::uint32_t at = hot_.jcc(cc);
+    hot_.patchTo(at, cold_.here());
+    recordCold(RecordKind::instruction, g.offset);  // the branch again: it will be taken again
+    cold_.movImmediate(host::addend, target);
+    recordCold(RecordKind::dynamic, 0);
+    jumpIndirect(cold_);
+  }
+  return true;
+}
+
+/// LOOP and JRCXZ have 8-bit displacements only: they jump over a jump.
+bool Rewriter::countedBranch(const GuestInstruction& g) {
+  const Instruction& i = g.decoded;
+  std::uint64_t target = branchTarget(block_, g);
+  hot_.movImmediate(host::addend, target);
+  if (i.addressSize == 4) hot_.byte(0x67);
+  hot_.byte(i.opcode);
+  hot_.byte(5);
+  record(RecordKind::instruction, g.offset + i.length);
+  std::uint32_t over = hot_.jmp();
+  record(RecordKind::dynamic, 0);
+  jumpIndirect();
+  hot_.patchHere(over);
+  return true;
+}
+
+bool Rewriter::call(const GuestInstruction& g) {
+  std::uint64_t target = branchTarget(block_, g);
+  Mem to = pushOperand();
+  storeConstant(to, block_.nextRip(g));
+  committing();
+  bool samePage = target - block_.page < kPageSize;
+  if (!samePage) hot_.movImmediate(host::addend, target);
+  hot_.mov(8, host::guestRsp, host::address);
+  if (samePage) {
+    record(RecordKind::instruction, static_cast<unsigned>(target - block_.page));
+    jumpTo(target);
+  } else {
+    record(RecordKind::dynamic, 0);
+    jumpIndirect();
+  }
+  return true;
+}
+
+bool Rewriter::indirect(const GuestInstruction& g) {
+  const Instruction& i = g.decoded;
+  bool isCall = i.info->op == Op::call_indirect;
+  Mem target = atState(FRAME_SPARE);
+  if (i.memory) {
+    Mem from = probeOperand(i);
+    if (!isCall) {
+      hot_.load(8, host::addend, from);
+    } else {
+      hot_.load(8, host::temp, from);
+      hot_.store(8, target, host::temp);
+    }
+  } else if (!isCall) {
+    if (isSpilled(i.rm)) {
+      hot_.load(8, host::addend, slot(i.rm));
+    } else {
+      hot_.mov(8, host::addend, hostOf(i.rm));
+    }
+  }
+  if (isCall) {
+    Mem to = pushOperand();
+    storeConstant(to, block_.nextRip(g));
+    committing();
+    if (i.memory) {
+      hot_.load(8, host::addend, target);
+    } else if (isSpilled(i.rm)) {
+      hot_.load(8, host::addend, slot(i.rm));
+    } else {
+      hot_.mov(8, host::addend, hostOf(i.rm));
+    }
+    hot_.mov(8, host::guestRsp, host::address);
+  }
+  record(RecordKind::dynamic, 0);
+  jumpIndirect();
+  return true;
+}
+
+bool Rewriter::ret(const GuestInstruction& g) {
+  const Instruction& i = g.decoded;
+  Mem from = probe(host::guestRsp, {kWord, false, false});
+  hot_.load(8, host::addend, from);
+  auto pops = static_cast<std::int32_t>(kWord + (i.info->form == Form::i ? i.immediate & 0xffff : 0));
+  hot_.lea(8, host::guestRsp, Mem{.base = host::guestRsp, .displacement = pops});
+  record(RecordKind::dynamic, 0);
+  jumpIndirect();
+  return true;
+}
+
+void Rewriter::jumpIndirect(Assembler& a) {
+  ExecMode mode = key().mode();
+  if (mode == ExecMode::kernelAc || mode == ExecMode::user32 || !host_.bmi2) {
+    a.jmpTo(thunks_.indirectMiss);
+    return;
+  }
+  bool user = mode == ExecMode::user64;
+  a.pext(host::temp, host::addend, atState(user ? FRAME_MASK_LOW : FRAME_MASK_BOTH));
+  a.legacy(8, 0, 0xf7, 2, host::temp);  // NOT
+  if (user) {
+    a.load(8, host::temp,
+           Mem{.index = host::temp, .scale = 8, .segmentPrefix = kGsPrefix, .displacement = layout::user64CodeTop});
+  } else {
+    a.load(8, host::temp,
+           Mem{.base = host::state, .index = host::temp, .scale = 8, .displacement = layout::kernelCodeTop});
+  }
+  a.lea(8, host::address, Mem{.base = host::addend, .index = host::addend, .scale = 4});
+  a.load(4, host::address, Mem{.base = host::temp, .index = host::address});
+  a.jmpIndirect(host::address);
+}
+
+}  // namespace lodge::translate

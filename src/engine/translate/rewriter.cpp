@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/translate/rewriter.h"
+
+namespace lodge::translate {
+
+namespace {
+using namespace x86;
+
+// More than any one guest instruction needs.
+constexpr std::uint32_t kHotRoom = 1024;
+constexpr std::uint32_t kColdRoom = 512;
+constexpr unsigned kRecordRoom = 24;
+}  // namespace
+
+unsigned Rewriter::run() {
+  count_ = block_.count;
+  unsigned done = 0;
+  for (; done < count_; ++done) {
+    bool fits = hot_.room() > kHotRoom && cold_.room() > kColdRoom && hot_.size() < 0xf000 && cold_.size() < 0xf000 &&
+                out_.hotCount + kRecordRoom < RewrittenCode::kMaxRecords &&
+                out_.coldCount + kRecordRoom < RewrittenCode::kMaxRecords;
+    if (!fits) break;
+    index_ = done;
+    current_ = &block_.instructions[done];
+    entry_[done] = hot_.here();
+    resolveForward(done);
+    record(RecordKind::instruction, current_->offset, true);
+    rewrite(*current_);
+  }
+  count_ = done;
+  if (!block_.instructions[done - 1].endsBlock) {
+    const GuestInstruction& last = block_.instructions[done - 1];
+    unsigned next = last.offset + last.decoded.length;
+    record(RecordKind::instruction, next);
+    index_ = done;
+    jumpTo(block_.page + next);
+  }
+  // Jumps forward to instructions that did not fit leave the translation.
+  for (unsigned i = 0; i < forwardCount_; ++i) {
+    const Forward& f = forward_[i];
+    unsigned target = block_.instructions[f.index].offset;
+    std::uint64_t stub = linkStub(target);
+    hot_.patchTo(f.rel32, stub);
+    addLink(hot_.start() + f.rel32, stub, target);
+  }
+  return done;
+}
+
+void Rewriter::resolveForward(unsigned index) {
+  unsigned kept = 0;
+  for (unsigned i = 0; i < forwardCount_; ++i) {
+    if (forward_[i].index == index) {
+      hot_.patchHere(forward_[i].rel32);
+    } else {
+      forward_[kept++] = forward_[i];
+    }
+  }
+  forwardCount_ = kept;
+}
+
+void Rewriter::record(RecordKind kind, unsigned value, bool isEntry) {
+  Record r{static_cast<std::uint16_t>(hot_.size()), static_cast<std::uint16_t>(kind), isEntry,
+           static_cast<std::uint16_t>(value)};
+  if (out_.hotCount != 0) {
+    Record& last = out_.hot[out_.hotCount - 1];
+    if (last.offset == r.offset) {
+      last = r;
+      return;
+    }
+    if (!isEntry && last.kind == r.kind && last.value == r.value) return;
+  }
+  out_.hot[out_.hotCount++] = r;
+}
+
+void Rewriter::recordCold(RecordKind kind, unsigned value) {
+  Record r{static_cast<std::uint16_t>(cold_.size()), static_cast<std::uint16_t>(kind), 0,
+           static_cast<std::uint16_t>(value)};
+  out_.cold[out_.coldCount++] = r;
+}
+
+void Rewriter::saveFlags() {
+  hot_.store(8, atState(FRAME_SAVED_RAX), host::rax);
+  committing();
+  hot_.lahf();
+  hot_.setcc(ccO, host::rax);
+  record(RecordKind::flagsSaved, current_->offset);
+}
+
+void Rewriter::restoreFlags() {
+  committing();
+  hot_.arithmeticImmediate(1, 0, host::rax, 0x7f);
+  hot_.sahf();
+  hot_.load(8, host::rax, atState(FRAME_SAVED_RAX));
+  record(RecordKind::instruction, current_->offset);
+}
+
+void Rewriter::rewrite(const GuestInstruction& g) {
+  switch (g.treatment) {
+    case Treatment::generic:
+      if (!generic(g)) interpretInstead(g);
+      break;
+    case Treatment::special:
+      rewriteSpecial(g);
+      break;
+    case Treatment::interpret:
+      interpretInstead(g);
+      break;
+  }
+}
+
+void Rewriter::rewriteSpecial(const GuestInstruction& g) {
+  bool done = false;
+  switch (g.decoded.info->op) {
+    case Op::mov:
+      done = move(g);
+      break;
+    case Op::lea:
+      done = loadAddress(g);
+      break;
+    case Op::xchg:
+      done = exchange(g);
+      break;
+    case Op::bswap:
+      done = byteSwap(g);
+      break;
+    case Op::push:
+      done = push(g);
+      break;
+    case Op::pop:
+      done = pop(g);
+      break;
+    case Op::leave:
+      done = leave();
+      break;
+    case Op::nop:
+    case Op::prefetch:
+      done = true;
+      break;
+    case Op::pause:
+    case Op::lfence:
+    case Op::mfence:
+    case Op::sfence:
+      verbatim();
+      done = true;
+      break;
+    default:
+      done = branch(g);
+      break;
+  }
+  if (!done) interpretInstead(g);
+}
+
+/// Nothing has been emitted for the instruction when this is called.
+void Rewriter::interpretInstead(const GuestInstruction& g) {
+  if (g.endsBlock) {
+    hot_.callTo(thunks_.exitStep);
+    return;
+  }
+  hot_.movImmediate(host::temp, block_.rip(g));
+  hot_.lea(8, host::addend, Mem{.base = host::temp, .displacement = g.decoded.length});
+  hot_.callTo(thunks_.callStep);
+}
+
+}  // namespace lodge::translate

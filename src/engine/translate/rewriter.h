@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+#include "engine/translate/address_space.h"
+#include "engine/translate/assembler.h"
+#include "engine/translate/block.h"
+#include "engine/translate/host_features.h"
+#include "engine/translate/translation.h"
+
+namespace lodge::translate {
+
+/// Addresses in the code cache of jumps to trampolines.S.
+struct Thunks {
+  std::uint64_t missRead, missWrite, exitLink, exitStep, callStep, indirectMiss;
+};
+
+/// What rewriting a block gives, besides the code in the assemblers.
+struct RewrittenCode {
+  static constexpr unsigned kMaxRecords = 512;
+  static constexpr unsigned kMaxLinks = Block::kMaxInstructions + 2;
+  struct LinkPlan {
+    std::uint64_t rel32, stub;
+    std::uint16_t targetOffset;
+  };
+  std::array<Record, kMaxRecords> hot, cold;
+  unsigned hotCount = 0, coldCount = 0;
+  std::array<LinkPlan, kMaxLinks> links;
+  unsigned linkCount = 0;
+};
+
+/// Turns one guest block into host code: the heart of the translator. See docs/translator.md for the conventions.
+///
+/// Per guest instruction: prepare (scratch registers only), commit (one host instruction that changes guest state and
+/// may fault), and at most a few fix-ups that cannot fault (stores to the slots of guest r12-r15, moves of the stack
+/// pointer). The records say which part a host address belongs to. Not thread-safe; one use.
+class Rewriter {
+ public:
+  Rewriter(const Block& block, Assembler& hot, Assembler& cold, const Thunks& thunks, const HostFeatures& host,
+           RewrittenCode& out)
+      : block_(block), hot_(hot), cold_(cold), thunks_(thunks), host_(host), out_(out) {}
+
+  /// Translates the whole block, or as much of it as fits (at least one instruction). Returns how many instructions.
+  unsigned run();
+
+ private:
+  // --- rewriter.cpp: driver, records, registers
+  void rewrite(const GuestInstruction& g);
+  void rewriteSpecial(const GuestInstruction& g);
+  void interpretInstead(const GuestInstruction& g);
+  void record(RecordKind kind, unsigned value, bool isEntry = false);
+  void recordCold(RecordKind kind, unsigned value);
+  void committing() { record(RecordKind::committing, current_->offset); }
+  static bool isSpilled(std::uint8_t guest) { return guest >= 12 && guest <= 15; }
+  static std::uint8_t hostOf(std::uint8_t guest) { return guest == x86::rsp ? host::guestRsp : guest; }
+  static Mem slot(std::uint8_t guest) { return atState(guest * 8); }
+  bool flagsDead() const { return current_->liveIn == 0; }
+  void saveFlags();
+  void restoreFlags();
+
+  // --- rewrite_memory.cpp: linear addresses and their translation
+  struct Access {
+    unsigned bytes;
+    bool write;
+    bool aligned;  ///< cannot cross a page (alignment is checked by the instruction itself, or known)
+  };
+  /// The linear address of the memory operand in a register: a guest register's host if it is just that, else r12. Uses
+  /// r12, r13.
+  std::uint8_t address(const x86::Instruction& i);
+  bool constantAddress(const x86::Instruction& i, std::uint64_t& value) const;
+  /// Code that translates the address in `a` and gives the host operand for it. Uses r13; r14 for a moment; keeps flags
+  /// if they are live. `a` must be r12 or a guest register that stays unchanged until the operand is used.
+  Mem probe(std::uint8_t a, const Access& access);
+  void probeIndex(std::uint8_t a);
+  void probeCrossing(std::uint8_t a, const Access& access);
+  Mem probeOperand(const x86::Instruction& i);  ///< address() and probe() of the instruction's memory operand
+  bool userTable() const { return !key().has(ModeKey::kernelTable); }
+  ModeKey key() const { return block_.key; }
+
+  // --- rewrite_generic.cpp: same opcode, other registers
+  bool generic(const GuestInstruction& g);
+  bool genericRegisters(const GuestInstruction& g);
+  bool genericMemory(const GuestInstruction& g);
+  bool highByteMemory(const GuestInstruction& g, const Mem& operand);
+  bool flipOperands(const GuestInstruction& g);
+  void reencode(const RegMem& rm, std::uint8_t reg, std::uint8_t vvvv);
+  void reencodeOp(std::uint8_t opcode, const RegMem& rm, std::uint8_t reg);
+  void verbatim() { hot_.bytes(current_->bytes, current_->decoded.length); }
+
+  // --- rewrite_move.cpp
+  bool move(const GuestInstruction& g);
+  bool moveRegisters(std::uint8_t to, std::uint8_t from, unsigned width);
+  bool moveImmediate(std::uint8_t to, std::uint64_t value, unsigned width);
+  bool moveOffset(const GuestInstruction& g);
+  bool loadAddress(const GuestInstruction& g);
+  bool exchange(const GuestInstruction& g);
+  bool byteSwap(const GuestInstruction& g);
+
+  // --- rewrite_stack.cpp
+  bool push(const GuestInstruction& g);
+  bool pop(const GuestInstruction& g);
+  bool leave();
+  Mem pushOperand();
+  void finishPush();
+  void storeConstant(const Mem& to, std::uint64_t value);
+
+  // --- rewrite_branch.cpp
+  bool branch(const GuestInstruction& g);
+  bool conditional(const GuestInstruction& g);
+  bool countedBranch(const GuestInstruction& g);
+  bool call(const GuestInstruction& g);
+  bool indirect(const GuestInstruction& g);
+  bool ret(const GuestInstruction& g);
+  void jumpTo(std::uint64_t target);
+  void jumpIndirect(Assembler& a);  ///< to the guest address in r13
+  void jumpIndirect() { jumpIndirect(hot_); }
+  std::uint64_t linkStub(unsigned targetOffset);
+  void addLink(std::uint64_t rel32, std::uint64_t stub, unsigned targetOffset);
+  void resolveForward(unsigned index);
+
+  const Block& block_;
+  Assembler& hot_;
+  Assembler& cold_;
+  const Thunks& thunks_;
+  const HostFeatures& host_;
+  RewrittenCode& out_;
+
+  const GuestInstruction* current_ = nullptr;
+  unsigned index_ = 0;
+  unsigned count_ = 0;                                          ///< instructions that will be translated
+  std::array<std::uint64_t, Block::kMaxInstructions> entry_{};  ///< host address of each instruction so far
+  struct Forward {
+    std::uint32_t rel32;
+    unsigned index;
+  };
+  std::array<Forward, Block::kMaxInstructions> forward_;  ///< jumps to instructions of this block that come later
+  unsigned forwardCount_ = 0;
+};
+
+}  // namespace lodge::translate

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+// C++ that translated code calls. Guest vector registers are live; see trampolines.S for the conventions.
+#include "engine/interpret/interpreter.h"
+#include "engine/translate/trampolines.h"
+#include "engine/translate/vcpu_context.h"
+#include "x86/system.h"
+#include "x86/virtual_memory.h"
+
+using namespace lodge;
+using namespace lodge::x86;
+using namespace lodge::translate;
+
+namespace {
+
+bool isCanonical48(std::uint64_t linear) {
+  return static_cast<std::uint64_t>(static_cast<std::int64_t>(linear << 16) >> 16) == linear;
+}
+
+/// Whether user code, too, may use the page as it is entered into the user's table.
+bool keyRestricts(const Cpu& cpu, const PageTranslation& page) {
+  if ((cpu.state.cr4 & cr4::pke) == 0 || !page.user) return false;
+  return (cpu.state.pkru >> (2 * page.protectionKey) & 3) != 0;
+}
+
+/// Enters a translated page into the table that the code's probe looks in. False: no table may hold it.
+bool fillTlb(VcpuContext& context, std::uint64_t linear, const PageTranslation& page, bool write) {
+  Cpu& cpu = *context.cpu;
+  std::uint64_t offset = cpu.memory->offsetOf(Gpa{page.gpa & ~kPageMask});
+  if (offset == GuestMemory::kNoOffset || keyRestricts(cpu, page)) return false;
+  if (write && !page.writable) return false;  // CR0.WP = 0: this access only
+  bool mayStore = write || (page.writable && page.dirty);
+  const std::byte* host = (mayStore ? cpu.memory->cpuRw() : cpu.memory->cpuRo()) + offset;
+  bool high = (linear >> 63) != 0;
+  bool user = cpu.state.cpl == 3;
+  if (high) {
+    if (user || page.user) return false;
+    context.spaces->kernelTable().fill(linear, host, page.global);
+    return true;
+  }
+  if (context.key.has(ModeKey::kernelTable)) return false;
+  if (!page.user) context.spaces->noteSupervisorPage(linear);
+  if (page.global) context.spaces->noteLowGlobal();
+  context.spaces->current().user.fill(linear, host, false);
+  return true;
+}
+
+}  // namespace
+
+std::uint32_t lodgeTlbMiss(CpuState* state, std::uint64_t linear, std::uint32_t write) {
+  VcpuContext& context = VcpuContext::of(state);
+  Cpu& cpu = *context.cpu;
+  ++context.counters.tlbMisses;
+  PageTranslation page;
+  if (isCanonical48(linear) &&
+      x86::translate(cpu, linear, write != 0 ? Access::write : Access::read, Privilege::current, page)) {
+    if (fillTlb(context, linear, page, write != 0)) return 1;
+  } else {
+    cpu.exception.valid = false;  // the interpreter will find it again, at the right instruction
+  }
+  ++context.counters.tlbMissesFailed;
+  return 0;
+}
+
+std::uint64_t lodgeLookupIndirect(CpuState* state, std::uint64_t target) {
+  VcpuContext& context = VcpuContext::of(state);
+  ++context.counters.indirectMisses;
+  PageUnit* unit = context.knownUnit(target);
+  if (!unit || unit->page != (target & ~kPageMask) || unit->key != context.key.bits) return 0;
+  return context.store->knownEntry(*unit, target & kPageMask);
+}
+
+std::uint32_t lodgeStep(CpuState* state, std::uint64_t rip, std::uint64_t next) {
+  VcpuContext& context = VcpuContext::of(state);
+  Cpu& cpu = *context.cpu;
+  ++context.counters.callouts;
+  state->rip = rip;
+  std::uint64_t invalidations = context.store->invalidations();
+  context.codeDropped = false;
+  context.step();
+  bool goOn = state->rip == next && state->activity == Activity::running && !context.codeDropped &&
+              cpu.events.load(std::memory_order_relaxed) == 0 && context.store->invalidations() == invalidations &&
+              modeKey(cpu).bits == context.key.bits;
+  if (!goOn) return 0;
+  if (!cpu.fpuLive) cpu.unparkFpu();
+  return 1;
+}

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+
+#include "x86/state.h"
+
+extern "C" {
+/// Runs translated code from `code` on with the state's registers until it comes back; returns a translate::ExitReason.
+std::uint32_t lodgeEnterCache(lodge::x86::CpuState* state, const void* code);
+
+// Entered from translated code only; see trampolines.S.
+void lodgeMissRead();
+void lodgeMissWrite();
+void lodgeExitLink();
+void lodgeExitStep();
+void lodgeExitDispatch();
+void lodgeExitFault();
+void lodgeExitAttention();
+void lodgeCallStep();
+void lodgeIndirectMiss();
+
+// Windows between the test of Frame::attention and the jump into translated code, and where a signal handler sends a
+// thread that it finds there.
+extern const char lodgeEnterWindow[], lodgeEnterWindowEnd[];
+extern const char lodgeMissWindow[], lodgeMissWindowEnd[];
+extern const char lodgeIndirectWindow[], lodgeIndirectWindowEnd[];
+extern const char lodgeStepWindow[], lodgeStepWindowEnd[];
+void lodgeAbortEnter();
+void lodgeAbortMiss();
+void lodgeAbortIndirect();
+void lodgeAbortStep();
+
+// Called by trampolines.S, with guest vector registers live (slow_path.cpp).
+std::uint32_t lodgeTlbMiss(lodge::x86::CpuState* state, std::uint64_t linear, std::uint32_t write);
+std::uint64_t lodgeLookupIndirect(lodge::x86::CpuState* state, std::uint64_t target);
+std::uint32_t lodgeStep(lodge::x86::CpuState* state, std::uint64_t rip, std::uint64_t next);
+}

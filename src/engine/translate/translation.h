@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+// The data that describes translated code. All of it lives in CodeCache::allocate() memory, until the cache is reset.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+namespace lodge::translate {
+
+struct PageUnit;
+struct Translation;
+
+/// What is true of the guest's state when the host is about to execute the code at a Record's offset and after it.
+enum class RecordKind : std::uint8_t {
+  instruction,  ///< state of the start of the guest instruction at page offset `value`: going back there is right
+  flagsSaved,   ///< same, but guest RAX is in Frame::savedRax and RAX holds the flags (LAHF in AH, SETO in AL)
+  committing,   ///< inside the instruction at `value`, which has changed guest state: must run on to the next Record
+  dynamic,      ///< between instructions, RIP is r13 (an indirect branch on its way)
+};
+
+/// Records of a translation are sorted by offset; one holds until the next.
+struct Record {
+  std::uint16_t offset;  ///< from the start of the translation's hot or cold code
+  std::uint16_t kind : 2;
+  std::uint16_t isEntry : 1;  ///< the offset is where other code may enter to execute the instruction at `value`
+  std::uint16_t value : 13;
+};
+static_assert(sizeof(Record) == 4);
+
+/// A direct branch out of a translation to the same page, that can be led to other code.
+struct Link {
+  std::uint64_t rel32;  ///< host address of the jump's rel32
+  std::uint64_t stub;   ///< where the jump leads while unlinked
+  Translation* source;
+  Translation* linkedTo;       ///< null while unlinked
+  std::uint16_t targetOffset;  ///< guest target in the page
+};
+
+/// One superblock of guest code and its host code.
+struct Translation {
+  PageUnit* unit;
+  std::atomic<Translation*> next;  ///< in PageUnit::translations
+  std::uint64_t hot, cold;         ///< host addresses
+  std::uint32_t hotSize, coldSize;
+  std::uint16_t pageOffset;  ///< of the first guest instruction
+  std::uint16_t guestBytes;
+  std::uint8_t instructions;
+  std::uint8_t linkCount;
+  std::atomic<bool> dead;  ///< its guest bytes changed; nothing enters it any more
+  std::uint16_t hotRecords, coldRecords;
+  Record* records;  ///< hot ones, then cold ones
+  Link* links;
+
+  /// The record that holds at a host address of this translation.
+  const Record* recordAt(std::uint64_t pc) const;
+  /// Host address where the guest instruction at `pageOffset` can be entered; 0 if nowhere here.
+  std::uint64_t entryFor(unsigned offset) const;
+};
+
+/// All translations of one guest page as seen at one linear address in one mode.
+struct PageUnit {
+  std::uint64_t ramPage;  ///< offset in guest RAM >> 12
+  std::uint64_t page;     ///< linear page address (low 12 bits zero)
+  std::uint32_t key;      ///< ModeKey
+  std::uint32_t id;
+  std::uint64_t granules;  ///< which 64-byte pieces of the page are translated here
+  PageUnit* nextByKey;     ///< in PageUnits' hash chains
+  PageUnit* nextByRamPage;
+  std::atomic<Translation*> translations;
+  std::uint8_t* entryTable;  ///< host addresses of instructions that are branched to, by page offset; see code_map.h
+
+  /// 0 or the miss thunk where there is none.
+  std::uint32_t entry(unsigned offset) const { return __atomic_load_n(entryWord(offset), __ATOMIC_ACQUIRE); }
+  std::uint32_t* entryWord(unsigned offset) const { return reinterpret_cast<std::uint32_t*>(entryTable + offset * 5); }
+};
+
+}  // namespace lodge::translate

@@ -1,0 +1,293 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/translate/translation_store.h"
+
+#include <linux/membarrier.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "base/bytes.h"
+#include "engine/translate/host_call.h"
+#include "engine/translate/liveness.h"
+#include "engine/translate/trampolines.h"
+
+namespace lodge::translate {
+
+namespace {
+constexpr std::uint64_t kMissTableBytes = alignUp(kEntryTableBytes, kPageSize);
+
+void* mapNoReserve(std::uint64_t bytes) {
+  void* p = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  return p == MAP_FAILED ? nullptr : p;
+}
+}  // namespace
+
+Result<std::unique_ptr<TranslationStore>> TranslationStore::create(GuestMemory& memory, const Options& options) {
+  auto store = std::unique_ptr<TranslationStore>(new TranslationStore(memory, options));
+  if (Status made = store->makeTables(); !made) return std::move(made).error();
+  auto cache = CodeCache::create(options.codeCacheBytes);
+  if (!cache) return std::move(cache).error();
+  store->cache_ = std::move(*cache);
+  auto guard = CodeGuard::create(memory, options.userfaultfd);
+  if (!guard) return std::move(guard).error();
+  store->guard_ = std::move(*guard);
+  if (Status made = store->makeThunks(); !made) return std::move(made).error();
+  store->block_ = std::make_unique<Block>();
+  store->rewritten_ = std::make_unique<RewrittenCode>();
+  store->membarrier_ = hostCall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED) == 0;
+  memory.setCodeWriteObserver(store.get());
+  return store;
+}
+
+TranslationStore::~TranslationStore() {
+  memory_.setCodeWriteObserver(nullptr);
+  if (missTable_ != 0) ::munmap(reinterpret_cast<void*>(missTable_), kMissTableBytes);
+  if (entryTables_ != 0) ::munmap(reinterpret_cast<void*>(entryTables_), kMaxUnits * kEntryTableBytes);
+  if (units_) ::munmap(static_cast<void*>(units_), kMaxUnits * sizeof(PageUnit*));
+  if (byKey_) ::munmap(static_cast<void*>(byKey_), kHashSize * sizeof(PageUnit*));
+  if (byRamPage_) ::munmap(static_cast<void*>(byRamPage_), kHashSize * sizeof(PageUnit*));
+}
+
+Status TranslationStore::makeTables() {
+  missTable_ = reinterpret_cast<std::uint64_t>(mapNoReserve(kMissTableBytes));
+  entryTables_ = reinterpret_cast<std::uint64_t>(mapNoReserve(kMaxUnits * kEntryTableBytes));
+  units_ = static_cast<PageUnit**>(mapNoReserve(kMaxUnits * sizeof(PageUnit*)));
+  byKey_ = static_cast<PageUnit**>(mapNoReserve(kHashSize * sizeof(PageUnit*)));
+  byRamPage_ = static_cast<PageUnit**>(mapNoReserve(kHashSize * sizeof(PageUnit*)));
+  if (missTable_ == 0 || entryTables_ == 0 || !units_ || !byKey_ || !byRamPage_) {
+    return Error::fromErrno(errno, "map the translator's tables")
+        .withHint("raise `ulimit -v`, or use --engine interpret");
+  }
+  ::madvise(reinterpret_cast<void*>(entryTables_), kMaxUnits * kEntryTableBytes, MADV_DONTDUMP);
+  return {};
+}
+
+Status TranslationStore::makeThunks() {
+  auto thunk = [this](void (*function)()) { return cache_->thunk(reinterpret_cast<const void*>(function)); };
+  thunks_.missRead = thunk(lodgeMissRead);
+  thunks_.missWrite = thunk(lodgeMissWrite);
+  thunks_.exitLink = thunk(lodgeExitLink);
+  thunks_.exitStep = thunk(lodgeExitStep);
+  thunks_.callStep = thunk(lodgeCallStep);
+  thunks_.indirectMiss = thunk(lodgeIndirectMiss);
+  for (std::uint64_t i = 0; i < 4096; ++i) {
+    storeLe(reinterpret_cast<void*>(missTable_ + i * kEntryStride), static_cast<std::uint32_t>(thunks_.indirectMiss));
+  }
+  return {};
+}
+
+namespace {
+unsigned hashOf(std::uint64_t ramPage, std::uint64_t page, std::uint32_t key) {
+  std::uint64_t h = (ramPage * 0x9e3779b97f4a7c15u) ^ (page >> 12) * 0xc2b2ae3d27d4eb4fu ^ key * 0x165667b19e3779f9u;
+  return static_cast<unsigned>(h >> 40);
+}
+}  // namespace
+
+PageUnit* TranslationStore::unitFor(std::uint64_t ramPage, std::uint64_t page, ModeKey key) {
+  std::scoped_lock lock(mutex_);
+  for (PageUnit* u = byKey_[hashOf(ramPage, page, key.bits) % kHashSize]; u; u = u->nextByKey) {
+    if (u->ramPage == ramPage && u->page == page && u->key == key.bits) return u;
+  }
+  return makeUnitLocked(ramPage, page, key);
+}
+
+PageUnit* TranslationStore::makeUnitLocked(std::uint64_t ramPage, std::uint64_t page, ModeKey key) {
+  auto* unit = unitCount_ < kMaxUnits ? static_cast<PageUnit*>(cache_->allocate(sizeof(PageUnit))) : nullptr;
+  if (!unit) {
+    needsReset_ = true;
+    return nullptr;
+  }
+  unit->ramPage = ramPage;
+  unit->page = page;
+  unit->key = key.bits;
+  unit->id = unitCount_++;
+  unit->entryTable = reinterpret_cast<std::uint8_t*>(entryTables_ + unit->id * kEntryTableBytes);
+  units_[unit->id] = unit;
+  PageUnit*& head = byKey_[hashOf(ramPage, page, key.bits) % kHashSize];
+  unit->nextByKey = head;
+  head = unit;
+  PageUnit*& ramHead = byRamPage_[ramPage % kHashSize];
+  unit->nextByRamPage = ramHead;
+  ramHead = unit;
+  ++counters_.units;
+  return unit;
+}
+
+bool TranslationStore::findEntry(const PageUnit& unit, unsigned offset, Entry& entry) {
+  for (Translation* t = unit.translations.load(std::memory_order_acquire); t;
+       t = t->next.load(std::memory_order_acquire)) {
+    std::uint64_t host = t->entryFor(offset);
+    if (host == 0) continue;
+    entry = {host, t};
+    return true;
+  }
+  return false;
+}
+
+TranslationStore::Entry TranslationStore::entryFor(PageUnit& unit, unsigned offset, bool indirect) {
+  std::scoped_lock lock(mutex_);
+  Entry entry;
+  if (!findEntry(unit, offset, entry)) {
+    Translation* made = translateLocked(unit, offset);
+    if (!made) return {};
+    entry = {made->hot, made};
+  }
+  if (indirect) {
+    auto at = static_cast<std::uint16_t>(offset);
+    setEntriesLocked(unit, {&at, 1}, entry.host);
+  }
+  return entry;
+}
+
+TranslationStore::Entry TranslationStore::follow(std::uint64_t exitAddress, std::uint64_t& rip) {
+  constexpr std::uint64_t callBytes = 5;
+  Translation* source = cache_->find(exitAddress - 1);
+  Link* link = nullptr;
+  for (unsigned i = 0; i < source->linkCount; ++i) {
+    if (source->links[i].stub == exitAddress - callBytes) link = &source->links[i];
+  }
+  rip = source->unit->page + link->targetOffset;
+  if (source->dead.load(std::memory_order_acquire)) return {};
+  Entry entry = entryFor(*source->unit, link->targetOffset, false);
+  if (entry.host == 0) return entry;
+  std::scoped_lock lock(mutex_);
+  if (!link->linkedTo && !source->dead && !entry.owner->dead) {
+    link->linkedTo = entry.owner;
+    cache_->setRel32(link->rel32, entry.host);
+  }
+  return entry;
+}
+
+Translation* TranslationStore::translateLocked(PageUnit& unit, unsigned offset) {
+  if (!cache_->hasRoom()) {
+    needsReset_ = true;
+    return nullptr;
+  }
+  if (!guardPageLocked(unit.ramPage)) return nullptr;
+  const auto* bytes = reinterpret_cast<const std::uint8_t*>(memory_.deviceView() + (unit.ramPage << 12));
+  Block& block = *block_;
+  decodeBlock(block, bytes, unit.page, offset, ModeKey{unit.key}, options_.features);
+  if (block.count == 0) return nullptr;
+  solveLiveness(block);
+  Assembler hot = cache_->hot();
+  Assembler cold = cache_->cold();
+  rewritten_->hotCount = rewritten_->coldCount = rewritten_->linkCount = 0;
+  Rewriter rewriter(block, hot, cold, thunks_, hostFeatures(), *rewritten_);
+  unsigned count = rewriter.run();
+  return installLocked(unit, block, count, hot, cold, *rewritten_);
+}
+
+/// From now on stores to the page are noticed. Marks first, protects, and only then may the bytes be read.
+bool TranslationStore::guardPageLocked(std::uint64_t ramPage) {
+  auto& mark = memory_.codePages()[ramPage];
+  if (mark.load(std::memory_order_relaxed) != 0) return true;
+  mark.store(1, std::memory_order_seq_cst);
+  if (!guard_->protect(ramPage)) {
+    mark.store(0, std::memory_order_seq_cst);
+    return false;
+  }
+  // A device's store that is still on its way to memory looks at the mark after it.
+  if (membarrier_) hostCall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED);
+  return true;
+}
+
+Translation* TranslationStore::installLocked(PageUnit& unit, const Block& block, unsigned count, const Assembler& hot,
+                                             const Assembler& cold, const RewrittenCode& code) {
+  // hasRoom() left enough for all of this.
+  auto* t = static_cast<Translation*>(cache_->allocate(sizeof(Translation)));
+  t->records = static_cast<Record*>(cache_->allocate((code.hotCount + code.coldCount) * sizeof(Record)));
+  t->links = static_cast<Link*>(cache_->allocate(code.linkCount * sizeof(Link)));
+  std::memcpy(t->records, code.hot.data(), code.hotCount * sizeof(Record));
+  std::memcpy(t->records + code.hotCount, code.cold.data(), code.coldCount * sizeof(Record));
+  for (unsigned i = 0; i < code.linkCount; ++i) {
+    const auto& plan = code.links[i];
+    t->links[i] = {plan.rel32, plan.stub, t, nullptr, plan.targetOffset};
+  }
+  const GuestInstruction& first = block.instructions[0];
+  const GuestInstruction& last = block.instructions[count - 1];
+  t->unit = &unit;
+  t->hot = hot.start();
+  t->cold = cold.start();
+  t->hotSize = hot.size();
+  t->coldSize = cold.size();
+  t->pageOffset = first.offset;
+  t->guestBytes = static_cast<std::uint16_t>(last.offset + last.decoded.length - first.offset);
+  t->instructions = static_cast<std::uint8_t>(count);
+  t->linkCount = static_cast<std::uint8_t>(code.linkCount);
+  t->hotRecords = static_cast<std::uint16_t>(code.hotCount);
+  t->coldRecords = static_cast<std::uint16_t>(code.coldCount);
+  for (unsigned g = first.offset >> 6; g <= (first.offset + t->guestBytes - 1u) >> 6; ++g)
+    unit.granules |= std::uint64_t{1} << g;
+  cache_->commit(hot, cold);
+  cache_->publish(t);
+  t->next.store(unit.translations.load(std::memory_order_relaxed), std::memory_order_relaxed);
+  unit.translations.store(t, std::memory_order_release);
+  ++counters_.translations;
+  counters_.guestInstructions += count;
+  counters_.guestBytes += t->guestBytes;
+  return t;
+}
+
+/// Other CPUs may read the entries at the same time, and one that crosses an 8-byte boundary could be seen half. So its
+/// high part is nonzero only while its low part is whole: a torn value lies below 16 MiB, where nothing is mapped, and
+/// faults.
+void TranslationStore::setEntriesLocked(PageUnit& unit, std::span<const std::uint16_t> offsets, std::uint64_t host) {
+  auto crosses = [&unit](std::uint16_t offset) {
+    return (reinterpret_cast<std::uint64_t>(unit.entryWord(offset)) & 7) > 4;
+  };
+  auto lowBytes = [&unit](std::uint16_t offset) {
+    return static_cast<unsigned>(8 - (reinterpret_cast<std::uint64_t>(unit.entryWord(offset)) & 7));
+  };
+  auto* value = reinterpret_cast<const std::uint8_t*>(&host);
+  auto writePart = [&](std::uint16_t offset, bool highPart, bool clear) {
+    auto* at = reinterpret_cast<volatile std::uint8_t*>(unit.entryWord(offset));
+    unsigned split = lowBytes(offset);
+    for (unsigned i = highPart ? split : 0; i < (highPart ? 4 : split); ++i) at[i] = clear ? 0 : value[i];
+  };
+  // False where others could see what comes next before what came first.
+  auto ordered = [&] {
+    std::atomic_thread_fence(std::memory_order_seq_cst);
+    return !othersInside() || (membarrier_ && hostCall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED) == 0);
+  };
+  bool anyCrosses = false, anyWasSet = false;
+  for (std::uint16_t offset : offsets) {
+    if (!crosses(offset)) {
+      __atomic_store_n(unit.entryWord(offset), static_cast<std::uint32_t>(host), __ATOMIC_RELEASE);
+      continue;
+    }
+    anyCrosses = true;
+    if (unit.entry(offset) != 0) {
+      anyWasSet = true;
+      writePart(offset, true, true);
+    }
+  }
+  if (!anyCrosses || (anyWasSet && !ordered())) return;  // incomplete entries take the slow path every time
+  for (std::uint16_t offset : offsets) {
+    if (crosses(offset)) writePart(offset, false, false);
+  }
+  if (host == 0 || !ordered()) return;
+  for (std::uint16_t offset : offsets) {
+    if (crosses(offset)) writePart(offset, true, false);
+  }
+}
+
+bool TranslationStore::othersInside() const {
+  unsigned inside = 0;
+  for (const CodeUser* user : users_) {
+    if (user && user->inside.load(std::memory_order_seq_cst) != 0) ++inside;
+  }
+  return inside > 1;
+}
+
+bool TranslationStore::locate(std::uint64_t pc, Place& place) const {
+  Translation* t = cache_->find(pc);
+  if (!t) return false;
+  const Record* record = t->recordAt(pc);
+  if (!record) return false;
+  place = {t, *record};
+  return true;
+}
+
+}  // namespace lodge::translate

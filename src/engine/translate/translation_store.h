@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <span>
+
+#include "base/error.h"
+#include "engine/translate/block.h"
+#include "engine/translate/code_cache.h"
+#include "engine/translate/code_guard.h"
+#include "engine/translate/code_map.h"
+#include "engine/translate/rewriter.h"
+#include "memory/guest_memory.h"
+
+namespace lodge::translate {
+
+/// Somebody who runs translated code and must be told to leave it: a vCPU.
+struct CodeUser {
+  /// Nonzero while the thread may hold addresses of translated code.
+  std::atomic<std::uint32_t> inside{0};
+  /// Makes the thread leave translated code soon. Any thread.
+  void (*leave)(CodeUser& user) = nullptr;
+};
+
+/// All translations of a machine: page units, the code cache, write protection, invalidation. Shared by its vCPUs.
+///
+/// Functions lock where they must; unless said otherwise they call libc, so guest vector state must be parked.
+class TranslationStore : public CodeWriteObserver {
+ public:
+  struct Options {
+    std::uint64_t codeCacheBytes;
+    std::uint64_t features;  ///< CpuModel::features
+    bool userfaultfd = true;
+  };
+  static Result<std::unique_ptr<TranslationStore>> create(GuestMemory& memory, const Options& options);
+  ~TranslationStore() override;
+
+  /// The unit of RAM page `ramPage` seen at linear page `page` in mode `key`, made if need be. Null: the cache is full.
+  PageUnit* unitFor(std::uint64_t ramPage, std::uint64_t page, ModeKey key);
+  /// The unit that owns an entry table. No lock, no libc.
+  PageUnit* unitOfTable(std::uint64_t table) const { return units_[(table - entryTables_) / kEntryTableBytes]; }
+  /// Host code for the instruction at `offset` of the unit's page, translated if need be. With `indirect`, indirect
+  /// branches will find it from now on.
+  struct Entry {
+    std::uint64_t host = 0;  ///< 0: must be interpreted (or the cache is full: needsReset())
+    Translation* owner = nullptr;
+  };
+  Entry entryFor(PageUnit& unit, unsigned offset, bool indirect);
+  /// Host code of an instruction that is translated already and that indirect branches find; else 0. No lock, no libc.
+  std::uint64_t knownEntry(const PageUnit& unit, unsigned offset) const {
+    std::uint32_t entry = unit.entry(offset);
+    return entry == static_cast<std::uint32_t>(thunks_.indirectMiss) || entry < kLowestCode ? 0 : entry;
+  }
+  /// Leads the direct branch whose stub CALLed from just before `exitAddress` to its target, which is translated if
+  /// need be. `rip` is set to the guest's target in any case.
+  Entry follow(std::uint64_t exitAddress, std::uint64_t& rip);
+
+  /// The translation and its record at a host address (no lock, no libc, signal-safe). False: not translated code.
+  struct Place {
+    Translation* translation;
+    Record record;
+  };
+  bool locate(std::uint64_t pc, Place& place) const;
+
+  /// CodeWriteObserver: drops the translations of pages of which translated bytes were written.
+  void guestCodeWritten(Gpa gpa, std::uint64_t length) override;
+  /// Counts invalidations; a change means that translated code somewhere became stale. No lock, no libc.
+  std::uint64_t invalidations() const { return invalidations_.load(std::memory_order_acquire); }
+
+  // --- full flush. A user that is `inside` keeps it from happening.
+  void addUser(CodeUser& user);
+  void removeUser(CodeUser& user);
+  bool needsReset() const { return needsReset_.load(std::memory_order_seq_cst); }
+  /// Called by users that are not inside while needsReset(): empties the cache when all are outside. Returns at once or
+  /// after a short wait; the caller tries again until needsReset() is false.
+  void helpReset();
+  /// Changes with every reset: what users know of code addresses is void.
+  std::uint64_t generation() const { return generation_.load(std::memory_order_acquire); }
+
+  CodeCache& cache() { return *cache_; }
+  const CodeGuard& guard() const { return *guard_; }
+  const Thunks& thunks() const { return thunks_; }
+  std::uint64_t missTable() const { return missTable_; }
+  /// Nothing is mapped below; incomplete entries lead there.
+  static constexpr std::uint64_t kLowestCode = 16_MiB;
+  struct Counters {
+    std::uint64_t translations, guestInstructions, guestBytes, units, invalidatedPages, resets;
+  };
+  Counters counters() const { return counters_; }
+
+ private:
+  TranslationStore(GuestMemory& memory, const Options& options) : memory_(memory), options_(options) {}
+  Status makeTables();
+  Status makeThunks();
+  PageUnit* makeUnitLocked(std::uint64_t ramPage, std::uint64_t page, ModeKey key);
+  Translation* translateLocked(PageUnit& unit, unsigned offset);
+  bool guardPageLocked(std::uint64_t ramPage);
+  Translation* installLocked(PageUnit& unit, const Block& block, unsigned count, const Assembler& hot,
+                             const Assembler& cold, const RewrittenCode& code);
+  static bool findEntry(const PageUnit& unit, unsigned offset, Entry& entry);
+  void setEntriesLocked(PageUnit& unit, std::span<const std::uint16_t> offsets, std::uint64_t host);
+  bool othersInside() const;
+  void invalidatePageLocked(std::uint64_t ramPage);
+  std::uint64_t granulesLocked(std::uint64_t ramPage) const;
+  void leaveAllLocked();
+
+  static constexpr unsigned kHashSize = 1 << 14;
+  static constexpr std::uint32_t kMaxUnits = 1 << 16;
+  static constexpr unsigned kMaxUsers = 64;
+
+  GuestMemory& memory_;
+  Options options_;
+  std::unique_ptr<CodeCache> cache_;
+  std::unique_ptr<CodeGuard> guard_;
+  Thunks thunks_{};
+  std::uint64_t missTable_ = 0;
+  std::uint64_t entryTables_ = 0;
+  PageUnit** units_ = nullptr;  ///< by id
+  std::uint32_t unitCount_ = 0;
+  bool membarrier_ = false;
+
+  mutable std::mutex mutex_;
+  PageUnit** byKey_ = nullptr;
+  PageUnit** byRamPage_ = nullptr;
+  std::unique_ptr<Block> block_;  ///< work space of translateLocked()
+  std::unique_ptr<RewrittenCode> rewritten_;
+  CodeUser* users_[kMaxUsers] = {};
+  Counters counters_{};
+
+  std::atomic<std::uint64_t> invalidations_{0};
+  std::atomic<std::uint64_t> generation_{1};
+  std::atomic<bool> needsReset_{false};
+};
+
+}  // namespace lodge::translate

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+#include "engine/translate/address_space.h"
+#include "engine/translate/frame.h"
+#include "engine/translate/mode_key.h"
+#include "engine/translate/translation_store.h"
+#include "x86/cpu.h"
+
+namespace lodge::translate {
+
+/// Counters of one vCPU, written by its thread.
+struct VcpuCounters {
+  std::uint64_t exits[EXIT_FAULT + 1] = {};
+  std::uint64_t tlbMisses = 0, tlbMissesFailed = 0, indirectMisses = 0;
+  std::uint64_t callouts = 0, steps = 0, interpreted = 0, signals = 0, flushes = 0, addressSpaceSwitches = 0;
+};
+
+/// Everything about one vCPU that trampolines' C++, the dispatcher and signal handlers share. Used by the vCPU's
+/// thread; leave() by any.
+struct VcpuContext final : CodeUser, x86::TranslationCacheListener {
+  x86::Cpu* cpu = nullptr;
+  Frame* frame = nullptr;
+  AddressSpaces* spaces = nullptr;
+  TranslationStore* store = nullptr;
+  ModeKey key{0};                ///< of the code that runs
+  std::uint64_t generation = 0;  ///< of the store, that the code maps are of
+  bool codeDropped = false;      ///< a code page's mapping went since translated code was entered
+  bool stepping = false;         ///< a signal handler runs the thread to the next instruction boundary
+  bool countOps = false;
+  int threadId = 0;
+  VcpuCounters counters;
+  std::array<std::uint64_t, static_cast<std::size_t>(x86::Op::kCount)> steppedOps{};
+
+  /// Page units of kernelAc code, which has no map.
+  struct AcPage {
+    std::uint64_t page = 1;
+    PageUnit* unit = nullptr;
+  };
+  std::array<AcPage, 16> acPages;
+  AcPage& acPage(std::uint64_t linear) { return acPages[linear >> 12 & 15]; }
+
+  /// The unit that the code maps know for `linear` in the current mode; null if none.
+  PageUnit* knownUnit(std::uint64_t linear);
+  void dropCode();
+  /// Interprets the instruction at state.rip.
+  void step();
+
+  void flushPage(std::uint64_t linear) override;
+  void flushAll(bool globalToo) override;
+  void flushPcid(std::uint16_t pcid) override;
+  void flushPcidPage(std::uint16_t pcid, std::uint64_t linear) override;
+  void flushEverything() override;
+  void addressSpaceChanged(bool noFlush) override;
+  void modeChanged() override;
+
+  std::uint64_t lastControl[3] = {};  ///< CR0, CR4, EFER that the code maps hold for
+
+  static VcpuContext& of(x86::CpuState* state) {
+    return *static_cast<VcpuContext*>(reinterpret_cast<x86::Cpu*>(state)->engineData);
+  }
+};
+static_assert(offsetof(x86::Cpu, state) == 0);
+
+}  // namespace lodge::translate
