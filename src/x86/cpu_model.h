@@ -35,9 +35,17 @@ struct CpuModel {
   unsigned cpus = 1;
   unsigned physicalAddressBits = 40;
   unsigned linearAddressBits = 48;   ///< 57 with LA57
+  bool gigabytePages = false;
+  std::uint64_t cr4Supported = 0;       ///< bits of CR4 that may be set; others are #GP(0)
+  std::uint64_t eferSupported = 0;      ///< likewise EFER, LMA aside
+  std::uint64_t specCtrlSupported = 0;  ///< likewise SPEC_CTRL; 0: the register does not exist
+  std::uint64_t archCapabilities = 0;   ///< Intel's ARCH_CAPABILITIES; 0: the register does not exist
 
   bool has(Feature feature) const { return (features >> static_cast<unsigned>(feature)) & 1; }
 };
+
+/// Rate of the local APIC timer's input clock (before its divider), as the CPUID leaves tell it: KVM's 1 GHz.
+inline constexpr std::uint32_t kApicBusHz = 1'000'000'000;
 
 /// "x86-64-v2", "x86-64-v3", "host" (the host's features less those that cannot be offered). Errors: notFound with the list of
 /// names; unsupported if the host lacks a feature that the model needs.

@@ -54,10 +54,10 @@ bool loadSegment(Cpu& cpu, Segment segment, std::uint16_t selector);   // MOV/PO
 bool loadLdtr(Cpu& cpu, std::uint16_t selector);
 bool loadTr(Cpu& cpu, std::uint16_t selector);
 /// Far transfers set CS:RIP themselves (and SS:RSP, CPL, TR where the gate says so). `nextRip` is the return address.
-bool farJump(Cpu& cpu, std::uint16_t selector, std::uint64_t offset, unsigned operandSize);
+bool farJump(Cpu& cpu, std::uint16_t selector, std::uint64_t offset, unsigned operandSize, std::uint64_t nextRip);
 bool farCall(Cpu& cpu, std::uint16_t selector, std::uint64_t offset, unsigned operandSize, std::uint64_t nextRip);
 bool farReturn(Cpu& cpu, unsigned operandSize, std::uint16_t popBytes);
-bool interruptReturn(Cpu& cpu, unsigned operandSize);
+bool interruptReturn(Cpu& cpu, unsigned operandSize, std::uint64_t nextRip);
 /// LAR, LSL, VERR, VERW: result valid if `ok` (ZF).
 bool loadAccessRights(Cpu& cpu, std::uint16_t selector, bool& ok, std::uint32_t& rights);
 bool loadLimit(Cpu& cpu, std::uint16_t selector, bool& ok, std::uint32_t& limit);
@@ -85,7 +85,8 @@ void setAccessCheck(Cpu& cpu, bool value);
 bool checkUmip(Cpu& cpu);
 /// POPF/IRET-style flag writes: which bits change depends on CPL, IOPL, mode. `operandSize` 2, 4, 8.
 bool popFlags(Cpu& cpu, std::uint64_t value, unsigned operandSize);
-bool pushFlagsAllowed(Cpu& cpu);                                      // virtual-8086 IOPL check
+/// What PUSHF stores; false: virtual-8086 mode forbids it.
+bool pushFlags(Cpu& cpu, unsigned operandSize, std::uint64_t& image);
 bool setInterruptFlag(Cpu& cpu, bool value);                          // CLI, STI (with the shadow), VME/PVI
 /// I/O permission: CPL <= IOPL or the TSS bitmap.
 bool checkIoPermission(Cpu& cpu, std::uint16_t port, unsigned size);

@@ -1,266 +1,239 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "x86/cpu_model.h"
 
-#include <fmt/format.h>
-#include <fmt/ranges.h>
-
-#include <algorithm>
-#include <bit>
 #include <cstring>
 
 #include "x86/model/feature_bits.h"
 #include "x86/model/host_cpu.h"
+#include "x86/model/leaf_table.h"
+#include "x86/state.h"
 
 namespace lodge::x86 {
 
 namespace {
 
-constexpr unsigned kPhysicalBits = 40, kLinearBits = 48;
-constexpr std::uint64_t kAvxComponents = 7;  // x87, SSE, AVX
+enum class Level : std::uint8_t { v2, v3, host };
 
-/// Builds the leaves of one model.
+struct ModelName {
+  const char* name;
+  Level level;
+};
+constexpr ModelName kNames[] = {{"x86-64-v2", Level::v2}, {"x86-64-v3", Level::v3}, {"host", Level::host}};
+
+constexpr std::uint64_t kXcr0Legacy = 3, kXcr0Avx = 4;
+// RAM reaches up to 1 TiB + 4 GiB, and 64-bit PCI windows lie above.
+constexpr unsigned kPhysicalBits = 46;
+
+/// Builds one model; the functions are steps of build().
 class Builder {
  public:
-  Builder(CpuModel& model, Level level) : model_(model), level_(level) {}
+  Builder(const HostCpu& host, const ModelName& name, unsigned cpus) : host_(host), name_(name), cpus_(cpus) {}
 
-  Status build() {
-    if (Status s = features(); !s) return s;
-    basic();
-    cachesAndTopology();
-    xsave();
-    paravirtual();
-    extended();
-    std::sort(model_.leaves.begin(), model_.leaves.end(), [](const CpuidEntry& a, const CpuidEntry& b) {
-      return a.leaf != b.leaf ? a.leaf < b.leaf : a.subleaf < b.subleaf;
-    });
-    return {};
+  Result<std::unique_ptr<CpuModel>> build() {
+    model_->name = name_.name;
+    model_->cpus = cpus_;
+    model_->vendor = hostVendor();
+    model_->tscHz = host_.tscHz();
+    model_->tscBase = host_.tsc();
+    model_->physicalAddressBits = kPhysicalBits;
+    model_->gigabytePages = true;
+    if (Status status = addFeatures(); !status) return std::move(status).error();
+    addIdentity();
+    addXsave();
+    addClock();
+    addTopology(table_, model_->vendor, cpus_);
+    addCaches(table_, model_->vendor, cpus_);
+    addHypervisor(table_, model_->tscHz);
+    mirrorAmdFeatures();
+    table_.setLimits();
+    setRegisterMasks();
+    model_->leaves = table_.take();
+    return std::move(model_);
   }
 
  private:
-  CpuidEntry& entry(std::uint32_t leaf, std::uint32_t subleaf = 0, bool perSubleaf = false) {
-    for (CpuidEntry& e : model_.leaves) {
-      if (e.leaf == leaf && e.subleaf == subleaf) return e;
-    }
-    return model_.leaves.emplace_back(CpuidEntry{leaf, subleaf, 0, 0, 0, 0, perSubleaf});
+  bool amd() const { return model_->vendor == CpuVendor::amd; }
+
+  CpuVendor hostVendor() const {
+    CpuidResult r = host_.cpuid(0, 0);
+    char vendor[12];
+    std::memcpy(vendor, &r.reg[1], 4);
+    std::memcpy(vendor + 4, &r.reg[3], 4);
+    std::memcpy(vendor + 8, &r.reg[2], 4);
+    std::string_view name(vendor, sizeof vendor);
+    return name == "AuthenticAMD" || name == "HygonGenuine" ? CpuVendor::amd : CpuVendor::intel;
   }
 
-  static std::uint32_t& select(CpuidEntry& e, CpuidRegister r) {
-    switch (r) {
-      case CpuidRegister::eax:
-        return e.eax;
-      case CpuidRegister::ebx:
-        return e.ebx;
-      case CpuidRegister::ecx:
-        return e.ecx;
-      default:
-        return e.edx;
-    }
+  bool hostHas(const FeatureBit& bit) const {
+    CpuidResult r = host_.cpuid(bit.leaf, bit.subleaf);
+    bool avxState = bit.feature != Feature::avx || (host_.xcr0() & kXcr0Avx) != 0;
+    return ((r[bit.reg] >> bit.bit) & 1) != 0 && avxState;
   }
 
-  static bool hostHas(const FeatureBit& b) {
-    CpuidResult r = hostCpuid(b.leaf, b.subleaf);
-    CpuidEntry e{b.leaf, b.subleaf, r.eax, r.ebx, r.ecx, r.edx, false};
-    return (select(e, b.where) >> b.bit & 1) != 0;
+  bool inModel(const FeatureBit& bit) const {
+    if (bit.vendor == OnlyFor::amd && !amd()) return false;
+    if (bit.vendor == OnlyFor::intel && amd()) return false;
+    return bit.tier == Tier::v2 || bit.tier == Tier::v2Optional ||
+           (name_.level != Level::v2 && bit.tier != Tier::hostOnly) || name_.level == Level::host;
   }
 
-  Status features() {
-    std::string missing;
-    for (const FeatureBit& b : featureBits()) {
-      // Features of a lower level come with every higher one; RDSEED, SHA and the like are offered by v3 where the host
-      // has them, since the level itself does not ask for them.
-      bool required = b.level == Level::v2 || b.level == Level::v3 ? requiredByAbi(b) : b.level == Level::always;
-      if (b.level > level_) continue;
-      if (!b.emulated && !hostHas(b)) {
-        if (required && level_ != Level::host && b.feature != Feature::base) missing += fmt::format(" {}", b.name);
-        continue;
+  bool required(const FeatureBit& bit) const {
+    return bit.tier == Tier::v2 || (bit.tier == Tier::v3 && name_.level == Level::v3);
+  }
+
+  Status addFeatures() {
+    for (const FeatureBit& bit : featureBits()) {
+      if (!inModel(bit)) continue;
+      if (bit.carrier == Carrier::host && !hostHas(bit)) {
+        if (!required(bit)) continue;
+        return Error(ErrorKind::unsupported, "CPU model '" + std::string(name_.name) + "' needs the feature " +
+                                                 bit.name + ", which this host's CPU lacks")
+            .withHint(name_.level == Level::v3 ? "use --cpu x86-64-v2 or --cpu host" : "use a newer host");
       }
-      select(entry(b.leaf, b.subleaf, b.leaf == 7 || b.leaf == 0xd), b.where) |= 1u << b.bit;
-      model_.features |= std::uint64_t{1} << static_cast<unsigned>(b.feature);
+      bool perSubleaf = bit.leaf == 7 || bit.leaf == 0xd;
+      table_.setBit(bit.leaf, bit.subleaf, perSubleaf, bit.reg, bit.bit);
+      if (bit.feature != Feature::kCount) model_->features |= 1ull << static_cast<unsigned>(bit.feature);
     }
-    model_.features |= 1;
-    if (!missing.empty()) {
-      return Error(ErrorKind::unsupported,
-                   fmt::format("CPU model '{}': this host's processor lacks{}", model_.name, missing))
-          .withHint("choose --cpu host");
-    }
+    // Without AVX state its dependants cannot be used.
+    if (!model_->has(Feature::avx)) dropAvx();
     return {};
   }
 
-  /// The level's own list (System V ABI for x86-64, table 3.1); the rest of a level is a bonus.
-  static bool requiredByAbi(const FeatureBit& b) {
-    static constexpr const char* kNames[] = {"pni",   "ssse3", "cx16", "sse4_1", "sse4_2", "popcnt", "fma", "movbe",
-                                             "xsave", "avx",   "f16c", "bmi1",   "avx2",   "bmi2",   "abm"};
-    return std::any_of(std::begin(kNames), std::end(kNames),
-                       [&](const char* n) { return std::strcmp(n, b.name) == 0; });
-  }
-
-  bool amd() const { return model_.vendor == CpuVendor::amd; }
-
-  void vendorString(CpuidEntry& e) const {
-    const char* name = amd() ? "AuthenticAMD" : "GenuineIntel";
-    std::memcpy(&e.ebx, name, 4);
-    std::memcpy(&e.edx, name + 4, 4);
-    std::memcpy(&e.ecx, name + 8, 4);
-  }
-
-  void basic() {
-    // A generation whose speculation weaknesses need the fewest workarounds: the guest's code runs translated, and what
-    // it trains are the translator's branches. AMD family 0x1a; Intel family 6, model 0x8f.
-    std::uint32_t signature = amd() ? 0x00b00f20 : 0x000806f8;
-    CpuidEntry& zero = entry(0);
-    zero.eax = 0x16;
-    vendorString(zero);
-    CpuidEntry& one = entry(1);
-    one.eax = signature;
-    // CLFLUSH line of 64 bytes; the number of APIC ids; x86::cpuid() adds the CPU's own id.
-    one.ebx = 8 << 8 | std::min(255u, std::bit_ceil(model_.cpus)) << 16;
-    if (model_.cpus > 1) one.edx |= 1u << 28;
-    entry(7, 0, true).eax = 1;
-    entry(7, 1, true);
-    entry(6).eax = 1u << 2;  // the APIC timer never stops
-    CpuidEntry& ratio = entry(0x15);
-    if (!amd()) {
-      ratio.eax = 1;
-      ratio.ecx = 1'000'000;
-      ratio.ebx = static_cast<std::uint32_t>(model_.tscHz / 1'000'000);
-      ratio.ebx = model_.tscHz % 1'000'000 == 0 ? ratio.ebx : 0;
-      if (ratio.ebx == 0) ratio.eax = ratio.ecx = 0;
-      entry(0x16).eax = static_cast<std::uint32_t>(model_.tscHz / 1'000'000);
-    }
-    CpuidEntry& monitorLeaf = entry(5);
-    monitorLeaf.eax = monitorLeaf.ebx = 0;
-  }
-
-  struct Cache {
-    std::uint32_t type, level, ways, sets, sharing;  // type: 1 data, 2 instruction, 3 unified
-  };
-
-  void cachesAndTopology() {
-    const Cache caches[] = {{1, 1, 8, 64, 1}, {2, 1, 8, 64, 1}, {3, 2, 16, 1024, 1}, {3, 3, 16, 16384, model_.cpus}};
-    std::uint32_t leaf = amd() ? 0x8000001d : 4;
-    std::uint32_t index = 0;
-    for (const Cache& c : caches) {
-      CpuidEntry& e = entry(leaf, index++, true);
-      std::uint32_t cores = amd() ? 0 : (std::bit_ceil(model_.cpus) - 1) << 26;
-      e.eax = c.type | c.level << 5 | 1 << 8 | (std::bit_ceil(c.sharing) - 1) << 14 | cores;
-      e.ebx = 63 | (c.ways - 1) << 22;
-      e.ecx = c.sets - 1;
-    }
-    entry(leaf, index, true);
-    auto shift = static_cast<std::uint32_t>(std::bit_width(model_.cpus - 1));
-    for (std::uint32_t topology : {0xbu, 0x1fu}) {
-      if (topology == 0x1f) continue;
-      CpuidEntry& smt = entry(topology, 0, true);
-      smt.eax = 0;
-      smt.ebx = 1;
-      smt.ecx = 1 << 8;
-      CpuidEntry& core = entry(topology, 1, true);
-      core.eax = shift;
-      core.ebx = model_.cpus;
-      core.ecx = 1 | 2 << 8;
-      entry(topology, 2, true).ecx = 2;
+  void dropAvx() {
+    for (const FeatureBit& bit : featureBits()) {
+      switch (bit.feature) {
+        case Feature::avx2:
+        case Feature::fma:
+        case Feature::f16c:
+        case Feature::vaes:
+        case Feature::vpclmul:
+        case Feature::avxvnni: {
+          CpuidEntry& e = bit.leaf == 1 ? table_.leaf(1) : table_.subleaf(bit.leaf, bit.subleaf);
+          std::uint32_t* regs[] = {&e.eax, &e.ebx, &e.ecx, &e.edx};
+          *regs[static_cast<unsigned>(bit.reg)] &= ~(1u << bit.bit);
+          model_->features &= ~(1ull << static_cast<unsigned>(bit.feature));
+          break;
+        }
+        default:
+          break;
+      }
     }
   }
 
-  void xsave() {
-    model_.xcr0Supported = model_.has(Feature::avx) ? kAvxComponents : 3;
-    if (!model_.has(Feature::xsave)) {
-      model_.xcr0Supported = 3;
-      entry(0xd, 0, true);
+  // Vendor, signature and names. The signatures are of a Genoa and a Sapphire Rapids: processors that operating systems
+  // know, and regard as free of the older generations' errata.
+  void addIdentity() {
+    CpuidResult id = {};
+    const char* vendor = amd() ? "AuthenticAMD" : "GenuineIntel";
+    std::memcpy(&id.reg[1], vendor, 4);
+    std::memcpy(&id.reg[3], vendor + 4, 4);
+    std::memcpy(&id.reg[2], vendor + 8, 4);
+    table_.leaf(0) = {0, 0, 0, id.reg[1], id.reg[2], id.reg[3], false};
+    // AMD repeats the name, Intel does not.
+    if (!amd()) id = {};
+    table_.leaf(0x8000'0000) = {0x8000'0000, 0, 0, id.reg[1], id.reg[2], id.reg[3], false};
+
+    CpuidEntry& one = table_.leaf(1);
+    one.eax = amd() ? 0x00a1'0f11 : 0x0008'06f8;
+    one.ebx = 8 << 8;  // CLFLUSH line in 8-byte units
+    if (amd()) table_.leaf(0x8000'0001).eax = one.eax;
+    CpuidEntry& seven = table_.subleaf(7, 0);
+    if (table_.has(7, 1)) seven.eax = 1;
+    addBrand();
+    table_.leaf(0x8000'0008).eax = kPhysicalBits | model_->linearAddressBits << 8;
+    if (amd()) table_.leaf(0x8000'0021);
+  }
+
+  void addBrand() {
+    std::string brand = "Lodge virtual CPU (" + std::string(name_.name) + ")";
+    brand.resize(48, '\0');
+    for (unsigned i = 0; i < 3; ++i) {
+      std::uint32_t words[4];
+      std::memcpy(words, brand.data() + 16 * i, 16);
+      std::uint32_t leaf = 0x8000'0002 + i;
+      table_.leaf(leaf) = {leaf, 0, words[0], words[1], words[2], words[3], false};
+    }
+  }
+
+  // SDM vol. 1, 13.2. Offsets and sizes are the host's, for the area is the host's own format.
+  void addXsave() {
+    model_->xcr0Supported = kXcr0Legacy;
+    if (!model_->has(Feature::xsave)) return;
+    if (model_->has(Feature::avx)) model_->xcr0Supported |= kXcr0Avx;
+    CpuidEntry& one = table_.subleaf(0xd, 1);
+    if (one.eax == 0) one.perSubleaf = true;
+    std::uint32_t size = 576;
+    if ((model_->xcr0Supported & kXcr0Avx) != 0) {
+      CpuidResult avx = host_.cpuid(0xd, 2);
+      table_.subleaf(0xd, 2) = {0xd, 2, avx.reg[0], avx.reg[1], avx.reg[2] & 2, 0, true};
+      size = avx.reg[0] + avx.reg[1];
+    }
+    table_.subleaf(0xd, 0) = {0xd, 0, static_cast<std::uint32_t>(model_->xcr0Supported), size, size, 0, true};
+  }
+
+  // SDM vol. 2, leaves 15H and 16H; the "crystal" is the APIC timer's clock.
+  void addClock() {
+    if (amd()) return;
+    auto khz = static_cast<std::uint32_t>(model_->tscHz / 1000);
+    table_.leaf(0x15) = {0x15, 0, kApicBusHz / 1000, khz, kApicBusHz, 0, false};
+    table_.leaf(0x16) = {0x16, 0, khz / 1000, khz / 1000, 100, 0, false};
+  }
+
+  // AMD's 0x80000001 repeats most of leaf 1's EDX (APM vol. 3, E.4.2).
+  void mirrorAmdFeatures() {
+    constexpr std::uint32_t kRepeated = 0x0183'f3ff;
+    if (amd()) table_.leaf(0x8000'0001).edx |= table_.leaf(1).edx & kRepeated;
+  }
+
+  void setRegisterMasks() {
+    CpuModel& m = *model_;
+    m.cr4Supported = cr4::vme | cr4::pvi | cr4::tsd | cr4::de | cr4::pse | cr4::pae | cr4::mce | cr4::pge | cr4::pce |
+                     cr4::osfxsr | cr4::osxmmexcpt | cr4::umip | cr4::fsgsbase | cr4::pcide | cr4::smep | cr4::smap;
+    if (m.has(Feature::xsave)) m.cr4Supported |= cr4::osxsave;
+    m.eferSupported = efer::sce | efer::lme | efer::nxe;
+    // Automatic and enhanced IBRS: the guest need not spend anything on indirect branches. In a translated guest, whose
+    // code all runs at one host privilege, its own mitigations would do nothing (docs/architecture.md).
+    constexpr std::uint64_t kAutoIbrs = 1 << 21, kIbrs = 1;
+    if (amd()) {
+      m.eferSupported |= kAutoIbrs;
       return;
     }
-    CpuidEntry& zero = entry(0xd, 0, true);
-    zero.eax = static_cast<std::uint32_t>(model_.xcr0Supported);
-    zero.ebx = zero.ecx = 576;
-    if (model_.has(Feature::avx)) {
-      CpuidResult ymm = hostCpuid(0xd, 2);
-      CpuidEntry& two = entry(0xd, 2, true);
-      two.eax = ymm.eax;
-      two.ebx = ymm.ebx;
-      zero.ecx = ymm.eax + ymm.ebx;
-    }
-    entry(0xd, 1, true);
+    m.specCtrlSupported = kIbrs;
+    // SDM vol. 4, table 2-2: RDCL_NO, IBRS_ALL, SKIP_L1DFL_VMENTRY, MDS_NO, IF_PSCHANGE_MC_NO, TAA_NO, SBDR_SSDP_NO,
+    // FBSDP_NO, PSDP_NO, BHI_NO, PBRSB_NO, GDS_NO, RFDS_NO, ITS_NO: none of these leaks crosses from one guest
+    // privilege to another by anything that the guest could flush.
+    for (unsigned bit : {0, 1, 3, 5, 6, 8, 13, 14, 15, 20, 24, 26, 27, 62}) m.archCapabilities |= 1ull << bit;
   }
 
-  void paravirtual() {
-    CpuidEntry& base = entry(0x40000000);
-    base.eax = 0x40000010;
-    std::memcpy(&base.ebx, "KVMK", 4);
-    std::memcpy(&base.ecx, "VMKV", 4);
-    std::memcpy(&base.edx, "M\0\0\0", 4);
-    // Linux Documentation/virt/kvm/x86/cpuid.rst.
-    constexpr std::uint32_t kNopIoDelay = 1 << 1, kClocksource2 = 1 << 3, kPvEoi = 1 << 6, kPvUnhalt = 1 << 7,
-                            kPvSendIpi = 1 << 11, kPvSchedYield = 1 << 13, kClocksourceStable = 1 << 24;
-    entry(0x40000001).eax =
-        kNopIoDelay | kClocksource2 | kPvEoi | kPvUnhalt | kPvSendIpi | kPvSchedYield | kClocksourceStable;
-    CpuidEntry& rates = entry(0x40000010);
-    rates.eax = static_cast<std::uint32_t>(model_.tscHz / 1000);
-    rates.ebx = 1'000'000;  // the local APIC's timer counts nanoseconds
-  }
-
-  void extended() {
-    CpuidEntry& top = entry(0x80000000);
-    top.eax = amd() ? 0x80000021 : 0x80000008;
-    if (amd()) vendorString(top);
-    CpuidEntry& one = entry(0x80000001);
-    if (amd()) {
-      one.eax = entry(1).eax;
-      // AMD repeats these bits of leaf 1, and MMXEXT and FXSR_OPT stand for what SSE brought.
-      one.edx |= (entry(1).edx & 0x0183f3ff) | 1u << 22;
-      one.ecx |= 1u << 22;  // topology extensions: leaves 0x8000001d and 0x8000001e
-      if (model_.cpus > 1) one.ecx |= 1u << 1;
-    }
-    std::string brand = fmt::format("Lodge {} virtual CPU", model_.name);
-    brand.resize(48, '\0');
-    for (std::uint32_t i = 0; i < 3; ++i) {
-      CpuidEntry& e = entry(0x80000002 + i);
-      std::memcpy(&e.eax, brand.data() + 16 * i, 16);
-    }
-    if (amd()) {
-      entry(0x80000005) = {
-          0x80000005, 0, 0xff40ff40, 0xff40ff40, 32u << 24 | 8 << 16 | 1 << 8 | 64, 32u << 24 | 8 << 16 | 1 << 8 | 64,
-          false};
-      entry(0x80000006) = {
-          0x80000006, 0, 0, 0x42004200, 1024u << 16 | 8 << 12 | 1 << 8 | 64, 32u << 18 | 9 << 12 | 1 << 8 | 64, false};
-    } else {
-      entry(0x80000006).ecx = 1024u << 16 | 8 << 12 | 64;
-    }
-    CpuidEntry& sizes = entry(0x80000008);
-    sizes.eax = model_.physicalAddressBits | model_.linearAddressBits << 8;
-    if (amd()) {
-      sizes.ecx = (model_.cpus - 1) | static_cast<std::uint32_t>(std::bit_width(model_.cpus - 1)) << 12;
-      entry(0x8000001e);
-      // LFENCE always serializes: Linux then needs no MSR to make it so.
-      entry(0x80000021).eax = 1u << 2;
-    }
-  }
-
-  CpuModel& model_;
-  Level level_;
+  const HostCpu& host_;
+  const ModelName& name_;
+  unsigned cpus_;
+  std::unique_ptr<CpuModel> model_ = std::make_unique<CpuModel>();
+  LeafTable table_;
 };
 
 }  // namespace
 
-std::vector<std::string> cpuModelNames() {
-  return {"x86-64-v2", "x86-64-v3", "host"};
+Result<std::unique_ptr<CpuModel>> makeCpuModelFor(const HostCpu& host, std::string_view name, unsigned cpus) {
+  if (cpus == 0 || cpus > 255) {
+    return Error(ErrorKind::invalidArgument, std::to_string(cpus) + " CPUs").withHint("give a number from 1 to 255");
+  }
+  std::string known;
+  for (const ModelName& candidate : kNames) {
+    if (name == candidate.name) return Builder(host, candidate, cpus).build();
+    known += std::string(known.empty() ? "" : ", ") + candidate.name;
+  }
+  return Error(ErrorKind::notFound, "CPU model '" + std::string(name) + "'").withHint("known models: " + known);
 }
 
 Result<std::unique_ptr<CpuModel>> makeCpuModel(std::string_view name, unsigned cpus) {
-  Level level = name == "x86-64-v2" ? Level::v2 : name == "x86-64-v3" ? Level::v3 : Level::host;
-  if (level == Level::host && name != "host") {
-    return Error(ErrorKind::notFound, fmt::format("no CPU model '{}'", name))
-        .withHint("--cpu takes " + fmt::format("{}", fmt::join(cpuModelNames(), ", ")));
-  }
-  auto model = std::make_unique<CpuModel>();
-  model->name = name;
-  model->vendor = hostVendor();
-  model->cpus = cpus;
-  model->physicalAddressBits = kPhysicalBits + 2;  // room for a 64-bit PCI window above 1 TiB of RAM
-  model->linearAddressBits = kLinearBits;
-  model->tscHz = hostTscHz();
-  model->tscBase = hostTsc();
-  if (Status built = Builder(*model, level).build(); !built) return std::move(built).error();
-  return model;
+  return makeCpuModelFor(hostCpu(), name, cpus);
+}
+
+std::vector<std::string> cpuModelNames() {
+  std::vector<std::string> names;
+  for (const ModelName& name : kNames) names.emplace_back(name.name);
+  return names;
 }
 
 }  // namespace lodge::x86

@@ -4,27 +4,38 @@
 #include <cstdint>
 #include <span>
 
-#include "x86/opcodes.h"
+#include "x86/cpu_model.h"
+#include "x86/model/host_cpu.h"
 
 namespace lodge::x86 {
 
-/// An output register of CPUID.
-enum class CpuidRegister : std::uint8_t { eax, ebx, ecx, edx };
+/// Who carries a feature out.
+enum class Carrier : std::uint8_t {
+  lodge,  ///< Lodge itself: offered whatever the host is
+  host,   ///< guest instructions run on the host's own units: offered only where the host has it
+};
 
-/// From which microarchitecture level on a model named by level has a feature (System V ABI for x86-64, table 3.1), or
-/// whether it comes with every model, or with `host` alone.
-enum class Level : std::uint8_t { always, v2, v3, host };
+/// From which model on a feature is offered.
+enum class Tier : std::uint8_t {
+  v2,          ///< every model; a host that lacks it cannot run any
+  v2Optional,  ///< every model, where the host has it
+  v3,          ///< x86-64-v3 and host; x86-64-v3 needs it
+  v3Optional,  ///< x86-64-v3 and host, where the host has it (not part of the level, but cheap and common)
+  hostOnly,
+};
 
-/// One CPUID feature bit that Lodge can offer: the only place where these facts stand. A bit that is not listed is
-/// never offered. `emulated`: Lodge does it itself, whether or not the host has it.
+enum class OnlyFor : std::uint8_t { any, intel, amd };
+
+/// One CPUID feature bit that Lodge knows how to offer. A bit that is not in the table is never offered.
 struct FeatureBit {
-  std::uint32_t leaf, subleaf;
-  CpuidRegister where;
-  std::uint8_t bit;
-  Level level;
-  bool emulated;
-  Feature feature;  ///< the opcodes that it gates; Feature::base for none of their own
   const char* name;
+  std::uint32_t leaf, subleaf;
+  CpuidRegister reg;
+  std::uint8_t bit;
+  Carrier carrier;
+  Tier tier;
+  Feature feature = Feature::kCount;  ///< what it gates in the opcode table, or kCount
+  OnlyFor vendor = OnlyFor::any;
 };
 
 std::span<const FeatureBit> featureBits();

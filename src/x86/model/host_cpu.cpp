@@ -3,80 +3,93 @@
 
 #include <cpuid.h>
 #include <time.h>
+#include <x86intrin.h>
 
 #include <algorithm>
-#include <cstring>
+#include <limits>
 
 namespace lodge::x86 {
 
 namespace {
 
-std::int64_t monotonic() {
-  timespec t{};
-  ::clock_gettime(CLOCK_MONOTONIC_RAW, &t);
-  return std::int64_t{t.tv_sec} * 1'000'000'000 + t.tv_nsec;
+class RealHostCpu : public HostCpu {
+ public:
+  CpuidResult cpuid(std::uint32_t leaf, std::uint32_t subleaf) const override {
+    CpuidResult r;
+    std::uint32_t base = leaf & 0xc000'0000;
+    if (leaf > __get_cpuid_max(base, nullptr)) return r;
+    __cpuid_count(leaf, subleaf, r.reg[0], r.reg[1], r.reg[2], r.reg[3]);
+    return r;
+  }
+  std::uint64_t xcr0() const override {
+    constexpr std::uint32_t kOsxsave = 1u << 27;
+    if ((cpuid(1, 0)[CpuidRegister::ecx] & kOsxsave) == 0) return 0;
+    std::uint32_t low = 0, high = 0;
+    asm volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    return std::uint64_t{high} << 32 | low;
+  }
+  std::uint64_t tscHz() const override {
+    static const std::uint64_t hz = hostTscHz(*this);
+    return hz;
+  }
+  std::uint64_t tsc() const override { return __rdtsc(); }
+};
+
+// A TSC value and the time at which it was read.
+struct Reading {
+  std::uint64_t tsc;
+  std::int64_t nanoseconds;
+};
+
+std::int64_t monotonicNow() {
+  timespec now{};
+  ::clock_gettime(CLOCK_MONOTONIC, &now);
+  return now.tv_sec * std::int64_t{1'000'000'000} + now.tv_nsec;
 }
 
-/// TSC and clock read together: the try with the shortest clock call counts.
-void sample(std::uint64_t& tsc, std::int64_t& nanoseconds) {
-  std::uint64_t best = ~std::uint64_t{0};
-  for (int i = 0; i < 8; ++i) {
-    std::uint64_t before = hostTsc();
-    std::int64_t now = monotonic();
-    std::uint64_t after = hostTsc();
-    if (after - before < best) {
-      best = after - before;
-      tsc = before + (after - before) / 2;
-      nanoseconds = now;
+// The best of several tries: the one whose clock read took least.
+Reading readBoth(const HostCpu& host) {
+  Reading best{};
+  std::uint64_t bestTicks = std::numeric_limits<std::uint64_t>::max();
+  for (int i = 0; i < 32; ++i) {
+    std::uint64_t before = host.tsc();
+    std::int64_t now = monotonicNow();
+    std::uint64_t ticks = host.tsc() - before;
+    if (ticks < bestTicks) {
+      bestTicks = ticks;
+      best = {before + ticks / 2, now};
     }
   }
+  return best;
 }
 
-std::uint64_t measure() {
-  std::uint64_t tsc0 = 0, tsc1 = 0;
-  std::int64_t ns0 = 0, ns1 = 0;
-  sample(tsc0, ns0);
-  do {
-    sample(tsc1, ns1);
-  } while (ns1 - ns0 < 2'000'000);
-  return static_cast<std::uint64_t>(static_cast<unsigned __int128>(tsc1 - tsc0) * 1'000'000'000 /
-                                    static_cast<std::uint64_t>(ns1 - ns0));
+std::uint64_t measuredTscHz(const HostCpu& host) {
+  constexpr std::int64_t kSpan = 1'800'000;
+  Reading start = readBoth(host);
+  while (monotonicNow() - start.nanoseconds < kSpan) {
+  }
+  Reading end = readBoth(host);
+  auto hz = static_cast<unsigned __int128>(end.tsc - start.tsc) * 1'000'000'000u /
+            static_cast<std::uint64_t>(end.nanoseconds - start.nanoseconds);
+  return static_cast<std::uint64_t>(hz);
 }
 
 }  // namespace
 
-std::uint64_t hostTsc() {
-  return __builtin_ia32_rdtsc();
+std::uint64_t hostTscHz(const HostCpu& host) {
+  // SDM vol. 2, CPUID leaf 15H: Hz = crystal * EBX / EAX, where the crystal's rate is told.
+  CpuidResult crystal = host.cpuid(0x15, 0);
+  std::uint64_t denominator = crystal[CpuidRegister::eax], numerator = crystal[CpuidRegister::ebx];
+  std::uint64_t rate = crystal[CpuidRegister::ecx];
+  if (denominator != 0 && numerator != 0 && rate != 0) return rate * numerator / denominator;
+  CpuidResult hypervisor = host.cpuid(0x4000'0010, 0);
+  if (hypervisor[CpuidRegister::eax] != 0) return std::uint64_t{hypervisor[CpuidRegister::eax]} * 1000;
+  return std::max<std::uint64_t>(measuredTscHz(host), 1'000'000);
 }
 
-CpuidResult hostCpuid(std::uint32_t leaf, std::uint32_t subleaf) {
-  CpuidResult r{};
-  std::uint32_t highest =
-      (leaf & 0xc000'0000) == 0x4000'0000 ? 0x4000'00ff : __get_cpuid_max(leaf & 0x8000'0000, nullptr);
-  if (leaf <= highest) __cpuid_count(leaf, subleaf, r.eax, r.ebx, r.ecx, r.edx);
-  return r;
-}
-
-CpuVendor hostVendor() {
-  char name[12];
-  CpuidResult r = hostCpuid(0, 0);
-  std::memcpy(name, &r.ebx, 4);
-  std::memcpy(name + 4, &r.edx, 4);
-  std::memcpy(name + 8, &r.ecx, 4);
-  bool amd = std::memcmp(name, "AuthenticAMD", 12) == 0 || std::memcmp(name, "HygonGenuine", 12) == 0;
-  return amd ? CpuVendor::amd : CpuVendor::intel;
-}
-
-std::uint64_t hostTscHz() {
-  CpuidResult crystal = hostCpuid(0x15, 0);
-  if (crystal.eax != 0 && crystal.ebx != 0 && crystal.ecx != 0) {
-    return std::uint64_t{crystal.ecx} * crystal.ebx / crystal.eax;
-  }
-  bool hypervisor = (hostCpuid(1, 0).ecx >> 31) != 0;
-  if (hypervisor && hostCpuid(0x4000'0000, 0).eax >= 0x4000'0010) {
-    if (std::uint32_t kilohertz = hostCpuid(0x4000'0010, 0).eax; kilohertz != 0) return std::uint64_t{kilohertz} * 1000;
-  }
-  return measure();
+const HostCpu& hostCpu() {
+  static const RealHostCpu host;
+  return host;
 }
 
 }  // namespace lodge::x86
