@@ -11,7 +11,7 @@
 #define DI %rdi
 #define SP %rsp
 #define BP %rbp
-#define WORD .quad
+#define WORD_BYTES 8
 #else
 #define AX %eax
 #define BX %ebx
@@ -21,7 +21,7 @@
 #define DI %edi
 #define SP %esp
 #define BP %ebp
-#define WORD .long
+#define WORD_BYTES 4
 #endif
 
 // Selectors of the boot GDT, and of the case runners' GDTs.
