@@ -44,68 +44,82 @@ struct Row {
   bool sizedByW = false;  ///< operands of size y and none of size v: 66 has no say
 
   constexpr Row pp(std::uint8_t set) const {
-    return with([&](Row& r) { r.prefixes = set; });
+    Row r = *this;
+    r.prefixes = set;
+    return r;
   }
   constexpr Row reg(unsigned n) const {
-    return with([&](Row& r) {
-      r.regs = static_cast<std::uint8_t>(1u << n);
-      r.modrm = true;
-    });
+    Row r = *this;
+    r.regs = static_cast<std::uint8_t>(1u << n);
+    r.modrm = true;
+    return r;
   }
   constexpr Row regSet(std::uint8_t set) const {
-    return with([&](Row& r) {
-      r.regs = set;
-      r.modrm = true;
-    });
+    Row r = *this;
+    r.regs = set;
+    r.modrm = true;
+    return r;
   }
   constexpr Row rm(unsigned n) const {
-    return with([&](Row& r) {
-      r.rms = static_cast<std::uint8_t>(1u << n);
-      r.mods = 2;
-      r.modrm = true;
-    });
+    Row r = *this;
+    r.rms = static_cast<std::uint8_t>(1u << n);
+    r.mods = 2;
+    r.modrm = true;
+    return r;
   }
   constexpr Row mem() const {
-    return with([&](Row& r) {
-      r.mods = 1;
-      r.modrm = true;
-    });
+    Row r = *this;
+    r.mods = 1;
+    r.modrm = true;
+    return r;
   }
   constexpr Row regOnly() const {
-    return with([&](Row& r) {
-      r.mods = 2;
-      r.modrm = true;
-    });
+    Row r = *this;
+    r.mods = 2;
+    r.modrm = true;
+    return r;
   }
   constexpr Row w(unsigned n) const {
-    return with([&](Row& r) { r.ws = static_cast<std::uint8_t>(1u << n); });
+    Row r = *this;
+    r.ws = static_cast<std::uint8_t>(1u << n);
+    return r;
   }
   constexpr Row l(unsigned n) const {
-    return with([&](Row& r) { r.ls = static_cast<std::uint8_t>(1u << n); });
+    Row r = *this;
+    r.ls = static_cast<std::uint8_t>(1u << n);
+    return r;
   }
   constexpr Row rexB(unsigned n) const {
-    return with([&](Row& r) { r.bs = static_cast<std::uint8_t>(1u << n); });
+    Row r = *this;
+    r.bs = static_cast<std::uint8_t>(1u << n);
+    return r;
   }
   constexpr Row only64() const {
-    return with([&](Row& r) {
-      r.modes = 2;
-      r.info.attributes |= attribute::only64;
-    });
+    Row r = *this;
+    r.modes = 2;
+    r.info.attributes |= attribute::only64;
+    return r;
   }
   constexpr Row not64() const {
-    return with([&](Row& r) {
-      r.modes = 1;
-      r.info.attributes |= attribute::invalid64;
-    });
+    Row r = *this;
+    r.modes = 1;
+    r.info.attributes |= attribute::invalid64;
+    return r;
   }
   constexpr Row in64() const {
-    return with([&](Row& r) { r.modes = 2; });
+    Row r = *this;
+    r.modes = 2;
+    return r;
   }
   constexpr Row notIn64() const {
-    return with([&](Row& r) { r.modes = 1; });
+    Row r = *this;
+    r.modes = 1;
+    return r;
   }
   constexpr Row attr(std::uint32_t set) const {
-    return with([&](Row& r) { r.info.attributes |= set; });
+    Row r = *this;
+    r.info.attributes |= set;
+    return r;
   }
   constexpr Row d64() const { return attr(attribute::default64); }
   constexpr Row f64() const { return attr(attribute::force64); }
@@ -114,30 +128,28 @@ struct Row {
   constexpr Row priv() const { return attr(attribute::privileged).cls(OpClass::system); }
   constexpr Row aligned() const { return attr(attribute::alignedMemory); }
   constexpr Row ft(Feature f) const {
-    return with([&](Row& r) { r.info.feature = f; });
+    Row r = *this;
+    r.info.feature = f;
+    return r;
   }
   constexpr Row cls(OpClass c) const {
-    return with([&](Row& r) { r.info.cls = c; });
+    Row r = *this;
+    r.info.cls = c;
+    return r;
   }
   constexpr Row size(std::uint8_t bytes) const {
-    return with([&](Row& r) { r.info.memoryBytes = bytes; });
+    Row r = *this;
+    r.info.memoryBytes = bytes;
+    return r;
   }
   /// Flags: read, written with a defined value, left undefined.
   constexpr Row f(std::uint32_t read, std::uint32_t written, std::uint32_t undefined = 0) const {
-    return with([&](Row& r) {
-      r.info.flagsRead = read;
-      r.info.flagsWritten = written;
-      r.info.flagsUndefined = undefined;
-      if (read != 0) r.info.attributes |= attribute::readsFlags;
-    });
-  }
-
- private:
-  template <class Change>
-  constexpr Row with(Change change) const {
-    Row copy = *this;
-    change(copy);
-    return copy;
+    Row r = *this;
+    r.info.flagsRead = read;
+    r.info.flagsWritten = written;
+    r.info.flagsUndefined = undefined;
+    if (read != 0) r.info.attributes |= attribute::readsFlags;
+    return r;
   }
 };
 
