@@ -13,15 +13,25 @@ add_library(lodge_options INTERFACE)
 target_compile_options(lodge_options INTERFACE
   -Wall -Wextra -Wshadow -Wnon-virtual-dtor -Wold-style-cast -Wconversion-null -Wimplicit-fallthrough
   -fno-strict-aliasing)
+if(CMAKE_CXX_COMPILER_ID MATCHES "Clang")
+  # The opcode tables are computed by the compiler, in more steps than clang allows by default.
+  target_compile_options(lodge_options INTERFACE -fconstexpr-steps=100000000)
+endif()
 target_include_directories(lodge_options INTERFACE ${PROJECT_SOURCE_DIR}/src)
 target_link_libraries(lodge_options INTERFACE Threads::Threads)
 
 # Code that runs while the guest's vector and x87 registers are live in the host's: it must not touch them, call libc,
 # throw, or use thread-local storage. tools/check verifies the objects' undefined symbols.
 add_library(lodge_guest_registers INTERFACE)
-target_compile_options(lodge_guest_registers INTERFACE
-  -mgeneral-regs-only -mmemcpy-strategy=rep_8byte:-1:noalign -mmemset-strategy=rep_8byte:-1:noalign
-  -fno-exceptions -fno-stack-protector -fno-tree-loop-distribute-patterns -fcf-protection=none -O2)
+set(LODGE_GUEST_REGISTER_FLAGS -fno-exceptions -fno-stack-protector -fcf-protection=none -O2)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+  list(APPEND LODGE_GUEST_REGISTER_FLAGS -mgeneral-regs-only -mmemcpy-strategy=rep_8byte:-1:noalign
+    -mmemset-strategy=rep_8byte:-1:noalign -fno-tree-loop-distribute-patterns)
+else()
+  # Clang builds only what the fuzz drivers and checks need, which never enters a guest.
+  list(APPEND LODGE_GUEST_REGISTER_FLAGS -mno-implicit-float -fno-vectorize -fno-slp-vectorize)
+endif()
+target_compile_options(lodge_guest_registers INTERFACE ${LODGE_GUEST_REGISTER_FLAGS})
 
 set(LODGE_SANITIZE_FLAGS "")
 if(LODGE_SANITIZE)
@@ -29,15 +39,26 @@ if(LODGE_SANITIZE)
   add_link_options(-fsanitize=${LODGE_SANITIZE})
 endif()
 
+# libFuzzer's coverage in everything that a driver may reach, guest-register folders too.
+set(LODGE_FUZZ_FLAGS "")
+if(LODGE_FUZZ)
+  set(LODGE_FUZZ_FLAGS -fsanitize=fuzzer-no-link)
+endif()
+
 function(lodge_library name)
   cmake_parse_arguments(arg "GUEST_REGISTERS" "" "DEPENDS;LIBRARIES;TEST_DEPENDS" ${ARGN})
   file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.cpp ${CMAKE_CURRENT_SOURCE_DIR}/*.S)
+  file(GLOB drivers CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*_fuzz.cpp)
+  foreach(driver ${drivers})
+    set_property(GLOBAL APPEND PROPERTY LODGE_FUZZ_DRIVERS "${name}=${driver}")
+  endforeach()
   set(tests ${sources})
   list(FILTER tests INCLUDE REGEX "_test\\.cpp$")
   list(FILTER sources EXCLUDE REGEX "_(test|fuzz|main)\\.cpp$")
   if(sources)
     add_library(lodge_${name} STATIC ${sources})
     target_link_libraries(lodge_${name} PUBLIC lodge_options fmt::fmt ${arg_LIBRARIES})
+    target_compile_options(lodge_${name} PRIVATE ${LODGE_FUZZ_FLAGS})
     foreach(dep ${arg_DEPENDS})
       target_link_libraries(lodge_${name} PUBLIC lodge_${dep})
     endforeach()
