@@ -40,7 +40,7 @@ void addMotherboard(AmlWriter& aml, const PlatformDescription& p) {
 
 // _OSC (6.2.11.3): the operating system may control every PCI Express feature; nothing here competes for them.
 void addOsc(AmlWriter& aml) {
-  constexpr std::uint64_t kAllControls = 0x1f, kUnknownUuid = 4, kUnknownRevision = 8, kControlsMasked = 0x10;
+  constexpr std::uint64_t kAllControls = 0x3f, kUnknownUuid = 4, kUnknownRevision = 8, kControlsMasked = 0x10;
   auto cdw1 = [&] { aml.nameReference("CDW1"); };
   auto setStatus = [&](std::uint64_t bit) {
     aml.bitOr(

@@ -14,7 +14,8 @@
 namespace lodge::firmware {
 
 namespace {
-constexpr std::uint32_t kNotePhys32Entry = 18;  // XEN_ELFNOTE_PHYS32_ENTRY, Xen public/elfnote.h
+// XEN_ELFNOTE_GUEST_OS and XEN_ELFNOTE_PHYS32_ENTRY, Xen public/elfnote.h.
+constexpr std::uint32_t kNoteGuestOs = 6, kNotePhys32Entry = 18;
 constexpr std::uint64_t kMaxNoteBytes = 1_MiB;
 constexpr unsigned kMaxProgramHeaders = 1024;
 
@@ -44,6 +45,10 @@ void scanNotes(std::span<const std::byte> notes, std::uint64_t alignment, ElfIma
     if (descAt + descSize > notes.size()) return;
     std::string_view name(reinterpret_cast<const char*>(notes.data() + nameAt), nameSize);
     if (name == std::string_view("Linux\0", 6)) elf.isLinux = true;
+    if (name == std::string_view("Xen\0", 4) && type == kNoteGuestOs) {
+      std::string_view system(reinterpret_cast<const char*>(notes.data() + descAt), descSize);
+      if (system.starts_with("linux")) elf.isLinux = true;
+    }
     if (name == std::string_view("Xen\0", 4) && type == kNotePhys32Entry) {
       if (descSize == 4) elf.pvhEntry = loadLe<std::uint32_t>(notes.data() + descAt);
       if (descSize == 8) elf.pvhEntry = loadLe<std::uint64_t>(notes.data() + descAt);

@@ -26,7 +26,7 @@ struct ElfImage {
   std::uint64_t entry = 0;  ///< as the header gives it
   std::vector<ElfSegment> segments;
   std::optional<std::uint64_t> pvhEntry;  ///< XEN_ELFNOTE_PHYS32_ENTRY
-  bool isLinux = false;                   ///< has notes of the owner "Linux"
+  bool isLinux = false;                   ///< by its notes
 
   /// `entry` as a physical address: translated if it lies in a segment's virtual range.
   std::uint64_t physicalEntry() const;

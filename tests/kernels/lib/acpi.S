@@ -59,7 +59,7 @@ acpi_power_off:
   test %r9d, %r9d
   jz 9f
   mov 4(%rbx), %ecx
-  sub $16, %ecx
+  sub $8, %ecx
 1:                            // "_S5_", package op, length of one byte, count, then SLP_TYP with or without a byte prefix
   cmpl $0x5f35535f, (%rbx)
   je 2f
