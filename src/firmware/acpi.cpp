@@ -39,7 +39,7 @@ std::vector<std::uint8_t> buildFadt(const PlatformDescription& p, std::uint64_t 
   out.u32(kWbinvd | kProcC1 | kNoSleepButton | kRtcNotFixed | kTimer32 | kResetRegister);
   address(out, kSystemIo, 8, byteAccess, p.resetPort);
   out.u8(p.resetValue).u16(0).u8(0);  // ARM boot flags, minor version: ACPI 6.0
-  out.u64(0).u64(dsdt);  // X_FIRMWARE_CTRL must be zero next to FIRMWARE_CTRL
+  out.u64(0).u64(dsdt);               // X_FIRMWARE_CTRL must be zero next to FIRMWARE_CTRL
   address(out, kSystemIo, 32, wordAccess, p.pm1aEvent);
   address(out, kSystemIo, 0, undefinedAccess, 0);
   address(out, kSystemIo, 16, wordAccess, p.pm1aControl);

@@ -109,9 +109,10 @@ Result<std::uint64_t> placeKernel(LoadContext& context, const SetupHeader& heade
 }
 
 Result<LoadedModule> placeInitrd(LoadContext& context, const SetupHeader& header) {
-  auto low = loadInitrd(context, layout::kHighMemoryStart, std::min(header.initrdLimit, k4GiB));
-  if (low || low.error().kind() != ErrorKind::outOfMemory || !header.above4G) return low;
-  return loadInitrd(context, layout::kHighMemoryStart, kNoLimit);
+  std::uint64_t limit = std::min(header.initrdLimit, k4GiB);
+  std::uint64_t room = context.placement.largestFree(layout::kHighMemoryStart, limit);
+  if (header.above4G && initrdLength(context.request) + kPageSize > room) limit = kNoLimit;
+  return loadInitrd(context, layout::kHighMemoryStart, limit);
 }
 
 // Identity map of the first 4 GiB and of the GiB where the kernel lies, in 2 MiB pages (every 64-bit CPU has them).

@@ -138,7 +138,7 @@ TEST(BzImage, InitrdGoesAbove4GiBOnlyIfTheKernelCan) {
   request.kernel = ImageFile::fromBytes("kernel", kernel);
   auto refused = loadKernel(*memory, request);
   ASSERT_FALSE(refused);
-  EXPECT_EQ(refused.error().kind(), ErrorKind::outOfMemory);
+  EXPECT_EQ(refused.error().kind(), ErrorKind::invalidArgument);
   EXPECT_EQ(refused.error().message(),
             "load kernel: initrd 'big' (40960 KiB) does not fit into 4096 MiB of guest memory");
 }
@@ -165,7 +165,7 @@ TEST(BzImage, NonRelocatableKernelGoesToItsAddressOrNowhere) {
   auto small = test::ram(32_MiB);
   auto refused = loadKernel(*small, test::request(kernel));
   ASSERT_FALSE(refused);
-  EXPECT_EQ(refused.error().kind(), ErrorKind::outOfMemory);
+  EXPECT_EQ(refused.error().kind(), ErrorKind::invalidArgument);
   EXPECT_THAT(refused.error().message(), HasSubstr("kernel 'kernel' at 0x2000000"));
   EXPECT_THAT(refused.error().hint(), HasSubstr("-m"));
 }

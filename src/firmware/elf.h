@@ -42,7 +42,7 @@ bool isElf(std::span<const std::byte> head);
 Result<ElfImage> parseElf(const ImageFile& file);
 
 /// Copies the segments to their physical addresses and clears their rest. Errors: corrupt (overlapping segments),
-/// outOfMemory (not in usable guest RAM), io.
+/// invalidArgument (not in usable guest RAM), io.
 Status loadElfSegments(LoadContext& context, const ElfImage& elf);
 
 }  // namespace lodge::firmware

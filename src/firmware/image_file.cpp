@@ -69,7 +69,7 @@ Status ImageFile::load(std::uint64_t offset, std::uint64_t length, GuestMemory& 
   if (length == 0) return {};
   std::byte* target = memory.span(to, length);
   if (!target) {
-    return Error(ErrorKind::outOfMemory,
+    return Error(ErrorKind::invalidArgument,
                  fmt::format("'{}': no guest RAM for {} bytes at 0x{:x}", name_, length, raw(to)));
   }
   Status status = read(offset, std::span(target, length));

@@ -35,8 +35,8 @@ Result<std::uint64_t> LoadContext::putGdt(bool longMode) {
 }
 
 Error doesNotFit(const LoadContext& context, const std::string& what, std::uint64_t needed) {
-  return Error(ErrorKind::outOfMemory, fmt::format("{} ({} KiB) does not fit into {} MiB of guest memory", what,
-                                                   (needed + 1023) / 1024, context.memory.size() / 1_MiB))
+  return Error(ErrorKind::invalidArgument, fmt::format("{} ({} KiB) does not fit into {} MiB of guest memory", what,
+                                                       (needed + 1023) / 1024, context.memory.size() / 1_MiB))
       .withHint("give the machine more memory (-m)");
 }
 

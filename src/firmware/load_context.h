@@ -26,7 +26,7 @@ struct LoadContext {
   const ImageFile& kernel() const { return *request.kernel; }
   const std::string& commandLine() const { return request.commandLine; }
 
-  /// Puts boot information into free low RAM and returns its address. Errors: outOfMemory.
+  /// Puts boot information into free low RAM and returns its address. Errors: invalidArgument.
   Result<std::uint64_t> put(std::span<const std::byte> bytes, std::uint64_t alignment, std::string_view what);
   /// The same for a string and its terminating zero.
   Result<std::uint64_t> putString(std::string_view text, std::string_view what);
@@ -48,7 +48,7 @@ Result<LoadedModule> loadInitrd(LoadContext& context, std::uint64_t from, std::u
 /// Bytes that loadInitrd() needs.
 std::uint64_t initrdLength(const BootRequest& request);
 
-/// An outOfMemory error about `what`, with the guest's size and a hint.
+/// An invalidArgument error about `what`, with the guest's size and a hint.
 Error doesNotFit(const LoadContext& context, const std::string& what, std::uint64_t needed);
 
 Result<BootState> loadBzImage(LoadContext& context);

@@ -50,8 +50,8 @@ Result<KernelKind> detectKernel(const ImageFile& kernel);
 
 /// Writes firmware's tables (ACPI, SMBIOS), the kernel, its modules and its boot information to guest RAM and returns
 /// the BSP's registers. At start and at each reset, while no vCPU runs. Errors name the file: corrupt (truncated,
-/// impossible header), invalidArgument (no kernel; command line too long), unsupported (a 32-bit kernel), outOfMemory
-/// (does not fit guest RAM), io.
+/// impossible header), invalidArgument (no kernel; command line too long; does not fit guest RAM), unsupported (a
+/// 32-bit kernel), io.
 Result<BootState> loadKernel(GuestMemory& memory, const BootRequest& request);
 
 }  // namespace lodge::firmware

@@ -140,7 +140,7 @@ TEST_F(LoaderFiles, InitrdLargerThanMemory) {
   auto memory = test::ram(64_MiB);
   auto boot = loadKernel(*memory, *request);
   ASSERT_FALSE(boot);
-  EXPECT_EQ(boot.error().kind(), ErrorKind::outOfMemory);
+  EXPECT_EQ(boot.error().kind(), ErrorKind::invalidArgument);
   EXPECT_EQ(boot.error().message(),
             "load kernel: initrd '" + initrd + "' (204800 KiB) does not fit into 64 MiB of guest memory");
   EXPECT_EQ(boot.error().hint(), "give the machine more memory (-m)");
@@ -202,7 +202,7 @@ TEST(Loader, DebianCloudKernel) {
   auto small = test::ram(32_MiB);
   auto refused = loadKernel(*small, *request);
   ASSERT_FALSE(refused);
-  EXPECT_EQ(refused.error().kind(), ErrorKind::outOfMemory);
+  EXPECT_EQ(refused.error().kind(), ErrorKind::invalidArgument);
 }
 
 }  // namespace

@@ -125,7 +125,7 @@ TEST(Multiboot, Refusals) {
               HasSubstr("bss_end_addr"));
   EXPECT_THAT(failure(flatKernel({0x200020, 0x200000, 0x200064, 0, 0x200064}), ErrorKind::corrupt),
               HasSubstr("entry_addr"));
-  EXPECT_THAT(failure(flatKernel({0x200020, 0x200000, 0x200064, 0xffffffff, 0x200010}), ErrorKind::outOfMemory),
+  EXPECT_THAT(failure(flatKernel({0x200020, 0x200000, 0x200064, 0xffffffff, 0x200010}), ErrorKind::invalidArgument),
               HasSubstr("kernel 'kernel' at 0x200000"));
   Bytes demands =
       test::makeElf32(kKernel, {{kKernel, kKernel, withHeader(3000, 16, test::multibootHeader(0x48)), 3000}});

@@ -101,7 +101,7 @@ std::string failure(const Bytes& kernel, std::uint64_t memorySize, ErrorKind kin
 TEST(Pvh, Refusals) {
   EXPECT_THAT(failure(pvhKernel(test::pvhNote(0x5000)), 64_MiB, ErrorKind::corrupt),
               HasSubstr("PVH entry 0x5000 outside"));
-  EXPECT_THAT(failure(pvhKernel(test::pvhNote(kKernel)), 16_MiB, ErrorKind::outOfMemory),
+  EXPECT_THAT(failure(pvhKernel(test::pvhNote(kKernel)), 16_MiB, ErrorKind::invalidArgument),
               HasSubstr("a segment of 'kernel' at 0x1000000 (20 KiB) does not fit into 16 MiB"));
   EXPECT_THAT(failure(pvhKernel({}), 64_MiB, ErrorKind::invalidArgument),
               HasSubstr("neither a PVH note nor a multiboot header"));
@@ -116,7 +116,7 @@ TEST(Pvh, Refusals) {
       test::pvhNote(kKernel));
   EXPECT_THAT(failure(overlap, 64_MiB, ErrorKind::corrupt), HasSubstr("two segments overlap at 0x1001000"));
   Bytes reserved = test::makeElf64(kKernel, {{0xf0000, 0xf0000, test::pattern(64, 1), 64}}, test::pvhNote(0xf0000));
-  EXPECT_THAT(failure(reserved, 64_MiB, ErrorKind::outOfMemory), HasSubstr("a segment of 'kernel' at 0xf0000"));
+  EXPECT_THAT(failure(reserved, 64_MiB, ErrorKind::invalidArgument), HasSubstr("a segment of 'kernel' at 0xf0000"));
 }
 
 }  // namespace

@@ -91,8 +91,16 @@ main:
   cmp online, %eax
   jne fail
   print "PASS restart of each\n"
+  call test_x2apic
+  test %eax, %eax
+  jnz 3f
   mov $EXIT_PASS, %eax
   ret
+3:
+  mov $EXIT_FAIL, %eax
+  ret
+
+#include "smp_x2apic.inc"
 
 fail:
   print "FAIL: started "
@@ -220,15 +228,36 @@ work:
   ret
 
 ping:
-  lock incl pinged
+  cmpl $0, x2apic
+  jne 1f
   movl $0, APIC_EOI(%r15)
+  lock incl pinged
+  iretq
+1:
+  push %rax
+  push %rcx
+  push %rdx
+  mov $X2APIC_EOI, %ecx
+  xor %eax, %eax
+  xor %edx, %edx
+  wrmsr
+  lock incl pinged
+  pop %rdx
+  pop %rcx
+  pop %rax
   iretq
 
 // Each other processor, in 64-bit mode with a stack of its own.
 other_main:
   lidt idt_pointer
   mov $LOCAL_APIC, %r15d
+  cmpl $0, x2apic
+  jne 1f
   movl $0x1ff, APIC_SPURIOUS(%r15)
+  jmp 2f
+1:
+  call enter_x2apic
+2:
   lock incl online
   call work
 1:
