@@ -80,6 +80,7 @@ void fillPerCpu(const Cpu& cpu, std::uint32_t leaf, std::uint32_t subleaf, std::
       if (subleaf == 1) out[ebx] = xsaveSize(*cpu.model, state.xcr0 | state.xss, true);
       break;
     case 0x8000'0001:
+      if (cpu.model->vendor == CpuVendor::amd) setBit(out[edx], 9, (state.apicBase & (1 << 11)) != 0);
       // Intel shows SYSCALL in 64-bit mode only.
       if (cpu.model->vendor == CpuVendor::intel && !cpu.mode64()) setBit(out[edx], 11, false);
       break;
