@@ -83,6 +83,7 @@ class FakeMachine : public Machine {
 
   void setPaused(bool value) {
     std::lock_guard lock(mutex_);
+    if (state_ != State::ended) state_ = value ? State::paused : State::running;
     paused = value;
     changed_.notify_all();
   }

@@ -35,7 +35,7 @@ std::string describe(const EndRecord& record) {
     case MachineEnd::resetNoReboot:
       return "the guest reset itself";
     case MachineEnd::debugExit:
-      return fmt::format("the guest wrote {:#x} to the debug exit port", record.debugExitValue);
+      return fmt::format("the guest ended with debug exit status {}", record.status);
     case MachineEnd::crashed:
       return "the guest crashed";
     case MachineEnd::killed:
@@ -45,12 +45,12 @@ std::string describe(const EndRecord& record) {
 }
 
 Json EndRecord::toJson() const {
-  return {{"end", toString(end)}, {"debugExitValue", debugExitValue}, {"unixTime", unixTime}};
+  return {{"end", toString(end)}, {"status", status}, {"unixTime", unixTime}};
 }
 
 std::optional<EndRecord> EndRecord::fromJson(const Json& json) {
   auto name = stringField(json, "end");
-  auto value = numberField(json, "debugExitValue");
+  auto value = numberField(json, "status");
   auto time = numberField(json, "unixTime");
   if (!name || !value || *value > UINT32_MAX / 2 || !time) return std::nullopt;
   for (MachineEnd end : kEnds) {

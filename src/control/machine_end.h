@@ -14,7 +14,7 @@ namespace lodge::control {
 /// How a machine ended, as it is told to those who wait for it and kept in the machine's folder.
 struct EndRecord {
   MachineEnd end = MachineEnd::killed;
-  int debugExitValue = 0;     ///< isa-debug-exit's value where `end` is debugExit
+  int status = 0;             ///< isa-debug-exit's value where `end` is debugExit
   std::int64_t unixTime = 0;  ///< seconds; when it ended
 
   Json toJson() const;

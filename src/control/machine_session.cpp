@@ -54,7 +54,10 @@ void MachineSession::powerButton() {
 }
 
 void MachineSession::reset() {
-  if (!end_) machine_.reset();
+  if (end_) return;
+  pausedByUser_ = false;
+  machine_.reset();
+  applyPause();
 }
 
 void MachineSession::pause() {
@@ -73,14 +76,10 @@ void MachineSession::holdForConsole(bool hold) {
 }
 
 void MachineSession::applyPause() {
+  // Asked, not remembered: a reset lets the machine run again whatever was wanted before.
   bool wanted = pausedByUser_ || heldForConsole_;
-  if (end_ || wanted == applied_) return;
-  applied_ = wanted;
-  if (wanted) {
-    machine_.pause();
-  } else {
-    machine_.resume();
-  }
+  if (wanted && machine_.state() == Machine::State::running) machine_.pause();
+  if (!wanted && machine_.state() == Machine::State::paused) machine_.resume();
 }
 
 void MachineSession::stop(std::uint32_t graceSeconds) {

@@ -21,6 +21,7 @@ class MachineSession {
   MachineSession(EventLoop& loop, Machine& machine, MachineConfig config);
 
   void powerButton();
+  /// Also resumes a paused machine.
   void reset();
   void pause();
   void resume();
@@ -56,7 +57,7 @@ class MachineSession {
   std::vector<std::function<void(const EndRecord&)>> endCallbacks_;
   std::optional<EndRecord> end_;
   Nanoseconds started_;
-  bool pausedByUser_ = false, heldForConsole_ = false, applied_ = false, stopping_ = false, forced_ = false;
+  bool pausedByUser_ = false, heldForConsole_ = false, stopping_ = false, forced_ = false;
 };
 
 }  // namespace lodge::control

@@ -115,11 +115,11 @@ TEST(EndRecord, SurvivesJson) {
     auto back = EndRecord::fromJson(EndRecord{end, 17, 1234}.toJson());
     ASSERT_TRUE(back);
     EXPECT_EQ(back->end, end);
-    EXPECT_EQ(back->debugExitValue, 17);
+    EXPECT_EQ(back->status, 17);
     EXPECT_EQ(back->unixTime, 1234);
   }
-  for (const char* bad : {"{}", "null", R"({"end":"x","debugExitValue":0,"unixTime":0})",
-                          R"({"end":"crashed","debugExitValue":-1,"unixTime":0})"}) {
+  for (const char* bad :
+       {"{}", "null", R"({"end":"x","status":0,"unixTime":0})", R"({"end":"crashed","status":-1,"unixTime":0})"}) {
     EXPECT_FALSE(EndRecord::fromJson(parseJson(bad))) << bad;
   }
 }
