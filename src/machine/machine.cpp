@@ -5,11 +5,13 @@
 #include <memory>
 
 #include "base/log.h"
+#include "engine/choose.h"
 #include "firmware/boot_state.h"
 #include "firmware/loader.h"
 #include "machine/chipset.h"
 #include "machine/pci_devices.h"
 #include "machine/processors.h"
+#include "machine/trace.h"
 #include "x86/system.h"
 
 namespace lodge {
@@ -113,8 +115,9 @@ Status MicroMachine::open(ConsoleSink& console) {
 }
 
 Status MicroMachine::openProcessors() {
-  std::string engineName = config_.engine == "auto" ? "translate" : config_.engine;
-  auto engine = makeEngine(engineName, {*memory_, *model_, config_.cpus, config_.codeCache, config_.trace});
+  auto choice = chooseEngine(config_.engine);
+  if (!choice) return std::move(choice).error();
+  auto engine = makeEngine(choice->name, {*memory_, *model_, config_.cpus, config_.codeCache, config_.trace});
   if (!engine) return std::move(engine).error();
   engine_ = std::move(*engine);
   auto onShutdown = [this] {
@@ -126,7 +129,7 @@ Status MicroMachine::openProcessors() {
         guestReset();
     });
   };
-  auto processors = Processors::create({*engine_, *model_, loop_, chipset_->apicBus(), ports_, mmio_, onShutdown});
+  auto processors = Processors::create({*engine_, *model_, loop_, chipset_->apicBus(), ports_, mmio_, traces(config_.trace, "io"), onShutdown});
   if (!processors) return std::move(processors).error();
   processors_ = std::move(*processors);
   return load();

@@ -39,7 +39,12 @@ Status Processors::add(unsigned index) {
       *p.apic,        setup_.loop.clock(),
       wallClockBase_, [this](std::uint64_t number, const std::uint64_t(&a)[4]) { return hypercall(number, a); }};
   p.environment = std::make_unique<VcpuEnvironment>(std::move(environment));
-  auto vcpu = setup_.engine.createVcpu(index, *p.environment);
+  x86::CpuEnvironment* world = p.environment.get();
+  if (setup_.traceIo) {
+    p.tracer = std::make_unique<TracingEnvironment>(index, *world);
+    world = p.tracer.get();
+  }
+  auto vcpu = setup_.engine.createVcpu(index, *world);
   if (!vcpu) return std::move(vcpu).error();
   p.signals.cpu = &(*vcpu)->cpu();
   p.thread = std::make_unique<VcpuThread>(std::move(*vcpu), gate_, setup_.onShutdown);

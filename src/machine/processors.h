@@ -10,6 +10,7 @@
 #include "device/apic_bus.h"
 #include "device/local_apic.h"
 #include "engine/engine.h"
+#include "machine/tracing_environment.h"
 #include "machine/vcpu_environment.h"
 #include "machine/vcpu_thread.h"
 #include "x86/cpu_model.h"
@@ -26,6 +27,7 @@ class Processors {
     ApicBus& apicBus;
     IoBus& ports;
     IoBus& memory;
+    bool traceIo;                      ///< --trace io
     std::function<void()> onShutdown;  ///< a triple fault; on the vCPU's thread
   };
   static Result<std::unique_ptr<Processors>> create(const Setup& setup);
@@ -66,6 +68,7 @@ class Processors {
     Signals signals;
     std::unique_ptr<LocalApic> apic;
     std::unique_ptr<VcpuEnvironment> environment;
+    std::unique_ptr<TracingEnvironment> tracer;  ///< in front of `environment`, if asked for
     std::unique_ptr<VcpuThread> thread;
   };
 

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include "machine/machine.h"
+#include "machine/trace.h"
 
 namespace lodge {
 
@@ -35,7 +36,7 @@ Status validate(const MachineConfig& config) {
     return Error(ErrorKind::invalidArgument, fmt::format("{} network cards", config.nets.size()))
         .withHint(fmt::format("a machine takes up to {}", kMaxNets));
   }
-  return {};
+  return checkTrace(config.trace);
 }
 
 }  // namespace lodge
