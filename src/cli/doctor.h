@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "control/json_fields.h"
+#include "engine/kvm/probe.h"
+
+namespace lodge::cli {
+
+/// One thing that `lodge doctor` looked at.
+struct Finding {
+  enum class Grade : std::uint8_t { good, note, bad };
+  std::string key;    ///< for --json: "kvm", "tap"
+  std::string title;  ///< for people
+  Grade grade = Grade::good;
+  std::string text{};  ///< what is there, and what it means
+  control::Json facts = control::Json::object();
+};
+
+/// Looks at everything. Takes up to some seconds if the host's KVM is broken.
+std::vector<Finding> examineHost();
+
+// One look each, in doctor_cpu.cpp, doctor_memory.cpp and doctor_kernel.cpp.
+Finding examineProcessor();
+Finding examineVirtualization();
+Finding examineInstructions();
+Finding examineKvm(const kvm::ProbeResult& result);
+Finding examineMemory();
+Finding examineOvercommit();
+Finding examineMapCount();
+Finding examineMemfd();
+Finding examineUserfaultfd();
+Finding examineNamespaces();
+Finding examineTap();
+Finding examineRuntimeFolder();
+Finding examineEngine(const kvm::ProbeResult& result);
+
+}  // namespace lodge::cli

@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <fcntl.h>
+#include <linux/userfaultfd.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <system_error>
+
+#include "base/file.h"
+#include "base/text.h"
+#include "cli/doctor.h"
+#include "cli/host_files.h"
+
+namespace lodge::cli {
+
+namespace {
+
+using Grade = Finding::Grade;
+
+/// A line of /proc/meminfo in bytes.
+std::uint64_t meminfo(std::string_view name) {
+  std::string text = hostFile("/proc/meminfo");
+  for (std::string_view line : split(text, '\n')) {
+    if (!line.starts_with(name) || line.substr(name.size(), 1) != ":") continue;
+    line.remove_prefix(name.size() + 1);
+    line.remove_prefix(std::min(line.find_first_not_of(' '), line.size()));
+    return parseNumber(line.substr(0, line.find(' '))).value_or(0) * 1024;
+  }
+  return 0;
+}
+
+std::string errnoText(int value) {
+  return std::generic_category().message(value);
+}
+
+}  // namespace
+
+Finding examineMemory() {
+  std::uint64_t total = meminfo("MemTotal");
+  std::uint64_t available = meminfo("MemAvailable");
+  Finding finding{.key = "memory", .title = "Memory"};
+  finding.facts = {{"totalBytes", total}, {"availableBytes", available}, {"swapBytes", meminfo("SwapTotal")}};
+  finding.text = fmt::format("{}, {} of it available", formatSize(total), formatSize(available));
+  if (available < 512_MiB) {
+    finding.grade = Grade::note;
+    finding.text += ": little for a machine";
+  }
+  return finding;
+}
+
+Finding examineOvercommit() {
+  auto mode = hostNumber("/proc/sys/vm/overcommit_memory").value_or(0);
+  Finding finding{.key = "overcommit", .title = "Overcommit", .facts = {{"mode", mode}}};
+  finding.text = "vm.overcommit_memory is " + std::to_string(mode);
+  if (mode == 2) {
+    finding.grade = Grade::bad;
+    finding.text +=
+        ": the host refuses the translator's address space, which is large and hardly used; 'sysctl "
+        "vm.overcommit_memory=0' "
+        "mends that";
+  }
+  return finding;
+}
+
+Finding examineMapCount() {
+  auto limit = hostNumber("/proc/sys/vm/max_map_count").value_or(0);
+  constexpr std::uint64_t kUsual = 65530;
+  Finding finding{.key = "maxMapCount", .title = "Mappings", .facts = {{"limit", limit}}};
+  finding.text = fmt::format("vm.max_map_count is {}", limit);
+  if (limit < kUsual) {
+    finding.grade = Grade::note;
+    finding.text += fmt::format(": less than the usual {}", kUsual);
+  }
+  return finding;
+}
+
+Finding examineMemfd() {
+  UniqueFd fd(::memfd_create("lodge-doctor", MFD_CLOEXEC));
+  bool good = fd && ::ftruncate(fd.get(), kPageSize) == 0;
+  int error = errno;
+  void* mapping = good ? ::mmap(nullptr, kPageSize, PROT_READ | PROT_WRITE, MAP_SHARED, fd.get(), 0) : MAP_FAILED;
+  // Translated code is written through one mapping and run through another.
+  void* code = good ? ::mmap(nullptr, kPageSize, PROT_READ | PROT_EXEC, MAP_SHARED, fd.get(), 0) : MAP_FAILED;
+  if (good) error = errno;
+  good = mapping != MAP_FAILED && code != MAP_FAILED;
+  if (mapping != MAP_FAILED) ::munmap(mapping, kPageSize);
+  if (code != MAP_FAILED) ::munmap(code, kPageSize);
+  return {
+      .key = "memfd",
+      .title = "memfd",
+      .grade = good ? Grade::good : Grade::bad,
+      .text = good ? "memory files can be made and executed from" : "no executable memory files: " + errnoText(error),
+      .facts = {{"usable", good}}};
+}
+
+Finding examineUserfaultfd() {
+  UniqueFd fd(static_cast<int>(::syscall(SYS_userfaultfd, O_CLOEXEC | UFFD_USER_MODE_ONLY)));
+  int error = errno;
+  Finding finding{.key = "userfaultfd", .title = "userfaultfd", .grade = fd ? Grade::good : Grade::note};
+  bool writeProtect = false;
+  if (fd) {
+    uffdio_api api{};
+    api.api = UFFD_API;
+    writeProtect = ::ioctl(fd.get(), UFFDIO_API, &api) == 0 && (api.features & UFFD_FEATURE_PAGEFAULT_FLAG_WP) != 0;
+  }
+  finding.facts = {{"available", bool(fd)}, {"writeProtect", writeProtect}};
+  finding.text = !fd            ? "not available (" + errnoText(error) + "); nothing needs it yet"
+                 : writeProtect ? "available, with write protection"
+                                : "available, without write protection";
+  return finding;
+}
+
+}  // namespace lodge::cli

@@ -1,0 +1,6 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cli/program.h"
+
+int main(int argc, char** argv) {
+  return lodge::cli::runProgram({argv + (argc > 0 ? 1 : 0), argv + argc}, {.createMachine = &lodge::Machine::create});
+}

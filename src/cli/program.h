@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "cli/spec.h"
+
+namespace lodge::cli {
+
+/// The whole program: runs the verb that the arguments (without the program's name) ask for; returns the exit status.
+int runProgram(const std::vector<std::string>& arguments, const Program& program);
+
+}  // namespace lodge::cli

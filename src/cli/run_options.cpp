@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cli/run_options.h"
+
+#include "base/text.h"
+#include "cli/disk_option.h"
+#include "cli/net_option.h"
+#include "control/machine_name.h"
+#include "machine/trace.h"
+
+namespace lodge::cli {
+
+namespace {
+
+Status readSize(const Invocation& invocation, const char* option, std::uint64_t& out) {
+  if (!invocation.has(option)) return {};
+  auto size = parseSize(invocation.value(option));
+  if (!size) return std::move(size).error().context(std::string("--") + option);
+  out = alignDown(*size, kPageSize);
+  return {};
+}
+
+Status readCpus(const Invocation& invocation, MachineConfig& config) {
+  if (!invocation.has("cpus")) return {};
+  auto cpus = parseNumber(invocation.value("cpus"), UINT16_MAX);
+  if (!cpus) {
+    return Error(ErrorKind::invalidArgument, "--cpus " + inQuotes(invocation.value("cpus")) + " is not a number")
+        .withHint("--cpus takes 1 to 16");
+  }
+  config.cpus = static_cast<unsigned>(*cpus);
+  return {};
+}
+
+Status readDebugExit(const Invocation& invocation, MachineConfig& config) {
+  if (!invocation.has("debug-exit")) return {};
+  auto port = parseNumber(invocation.value("debug-exit"), UINT16_MAX);
+  if (!port) {
+    return Error(ErrorKind::invalidArgument,
+                 "--debug-exit " + inQuotes(invocation.value("debug-exit")) + " is not an I/O port")
+        .withHint("write a number from 0 to 0xffff; 0xf4 is usual");
+  }
+  config.debugExitPort = static_cast<std::uint16_t>(*port);
+  return {};
+}
+
+Status readDisks(const Invocation& invocation, MachineConfig& config) {
+  for (const std::string& text : invocation.all("disk")) {
+    auto disk = parseDisk(text);
+    if (!disk) return std::move(disk).error();
+    disk->snapshot = disk->snapshot || invocation.has("snapshot");
+    config.disks.push_back(std::move(*disk));
+  }
+  return {};
+}
+
+Status readNets(const Invocation& invocation, MachineConfig& config) {
+  std::vector<std::string> texts = invocation.all("net");
+  if (texts.empty()) texts = {"user"};
+  for (const std::string& text : texts) {
+    auto net = parseNet(text);
+    if (!net) return std::move(net).error();
+    if (!*net && texts.size() > 1) {
+      return Error(ErrorKind::invalidArgument, "--net none with another --net").withHint("leave one of them out");
+    }
+    if (*net) config.nets.push_back(std::move(**net));
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<RunOptions> runOptionsFrom(const Invocation& invocation) {
+  RunOptions options;
+  MachineConfig& config = options.machine;
+  config.name = invocation.value("name");
+  if (invocation.has("name")) {
+    if (Status good = control::checkMachineName(config.name); !good) return std::move(good).error();
+  }
+  config.kernel = invocation.value("kernel");
+  if (config.kernel.empty()) {
+    return Error(ErrorKind::invalidArgument, "a machine needs a kernel").withHint("name one with --kernel FILE");
+  }
+  config.initrds = invocation.all("initrd");
+  config.append = join(invocation.all("append"), " ");
+  config.engine = invocation.value("engine", config.engine);
+  config.cpuModel = invocation.value("cpu", config.cpuModel);
+  config.trace = join(invocation.all("trace"), ",");
+  if (Status known = checkTrace(config.trace); !known) return std::move(known).error();
+  config.noReboot = invocation.has("no-reboot");
+  config.testDevice = invocation.has("test-device");
+  config.balloon = !invocation.has("no-balloon");
+  options.detach = invocation.has("detach");
+  Status status = readCpus(invocation, config);
+  if (status) status = readSize(invocation, "memory", config.memory);
+  if (status) status = readSize(invocation, "code-cache", config.codeCache);
+  if (status) status = readDebugExit(invocation, config);
+  if (status) status = readDisks(invocation, config);
+  if (status) status = readNets(invocation, config);
+  if (!status) return std::move(status).error();
+  return options;
+}
+
+std::vector<OptionSpec> runOptionTable() {
+  return {
+      {.name = "kernel",
+       .letter = 'k',
+       .value = "FILE",
+       .help = "The kernel: a bzImage (64-bit boot protocol), an ELF file with a PVH note, or a multiboot 1 ELF file. "
+               "Needed.",
+       .complete = Complete::file},
+      {.name = "initrd",
+       .letter = 'i',
+       .value = "FILE",
+       .help =
+           "The initial RAM file system, passed on as it is (gzip and all). For a multiboot kernel, a module and its "
+           "arguments: 'FILE ARGUMENTS'.",
+       .complete = Complete::file,
+       .repeats = true},
+      {.name = "append",
+       .letter = 'a',
+       .value = "STRING",
+       .help = "The kernel's command line, for example 'console=ttyS0 root=/dev/vda'. Several are joined with spaces.",
+       .repeats = true},
+      {.name = "disk",
+       .value = "FILE[,SETTING]...",
+       .help = "A disk image, the guest's next virtio disk (vda, vdb...). Settings: format=raw, readonly, snapshot "
+               "(writes are "
+               "dropped at the end). A comma in the name is written ',,'.",
+       .complete = Complete::file,
+       .repeats = true},
+      {.name = "snapshot", .help = "Drop the writes to all disks at the end: image files are not changed."},
+      {.name = "cpus", .letter = 'c', .value = "N", .help = "How many CPUs, 1 to 16; 1 if not given."},
+      {.name = "memory", .letter = 'm', .value = "SIZE", .help = "How much memory: 512M, 1G, 1.5G; 1G if not given."},
+      {.name = "net",
+       .letter = 'n',
+       .value = "KIND[,SETTING]...",
+       .help =
+           "A network card. 'user', as if nothing is given: NAT without privileges, DHCP, DNS; the host is 10.0.2.2. "
+           "'none': no "
+           "card. Settings of user: forward=tcp:127.0.0.1:2222:22 (protocol, host address and port, guest port; may be "
+           "repeated), mac=52:54:00:12:34:56, hostname=NAME, ipv6=off, restricted (no way out).",
+       .repeats = true},
+      {.name = "name",
+       .value = "NAME",
+       .help = "The machine's name, unique among the user's running machines: letters, digits, '-', '_' and '.'; vm1, "
+               "vm2... if not given."},
+      {.name = "detach",
+       .letter = 'd',
+       .help = "Return to the shell once the machine runs, and print its name. 'lodge console' shows its console."},
+      {.name = "engine",
+       .letter = 'e',
+       .value = "ENGINE",
+       .help = "What executes guest code; 'lodge doctor' tells what auto chooses here and why.",
+       .choices = {"auto", "translate", "interpret", "kvm"}},
+      {.name = "cpu",
+       .value = "MODEL",
+       .help =
+           "The CPU that the guest sees: x86-64-v2, x86-64-v3 (the default) or host (all that can be offered here)."},
+      {.name = "no-reboot", .help = "A reset ends the machine; a triple fault too, as a crash."},
+      {.name = "no-balloon", .help = "Leave out the balloon device, through which a guest gives memory back."},
+      {.name = "code-cache", .value = "SIZE", .help = "The most memory for translated code; 128M if not given."},
+      {.name = "debug-exit",
+       .value = "PORT",
+       .help = "Put an isa-debug-exit device at this I/O port: a write of V ends the machine with exit status (V << 1) "
+               "| 1."},
+      {.name = "test-device",
+       .help = "Add the device that CPU test kernels use (ports 0xe0 to 0xe8 and 0x2000, memory at 0xff000000)."},
+      {.name = "trace",
+       .value = "WHAT,...",
+       .help = "Write what happens inside to standard error (see Tracing).",
+       .repeats = true},
+  };
+}
+
+}  // namespace lodge::cli

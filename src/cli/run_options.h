@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "base/error.h"
+#include "cli/spec.h"
+#include "machine/config.h"
+
+namespace lodge::cli {
+
+struct RunOptions {
+  MachineConfig machine;
+  bool detach = false;
+};
+
+/// The options of `lodge run` as a configuration. Errors: invalidArgument, unsupported.
+Result<RunOptions> runOptionsFrom(const Invocation& invocation);
+
+/// The table of the options that runOptionsFrom() reads.
+std::vector<OptionSpec> runOptionTable();
+
+}  // namespace lodge::cli

@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cli/verbs.h"
+
+namespace lodge::cli {
+
+const std::vector<VerbSpec>& allVerbs() {
+  static const std::vector<VerbSpec> verbs = {runVerb(),    psVerb(),         consoleVerb(), stopVerb(),
+                                              killVerb(),   resetVerb(),      statsVerb(),   rmVerb(),
+                                              doctorVerb(), completionVerb(), helpVerb(),    versionVerb()};
+  return verbs;
+}
+
+const VerbSpec* findVerb(std::string_view name) {
+  for (const VerbSpec& verb : allVerbs()) {
+    if (verb.name == name) return &verb;
+  }
+  return nullptr;
+}
+
+std::string programDescription() {
+  return "Lodge runs virtual machines on Linux hosts, with or without hardware virtualization: where there is none, "
+         "guest code "
+         "is translated, in user space, without root or a kernel module, and the guest need not be changed.";
+}
+
+std::string programVersion() {
+  return LODGE_VERSION;
+}
+
+ArgumentSpec machineArgument(bool repeats) {
+  return {.name = "NAME", .repeats = repeats, .complete = Complete::machine};
+}
+
+}  // namespace lodge::cli
