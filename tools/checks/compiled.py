@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checks that need a compiler: headers alone, clang-tidy, what guest-register objects refer to.
+
+Results that passed are remembered by the hash of everything they depend on, in the cache folder, so that only what changed
+is checked again."""
+
+import concurrent.futures
+import functools
+import hashlib
+import os
+import pathlib
+import re
+import subprocess
+
+from checks.files import TOP, jobs, read, with_suffix
+
+CACHE = pathlib.Path(os.environ.get("LODGE_CACHE") or
+                     pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "lodge") / "checks"
+CLANG = "clang++-14"
+FLAGS = ["-std=c++2b", "-DFMT_SHARED", "-Isrc", "-I.", "-Wall", "-Wextra", "-fconstexpr-steps=100000000"]
+GUEST_REGISTER_LIBRARIES = ("x86", "interpret", "translate")
+ALLOWED_SYMBOLS = "tools/guest_register_symbols.txt"
+
+
+@functools.cache
+def _includes(name):
+    return re.findall(r'^#include "([^"]+)"', read(name), re.MULTILINE)
+
+
+def _first_include(header):
+    """What the .cpp beside the header includes first."""
+    source = f"{header.removesuffix('.h')}.cpp"
+    found = re.search(r'^#include [<"]([^">]+)[">]', read(source), re.MULTILINE) if (TOP / source).is_file() else None
+    return found.group(1) if found else ""
+
+
+@functools.cache
+def _closure(name):
+    """The file and every project file that it includes, directly or not."""
+    seen, todo = set(), [name]
+    while todo:
+        one = todo.pop()
+        if one in seen or not (TOP / one).is_file():
+            continue
+        seen.add(one)
+        folder = one.rsplit("/", 1)[0]
+        todo += [f"src/{path}" for path in _includes(one)] + [f"{folder}/{path}" for path in _includes(one)]
+    return sorted(seen)
+
+
+def _key(kind, name, *more):
+    digest = hashlib.sha256("\0".join([kind, name, *FLAGS, *more]).encode())
+    for one in _closure(name):
+        digest.update(read(one).encode())
+    return digest.hexdigest()
+
+
+def _run_cached(kind, names, command, *more):
+    """Runs command(name) for each file that has not passed in this form before; returns the complaints."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+
+    def one(name):
+        stamp = CACHE / _key(kind, name, *more)
+        if stamp.exists():
+            return []
+        done = subprocess.run(command(name), cwd=TOP, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        if done.returncode == 0:
+            stamp.touch()
+            return []
+        lines = [line for line in (done.stdout + done.stderr).splitlines() if re.search(r"(error|warning): ", line)]
+        return lines[:5] or [f"{name}: {command(name)[0]} failed"]
+
+    with concurrent.futures.ThreadPoolExecutor(jobs()) as pool:
+        return [line for lines in pool.map(one, names) for line in lines]
+
+
+def check_headers():
+    """Each header compiles alone. One that its own .cpp includes first is proven by the build."""
+    names = [name for name in with_suffix(".h") if name.startswith("src/") and f"src/{_first_include(name)}" != name]
+    return _run_cached("header", names, lambda name: [CLANG, *FLAGS, "-Wno-pragma-once-outside-header",
+                                                      "-Wno-unused-const-variable", "-fsyntax-only", "-x", "c++", name])
+
+
+def check_tidy():
+    """clang-tidy with .clang-tidy's checks over what goes into the program."""
+    names = [name for name in with_suffix(".cpp")
+             if name.startswith("src/") and not re.search(r"_(test|fuzz)\.cpp$", name)]
+    return _run_cached("tidy", names, lambda name: ["clang-tidy-14", "--quiet", "--warnings-as-errors=*", name, "--", *FLAGS],
+                       read(".clang-tidy"))
+
+
+def _nm(objects, *options):
+    out = subprocess.run(["nm", "-f", "posix", *options, *objects], check=True, capture_output=True, text=True).stdout
+    return {line.split()[0] for line in out.splitlines() if line and not line.endswith(":")}
+
+
+def check_guest_registers():
+    """Code that runs while the guest's vector registers are live calls nothing that may use them: no symbol from outside of
+    such folders but those of the list, each there for a reason."""
+    build = TOP / os.environ.get("LODGE_BUILD", "build/release")
+    libraries = [path for name in GUEST_REGISTER_LIBRARIES for path in build.glob(f"src/**/liblodge_{name}.a")]
+    if not libraries:
+        return ["nothing built to check: run `make build`"]
+    allowed = {line.split("#")[0].strip() for line in read(ALLOWED_SYMBOLS).splitlines()} - {""}
+    undefined = _nm(libraries, "--undefined-only") - _nm(libraries, "--defined-only")
+    names = subprocess.run(["c++filt"], input="\n".join(sorted(undefined)), check=True, capture_output=True, text=True).stdout
+    return [f"{name} is called with guest registers live; see {ALLOWED_SYMBOLS}" for name in names.splitlines()
+            if name not in allowed and not any(rule.endswith("*") and name.startswith(rule[:-1]) for rule in allowed)]
