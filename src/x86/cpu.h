@@ -9,6 +9,10 @@
 #include "x86/local_apic.h"
 #include "x86/state.h"
 
+namespace lodge::interpret {
+struct Context;
+}
+
 namespace lodge::x86 {
 
 struct CpuModel;  // cpu_model.h
@@ -105,6 +109,8 @@ struct Cpu {
   bool fpuLive = false;
   std::uint64_t hostMxcsr = 0;
   std::uint64_t instructionsInterpreted = 0;
+  /// The interpreter's own memory for this vCPU (engine/interpret/interpreter.h, ContextOwner).
+  interpret::Context* interpreter = nullptr;
 
   static constexpr unsigned kTlbEntries = 1024;
   TlbEntry tlb[kTlbEntries];

@@ -6,8 +6,6 @@
 namespace lodge::x86 {
 
 // The engines' folders bring these; here nothing is ever live.
-__attribute__((weak)) void Cpu::parkFpu() {}
-__attribute__((weak)) void Cpu::unparkFpu() {}
 
 void PrintTo(const Raised& raised, std::ostream* out) {
   *out << "vector " << raised.vector << " code 0x" << std::hex << raised.code << " address 0x" << raised.address

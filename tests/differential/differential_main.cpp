@@ -41,12 +41,31 @@ bool sameVector(const std::byte* a, const std::byte* b, std::string& where) {
   return true;
 }
 
+/// Outcomes of the host that are its own.
+std::string_view reasonToSkip(const Outcome& host) {
+  if (host.vector == 1) return "jumped into an INT1, which the host's hypervisor handles";
+  bool lastPage = host.vector == 14 && host.faultAddress >> 12 == 0x7ffff'ffff;
+  if (lastPage) return "an access across the end of the canonical half: #GP or, on AMD, #PF";
+  return "";
+}
+
+/// FXSAVE and FXRSTOR at a misaligned address with EFLAGS.AC: #GP or #AC (SDM vol. 2, FXSAVE).
+bool eitherAlignmentFault(const Outcome& host, const Outcome& guest) {
+  auto fits = [](const Outcome& o) { return o.vector == 13 || o.vector == 17; };
+  return fits(host) && fits(guest) && host.vector != guest.vector && host.after.rip == guest.after.rip;
+}
+
 std::string difference(const Outcome& host, const Outcome& guest) {
   std::string text;
-  if (host.vector != guest.vector) text += fmt::format(" exception: host {} guest {}", host.vector, guest.vector);
+  if (host.vector != guest.vector) {
+    text += fmt::format(" exception: host {} (address {:x}) guest {} ({:x})", host.vector, host.faultAddress, guest.vector, guest.faultAddress);
+  }
   if (host.vector == guest.vector && host.vector == 14) {
-    if (host.errorCode != guest.errorCode) text += fmt::format(" error code: host {:x} guest {:x}", host.errorCode, guest.errorCode);
-    if (host.faultAddress != guest.faultAddress) text += fmt::format(" cr2: host {:x} guest {:x}", host.faultAddress, guest.faultAddress);
+    // For addresses beyond the user half's last page the host's kernel reports P = 1, so that its layout does not show.
+    std::uint32_t hidden = host.faultAddress >= 0x7fff'ffff'f000 ? 1 : 0;
+    if ((host.errorCode | hidden) != (guest.errorCode | hidden)) text += fmt::format(" error code: host {:x} guest {:x}", host.errorCode, guest.errorCode);
+    // Which byte of an access of several parts is named is the processor's choice; the page is not.
+    if ((host.faultAddress ^ guest.faultAddress) >> 12 != 0) text += fmt::format(" cr2: host {:x} guest {:x}", host.faultAddress, guest.faultAddress);
   }
   if (host.vector == guest.vector && host.vector == 13 && host.errorCode != guest.errorCode) {
     text += fmt::format(" error code: host {:x} guest {:x}", host.errorCode, guest.errorCode);
@@ -126,7 +145,13 @@ int main(int argc, char** argv) {
         ++skipped;
         continue;
       }
-      std::string text = difference(outcomes[i], (*guest)->run(snippets[i]));
+      if (std::string_view reason = reasonToSkip(outcomes[i]); !reason.empty()) {
+        ++skipped;
+        continue;
+      }
+      Outcome ours = (*guest)->run(snippets[i]);
+      if (eitherAlignmentFault(outcomes[i], ours)) continue;
+      std::string text = difference(outcomes[i], ours);
       if (!text.empty()) {
         ++differences;
         fmt::print("DIFF seed {} snippet {}:{}\n   {}\n", options.seed, done + i, describe(snippets[i]), text);

@@ -23,16 +23,25 @@ std::string_view reasonToLeaveOut(const Instruction& i) {
     case Op::lsl: case Op::verr: case Op::verw: case Op::jmp_far_indirect: case Op::call_far_indirect: case Op::ret_far: case Op::iret:
       return "depends on the host's descriptor tables";
     case Op::push: case Op::pop:
-      return i.map == 1 ? "depends on the host's segment registers" : "";
+      if (i.map == 1) return "depends on the host's segment registers";
+      break;
     case Op::rdfsbase: case Op::rdgsbase: case Op::wrfsbase: case Op::wrgsbase:
       return "changes the oracle's own thread pointer";
     case Op::xsave: case Op::xsaveopt: case Op::xsavec: case Op::xsaves: case Op::xrstor: case Op::xrstors:
       return "the area depends on what the host's kernel tracks; tested by itself";
+    case Op::popf:
+      return "changes flags (TF, NT, ID) that outlive the host's signal frame";
+    case Op::loope: case Op::loopne:
+      if (i.repeat != 0) return "AMD takes a repeat prefix for the condition";
+      break;
     case Op::monitor: case Op::mwait:
       return "the host's hypervisor decides";
     default:
       break;
   }
+  bool nearBranch = i.info->cls == OpClass::branch;
+  if (nearBranch && i.operandSizePrefix) return "AMD takes a 16-bit target, Intel ignores the prefix (as Lodge does)";
+  if (i.map == 1 && i.opcode == 0x0d && i.mod == 3) return "#UD on AMD, a NOP on Intel (and here)";
   if (i.segmentOverride == fs) return "FS is the oracle's own thread pointer";
   return "";
 }
@@ -64,7 +73,6 @@ void Generator::registers(Registers& r) {
   r.rflags = (random() & kArithmetic) | flag::reserved1 | flag::if_;
   if (chance(10)) r.rflags |= flag::df;
   if (chance(2)) r.rflags |= flag::ac;
-  if (chance(2)) r.rflags |= flag::id;
   vectorState(r);
 }
 
@@ -158,8 +166,14 @@ unsigned Generator::instruction(std::uint8_t (&bytes)[kMaxInstructionLength]) {
     Instruction decoded{};
     DecodeStatus status = decode(raw, available < 15 ? available : 15, CodeSize::bits64, decoded);
     if (status == DecodeStatus::invalid) {
-      // A few invalid ones are kept: the host must find them invalid, too. Not EVEX, which the host may know and no model offers.
-      if (!chance(1) || std::memchr(raw, 0x62, 8) != nullptr || std::memchr(raw, 0x64, 8) != nullptr) continue;
+      // A few invalid ones are kept: the host must find them invalid, too. Not what the host may know and no model offers: EVEX,
+      // VEX (mask registers), SSE4A.
+      if (!chance(1)) continue;
+      bool offered = true;
+      for (unsigned k = 0; k < 8; ++k) {
+        for (std::uint8_t other : {0x62, 0x64, 0xc4, 0xc5, 0x78, 0x79, 0x2b}) offered = offered && raw[k] != other;
+      }
+      if (!offered) continue;
       std::memcpy(bytes, raw, kMaxInstructionLength);
       ++generated_["(invalid)"];
       return 8;

@@ -128,7 +128,7 @@ Result<std::unique_ptr<Guest>> Guest::create(std::string_view engine) {
   auto memory = GuestMemory::create(16_MiB);
   if (!memory) return std::move(memory).error();
   guest->memory_ = std::move(*memory);
-  auto model = makeCpuModel("x86-64-v3", 1);
+  auto model = makeCpuModel("host", 1);
   if (!model) return std::move(model).error();
   guest->model_ = std::move(*model);
   guest->environment_ = std::make_unique<Environment>();

@@ -97,11 +97,14 @@ void loadNext(ucontext_t* context) {
 }
 
 void onSignal(int signal, siginfo_t*, void* argument) {
+  // The kernel leaves AC, NT and ID as the snippet had them. Compiled code is full of misaligned accesses, and the other two
+  // would stay for the next snippet.
+  __builtin_ia32_writeeflags_u64(__builtin_ia32_readeflags_u64() & ~0x244000ull);
   auto* context = static_cast<ucontext_t*>(argument);
   auto& gregs = context->uc_mcontext.gregs;
   auto* vector = reinterpret_cast<std::byte*>(context->uc_mcontext.fpregs);
   if (!child.active) {
-    if (signal == SIGALRM) return;  // between two batches
+    if (signal == SIGALRM) return;  // the alarm of a batch that has just ended
     if (signal != SIGTRAP) _exit(99);
     child.active = true;
     std::memcpy(&child.home, context, sizeof child.home);
@@ -238,8 +241,11 @@ Status Oracle::run(std::span<const Snippet> snippets, std::span<Outcome> outcome
   shared_->count = static_cast<std::uint32_t>(snippets.size());
   std::memcpy(shared_->snippets, snippets.data(), snippets.size_bytes());
   hand(shared_->turn, 1);
-  if (!waitFor(shared_->turn, 0, 60)) {
-    return Error(ErrorKind::internal, "the oracle died or hung in snippet " + std::to_string(shared_->current.load()));
+  if (!waitFor(shared_->turn, 0, 20)) {
+    int status = 0;
+    bool died = ::waitpid(child_, &status, WNOHANG) == child_;
+    return Error(ErrorKind::internal, "the oracle " + std::string(died ? "died" : "hung") + " in snippet " +
+                                          std::to_string(shared_->current.load()) + ", status " + std::to_string(status));
   }
   std::memcpy(outcomes.data(), shared_->outcomes, outcomes.size_bytes());
   return {};
