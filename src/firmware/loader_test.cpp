@@ -17,7 +17,6 @@ namespace lodge::firmware {
 namespace {
 
 using test::Bytes;
-using test::readAt;
 using testing::HasSubstr;
 
 class LoaderFiles : public testing::Test {
