@@ -18,6 +18,7 @@ CACHE = pathlib.Path(os.environ.get("LODGE_CACHE") or
                      pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "lodge") / "checks"
 CLANG = "clang++-14"
 FLAGS = ["-std=c++2b", "-DFMT_SHARED", "-Isrc", "-I.", "-Wall", "-Wextra", "-fconstexpr-steps=100000000"]
+FLAGS += subprocess.run(["pkg-config", "--cflags", "slirp"], capture_output=True, text=True).stdout.split()
 GUEST_REGISTER_LIBRARIES = ("x86", "interpret", "translate")
 ALLOWED_SYMBOLS = "tools/guest_register_symbols.txt"
 
