@@ -34,7 +34,7 @@ class Spec:
     cpus: int = 1
     memory: str = "512M"
     net: str = "none"            # none, user, or user,forward=tcp:127.0.0.1:PORT:PORT
-    engine: str = "translate"
+    engine: str = "auto"
     snapshot: bool = False
     no_reboot: bool = False
     name: str | None = None
