@@ -11,8 +11,9 @@ namespace lodge::translate {
 namespace host {
 inline constexpr std::uint8_t rax = 0, rcx = 1, rdx = 2, rbx = 3, rsp = 4, rbp = 5, rsi = 6, rdi = 7, r8 = 8, r9 = 9,
                               r10 = 10, r11 = 11, r12 = 12, r13 = 13, r14 = 14, r15 = 15, none = 0xff;
-/// RSP points to CpuState, r15 is guest RSP, r12-r14 are scratch.
-inline constexpr std::uint8_t state = rsp, guestRsp = r15, address = r12, addend = r13, temp = r14;
+/// RSP points to CpuState, r15 is guest RSP, r12-r14 are scratch: a linear address, its page's addend, a group's
+/// addend.
+inline constexpr std::uint8_t state = rsp, guestRsp = r15, address = r12, addend = r13, group = r14;
 }  // namespace host
 
 /// Condition codes (SDM vol. 2, appendix B.1.4).

@@ -173,6 +173,27 @@ std::uint64_t branchTarget(const Block& block, const GuestInstruction& i) {
   return block.nextRip(i) + i.decoded.immediate;
 }
 
+std::uint64_t granulesOf(unsigned offset, unsigned length) {
+  unsigned first = offset >> 6;
+  unsigned last = (offset + length - 1) >> 6;
+  if (last > 63) last = 63;
+  std::uint64_t upTo = last == 63 ? ~std::uint64_t{0} : (std::uint64_t{1} << (last + 1)) - 1;
+  return upTo & ~((std::uint64_t{1} << first) - 1);
+}
+
+bool decodeOne(GuestInstruction& i, const std::uint8_t* bytes, unsigned offset, ModeKey key, std::uint64_t features) {
+  auto available = static_cast<unsigned>(kPageSize - offset);
+  CodeSize size = key.has(ModeKey::code64) ? CodeSize::bits64 : CodeSize::bits32;
+  if (decode(bytes + offset, available, size, i.decoded) != DecodeStatus::ok) return false;
+  i.bytes = bytes + offset;
+  i.offset = static_cast<std::uint16_t>(offset);
+  i.isLabel = false;
+  i.treatment = treatmentOf(i.decoded, key, features);
+  i.endsBlock = endsBlock(i.decoded);
+  i.liveIn = i.liveOut = 0;
+  return true;
+}
+
 void decodeBlock(Block& block, const std::uint8_t* bytes, std::uint64_t page, unsigned offset, ModeKey key,
                  std::uint64_t features) {
   block.page = page;
@@ -182,15 +203,7 @@ void decodeBlock(Block& block, const std::uint8_t* bytes, std::uint64_t page, un
   unsigned at = offset;
   while (block.count < Block::kMaxInstructions && at < kPageSize) {
     GuestInstruction& i = block.instructions[block.count];
-    auto available = static_cast<unsigned>(kPageSize - at);
-    CodeSize size = key.has(ModeKey::code64) ? CodeSize::bits64 : CodeSize::bits32;
-    if (decode(bytes + at, available, size, i.decoded) != DecodeStatus::ok) break;
-    i.bytes = bytes + at;
-    i.offset = static_cast<std::uint16_t>(at);
-    i.isLabel = false;
-    i.treatment = treatmentOf(i.decoded, key, features);
-    i.endsBlock = endsBlock(i.decoded);
-    i.liveIn = i.liveOut = 0;
+    if (!decodeOne(i, bytes, at, key, features)) break;
     ++block.count;
     at += i.decoded.length;
     if (i.endsBlock) {
@@ -198,6 +211,7 @@ void decodeBlock(Block& block, const std::uint8_t* bytes, std::uint64_t page, un
       break;
     }
   }
+  block.dependsOn = block.count == 0 ? 0 : granulesOf(offset, at - offset);
   markLabels(block);
 }
 

@@ -33,7 +33,8 @@ struct Block {
   std::uint64_t page;  ///< linear
   ModeKey key;
   unsigned count = 0;
-  bool fallsThrough = false;  ///< goes on at endOffset() after the last instruction
+  bool fallsThrough = false;    ///< goes on at endOffset() after the last instruction
+  std::uint64_t dependsOn = 0;  ///< which 64-byte pieces of the page were looked at for its sake
   std::array<GuestInstruction, kMaxInstructions> instructions;
 
   std::uint64_t rip(const GuestInstruction& i) const { return page + i.offset; }
@@ -50,6 +51,13 @@ struct Block {
 /// instruction cannot be translated (it crosses the page's end, or is no instruction): interpret it.
 void decodeBlock(Block& block, const std::uint8_t* bytes, std::uint64_t page, unsigned offset, ModeKey key,
                  std::uint64_t features);
+
+/// The part of decodeBlock() that concerns one instruction: fills in all but liveness and isLabel. False: cannot be
+/// translated.
+bool decodeOne(GuestInstruction& i, const std::uint8_t* bytes, unsigned offset, ModeKey key, std::uint64_t features);
+
+/// Bits of 64-byte pieces of a page that [offset, offset+length) touches.
+std::uint64_t granulesOf(unsigned offset, unsigned length);
 
 /// Target of a direct branch (JMP, CALL, Jcc, LOOP, JCXZ).
 std::uint64_t branchTarget(const Block& block, const GuestInstruction& i);

@@ -58,16 +58,28 @@ std::uint64_t CodeMap::find(std::uint64_t linear) const {
   return word == missWord(index) ? 0 : word;
 }
 
-bool CodeMap::insert(std::uint64_t linear, std::uint64_t entryTable, bool global) {
+bool CodeMap::insert(std::uint64_t linear, std::uint64_t entryTable, bool global, std::uint64_t pageSize) {
   if (logCount_ == kLogCapacity) release();
   std::uint64_t index = indexOf(linear);
   if (!makeAccessible(index)) return false;
+  large_.note(linear, pageSize);
   log_[logCount_++] = (linear & ~std::uint64_t{4095}) | (global ? kGlobal : 0);
   wordAt(index) = entryTable - kEntryStride * (linear & ~std::uint64_t{4095});
   return true;
 }
 
 bool CodeMap::dropPage(std::uint64_t linear) {
+  if (!large_.any()) return dropOne(linear);
+  unsigned shift = large_.isHuge(linear) ? 30 : large_.isLarge(linear) ? 22 : 12;
+  if (shift == 12) return dropOne(linear);
+  bool had = false;
+  for (std::uint64_t i = 0; i < logCount_; ++i) {
+    if (((log_[i] ^ linear) >> shift) == 0) had |= dropOne(log_[i]);
+  }
+  return had;
+}
+
+bool CodeMap::dropOne(std::uint64_t linear) {
   std::uint64_t index = indexOf(linear);
   if (!isAccessible(index)) return false;
   std::uint64_t& word = wordAt(index);
@@ -82,10 +94,11 @@ void CodeMap::dropAll(bool globalToo) {
     if ((log_[i] & kGlobal) != 0 && !globalToo) {
       log_[kept++] = log_[i];
     } else {
-      dropPage(log_[i]);
+      dropOne(log_[i]);
     }
   }
   logCount_ = kept;
+  if (kept == 0) large_.clear();
 }
 
 void CodeMap::release() {
@@ -95,6 +108,7 @@ void CodeMap::release() {
   for (auto& chunk : chunks_) chunk = 0;
   chunkCount_ = 0;
   logCount_ = 0;
+  large_.clear();
 }
 
 }  // namespace lodge::translate

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "engine/translate/large_pages.h"
 #include "engine/translate/translation.h"
 
 namespace lodge::translate {
@@ -44,8 +45,8 @@ class CodeMap {
     return word + kEntryStride * (linear & ~std::uint64_t{4095});
   }
   /// False: the host refused memory.
-  bool insert(std::uint64_t linear, std::uint64_t entryTable, bool global);
-  /// The page's mapping may have changed. Returns whether the page had a unit.
+  bool insert(std::uint64_t linear, std::uint64_t entryTable, bool global, std::uint64_t pageSize = 4096);
+  /// The mapping of the guest's page that `linear` is in may have changed. Returns whether there was a unit.
   bool dropPage(std::uint64_t linear);
   void dropAll(bool globalToo);
 
@@ -63,7 +64,9 @@ class CodeMap {
   std::uint64_t missWord(std::uint64_t index) const;
   bool isAccessible(std::uint64_t index) const;
   bool makeAccessible(std::uint64_t index);
+  bool dropOne(std::uint64_t linear);
   void release();
+  LargePages large_;
 
   std::uint64_t* top_ = nullptr;
   unsigned indexBits_ = 0;

@@ -49,7 +49,7 @@ PageUnit* TranslateVcpu::findUnit(std::uint64_t rip) {
   if (!unit) return nullptr;
   CodeMap* map = context_.spaces->code(context_.key.mode());
   if (map) {
-    map->insert(rip, reinterpret_cast<std::uint64_t>(unit->entryTable), page.global && (rip >> 63) != 0);
+    map->insert(rip, reinterpret_cast<std::uint64_t>(unit->entryTable), page.global && (rip >> 63) != 0, page.pageSize);
     if (page.global && (rip >> 63) == 0) context_.spaces->noteLowGlobal();
   } else {
     context_.acPage(rip) = {rip & ~kPageMask, unit};

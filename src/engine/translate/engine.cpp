@@ -23,6 +23,15 @@ unsigned spacesPerVcpu(unsigned cpus) {
       std::clamp<std::uint64_t>(budget / bytesEach / std::max(cpus, 1u), 1, AddressSpaces::kSpaces));
 }
 
+/// `--trace strict-flags`: exact flags at every fault, for differential tests; `--trace no-userfaultfd`: the fallback.
+TranslationStore::Options optionsOf(const EngineSetup& setup) {
+  TranslationStore::Options options{setup.codeCacheBytes, setup.model.features};
+  options.strictFlags = setup.trace.find("strict-flags") != std::string::npos;
+  options.groups = setup.trace.find("no-groups") == std::string::npos;
+  options.userfaultfd = setup.trace.find("no-userfaultfd") == std::string::npos;
+  return options;
+}
+
 void leave(CodeUser& user) {
   auto& context = static_cast<VcpuContext&>(user);
   context.frame->attention = 1;
@@ -76,6 +85,9 @@ Result<std::unique_ptr<TranslateVcpu>> TranslateVcpu::create(const EngineSetup& 
   cpu.index = index;
   cpu.engineData = &context;
   cpu.kick = kick;
+  auto interpreter = interpret::ContextOwner::create(cpu);
+  if (!interpreter) return std::move(interpreter).error().context("create vCPU " + std::to_string(index));
+  vcpu->interpreter_ = std::move(*interpreter);
   x86::resetCpu(cpu, false);
   store.addUser(context);
   return vcpu;
@@ -84,6 +96,7 @@ Result<std::unique_ptr<TranslateVcpu>> TranslateVcpu::create(const EngineSetup& 
 TranslateVcpu::~TranslateVcpu() {
   if (!context_.cpu) return;
   context_.store->removeUser(context_);
+  interpreter_.reset();
   context_.cpu->~Cpu();
 }
 
@@ -134,7 +147,7 @@ Result<std::unique_ptr<Engine>> makeTranslateEngine(const EngineSetup& setup) {
         .withHint("use --engine interpret");
   }
   if (Status installed = installSignalHandlers(); !installed) return std::move(installed).error();
-  auto store = TranslationStore::create(setup.memory, {setup.codeCacheBytes, setup.model.features});
+  auto store = TranslationStore::create(setup.memory, optionsOf(setup));
   if (!store) return std::move(store).error().context("translate engine");
   return std::unique_ptr<Engine>(std::make_unique<TranslateEngine>(setup, std::move(*store)));
 }

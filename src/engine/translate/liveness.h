@@ -10,6 +10,6 @@ namespace lodge::translate {
 ///
 /// What may go wrong when flags count as dead: the RFLAGS image that a fault or an interrupt pushes there. Nothing that
 /// returns to the interrupted code can tell. (docs/translator.md)
-void solveLiveness(Block& block);
+void solveLiveness(Block& block, const std::uint8_t* pageBytes, std::uint64_t features, bool strict);
 
 }  // namespace lodge::translate

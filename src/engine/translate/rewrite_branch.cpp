@@ -42,8 +42,8 @@ std::uint64_t Rewriter::linkStub(unsigned targetOffset) {
   return stub;
 }
 
-void Rewriter::addLink(std::uint64_t rel32, std::uint64_t stub, unsigned targetOffset) {
-  out_.links[out_.linkCount++] = {rel32, stub, static_cast<std::uint16_t>(targetOffset)};
+void Rewriter::addLink(std::uint64_t rel32, std::uint64_t stub, unsigned targetOffset, bool ungrouped) {
+  out_.links[out_.linkCount++] = {rel32, stub, static_cast<std::uint16_t>(targetOffset), ungrouped};
 }
 
 /// The state is that of the start of the instruction at `target`.
@@ -52,7 +52,7 @@ void Rewriter::jumpTo(std::uint64_t target) {
   if (offset >= kPageSize) {
     hot_.movImmediate(host::addend, target);
     record(RecordKind::dynamic, 0);
-    jumpIndirect();
+    jumpToTarget(hot_);
     return;
   }
   int index = block_.indexOf(target);
@@ -89,7 +89,7 @@ bool Rewriter::conditional(const GuestInstruction& g) {
     recordCold(RecordKind::instruction, g.offset);  // the branch again: it will be taken again
     cold_.movImmediate(host::addend, target);
     recordCold(RecordKind::dynamic, 0);
-    jumpIndirect(cold_);
+    jumpToTarget(cold_);
   }
   return true;
 }
@@ -105,96 +105,118 @@ bool Rewriter::countedBranch(const GuestInstruction& g) {
   record(RecordKind::instruction, g.offset + i.length);
   std::uint32_t over = hot_.jmp();
   record(RecordKind::dynamic, 0);
-  jumpIndirect();
+  jumpToTarget(hot_);
   hot_.patchHere(over);
   return true;
 }
 
 bool Rewriter::call(const GuestInstruction& g) {
   std::uint64_t target = branchTarget(block_, g);
-  Mem to = pushOperand();
-  storeConstant(to, block_.nextRip(g));
+  storeConstant(stackOperand(-kWord, true), block_.nextRip(g));
   committing();
   bool samePage = target - block_.page < kPageSize;
   if (!samePage) hot_.movImmediate(host::addend, target);
-  hot_.mov(8, host::guestRsp, host::address);
+  hot_.lea(8, host::guestRsp, Mem{.base = host::guestRsp, .displacement = -kWord});
   if (samePage) {
     record(RecordKind::instruction, static_cast<unsigned>(target - block_.page));
     jumpTo(target);
   } else {
     record(RecordKind::dynamic, 0);
-    jumpIndirect();
+    jumpToTarget(hot_);
   }
   return true;
 }
 
+/// JMP and CALL through a register or memory.
 bool Rewriter::indirect(const GuestInstruction& g) {
   const Instruction& i = g.decoded;
   bool isCall = i.info->op == Op::call_indirect;
-  Mem target = atState(FRAME_SPARE);
-  if (i.memory) {
-    Mem from = probeOperand(i);
-    if (!isCall) {
-      hot_.load(8, host::addend, from);
-    } else {
-      hot_.load(8, host::temp, from);
-      hot_.store(8, target, host::temp);
-    }
-  } else if (!isCall) {
-    if (isSpilled(i.rm)) {
-      hot_.load(8, host::addend, slot(i.rm));
-    } else {
-      hot_.mov(8, host::addend, hostOf(i.rm));
-    }
+  if (!targetsAreMapped()) return false;
+  Mem to{};
+  if (isCall && i.memory) {
+    hot_.load(8, host::addend, operand(i));
+    hot_.store(8, atState(FRAME_SPARE), host::addend);  // the next probe needs the register
   }
+  if (isCall) {  // r12 = host address of the return address
+    to = stackOperand(-kWord, true);
+    hot_.lea(8, host::address, to);
+  }
+  if (i.memory) {
+    hot_.load(8, host::addend, isCall ? atState(FRAME_SPARE) : operand(i));
+  } else if (isSpilled(i.rm)) {
+    hot_.load(8, host::addend, slot(i.rm));
+  } else {
+    hot_.mov(8, host::addend, hostOf(i.rm));
+  }
+  lookUpTarget(hot_);
   if (isCall) {
-    Mem to = pushOperand();
-    storeConstant(to, block_.nextRip(g));
-    committing();
-    if (i.memory) {
-      hot_.load(8, host::addend, target);
-    } else if (isSpilled(i.rm)) {
-      hot_.load(8, host::addend, slot(i.rm));
+    std::uint64_t next = block_.nextRip(g);
+    to = Mem{.base = host::address};
+    if (static_cast<std::int64_t>(next) == static_cast<std::int32_t>(next)) {
+      hot_.storeImmediate32(8, to, static_cast<std::int32_t>(next));
+      committing();
     } else {
-      hot_.mov(8, host::addend, hostOf(i.rm));
+      hot_.store(8, atState(FRAME_SPARE), host::group);
+      hot_.movImmediate(host::group, next);
+      hot_.store(8, to, host::group);
+      committing();
+      hot_.load(8, host::group, atState(FRAME_SPARE));
     }
-    hot_.mov(8, host::guestRsp, host::address);
+    hot_.lea(8, host::guestRsp, Mem{.base = host::guestRsp, .displacement = -kWord});
   }
   record(RecordKind::dynamic, 0);
-  jumpIndirect();
+  hot_.jmpIndirect(host::group);
   return true;
 }
 
 bool Rewriter::ret(const GuestInstruction& g) {
   const Instruction& i = g.decoded;
-  Mem from = probe(host::guestRsp, {kWord, false, false});
-  hot_.load(8, host::addend, from);
+  if (!targetsAreMapped()) return false;
+  hot_.load(8, host::addend, stackOperand(0, false));
+  lookUpTarget(hot_);
   auto pops = static_cast<std::int32_t>(kWord + (i.info->form == Form::i ? i.immediate & 0xffff : 0));
   hot_.lea(8, host::guestRsp, Mem{.base = host::guestRsp, .displacement = pops});
   record(RecordKind::dynamic, 0);
-  jumpIndirect();
+  hot_.jmpIndirect(host::group);
   return true;
 }
 
-void Rewriter::jumpIndirect(Assembler& a) {
-  ExecMode mode = key().mode();
-  if (mode == ExecMode::kernelAc || mode == ExecMode::user32 || !host_.bmi2) {
+/// Code with SMAP switched off has no map; what it does with computed targets is rare enough for the interpreter.
+bool Rewriter::targetsAreMapped() const { return key().mode() == ExecMode::kernel || key().mode() == ExecMode::user64; }
+
+/// r14 = host code for the guest address in r13. Keeps flags. Faults if r13 is not canonical.
+/// Without BMI2 only inside an instruction, before it commits.
+void Rewriter::lookUpTarget(Assembler& a) {
+  bool user = key().mode() == ExecMode::user64;
+  if (host_.bmi2) {
+    a.pext(host::group, host::addend, atState(user ? FRAME_MASK_LOW : FRAME_MASK_BOTH));
+  } else {
+    saveFlags();
+    a.mov(8, host::group, host::addend);
+    a.shiftLeft(8, host::group, user ? 17 : 16);
+    a.shiftRight(8, host::group, user ? 29 : 28);
+    restoreFlags();
+  }
+  a.legacy(8, 0, 0xf7, 2, host::group);  // NOT
+  if (user) {
+    a.load(8, host::group,
+           Mem{.index = host::group, .scale = 8, .segmentPrefix = kGsPrefix, .displacement = layout::user64CodeTop});
+  } else {
+    a.load(8, host::group,
+           Mem{.base = host::state, .index = host::group, .scale = 8, .displacement = layout::kernelCodeTop});
+  }
+  a.lea(8, host::group, Mem{.base = host::group, .index = host::addend, .scale = 4});
+  a.load(4, host::group, Mem{.base = host::group, .index = host::addend});
+}
+
+/// Between instructions: to the canonical guest address in r13.
+void Rewriter::jumpToTarget(Assembler& a) {
+  if (!targetsAreMapped() || !host_.bmi2) {
     a.jmpTo(thunks_.indirectMiss);
     return;
   }
-  bool user = mode == ExecMode::user64;
-  a.pext(host::temp, host::addend, atState(user ? FRAME_MASK_LOW : FRAME_MASK_BOTH));
-  a.legacy(8, 0, 0xf7, 2, host::temp);  // NOT
-  if (user) {
-    a.load(8, host::temp,
-           Mem{.index = host::temp, .scale = 8, .segmentPrefix = kGsPrefix, .displacement = layout::user64CodeTop});
-  } else {
-    a.load(8, host::temp,
-           Mem{.base = host::state, .index = host::temp, .scale = 8, .displacement = layout::kernelCodeTop});
-  }
-  a.lea(8, host::address, Mem{.base = host::addend, .index = host::addend, .scale = 4});
-  a.load(4, host::address, Mem{.base = host::temp, .index = host::address});
-  a.jmpIndirect(host::address);
+  lookUpTarget(a);
+  a.jmpIndirect(host::group);
 }
 
 }  // namespace lodge::translate

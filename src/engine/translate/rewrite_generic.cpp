@@ -119,7 +119,7 @@ bool Rewriter::genericRegisters(const GuestInstruction& g) {
   bool storeReg = false, storeRm = false, storeV = false;
   bool partial = i.operandSize < 4 || uses(i, byteForm);
   if (regG && isSpilled(i.reg)) {
-    reg = host::temp;
+    reg = host::addend;
     if (uses(i, readsReg) || partial) hot_.load(8, reg, slot(i.reg));
     storeReg = uses(i, writesReg);
   }
@@ -127,32 +127,33 @@ bool Rewriter::genericRegisters(const GuestInstruction& g) {
     if (slotMayReplaceRm(i)) {
       rm = slot(i.rm);
     } else {
-      rm = host::addend;
-      hot_.load(8, host::addend, slot(i.rm));
+      rm = host::address;
+      hot_.load(8, host::address, slot(i.rm));
       storeRm = uses(i, writesRm);
     }
   }
   if (vG && isSpilled(i.vexV)) {
-    vvvv = host::address;
+    vvvv = host::group;  // no group goes across such instructions
     storeV = writesVvvv(i.info->op);
     if (!storeV) hot_.load(8, vvvv, slot(i.vexV));
   }
   reencode(rm, reg, vvvv);
   if (storeReg || storeRm || storeV) committing();
   // In this order: MULX with one register twice keeps the high half, XADD the sum.
-  if (storeV) hot_.store(8, slot(i.vexV), host::address);
-  if (storeReg) hot_.store(8, slot(i.reg), host::temp);
-  if (storeRm) hot_.store(8, slot(i.rm), host::addend);
+  if (storeV) hot_.store(8, slot(i.vexV), host::group);
+  if (storeReg) hot_.store(8, slot(i.reg), host::addend);
+  if (storeRm) hot_.store(8, slot(i.rm), host::address);
   return true;
 }
 
 /// AH..BH as the other operand: no REX prefix is possible, so the byte travels through memory at RSP.
-bool Rewriter::highByteMemory(const GuestInstruction& g, const Mem& operand) {
+bool Rewriter::highByteMemory(const GuestInstruction& g, Mem operand) {
   const Instruction& i = g.decoded;
   Mem byte = atState(FRAME_BYTE_TEMP);
+  std::uint8_t spare = spareBeside(operand);
   if (i.info->form == Form::g_e) {
-    hot_.load(1, host::temp, operand);
-    hot_.store(1, byte, host::temp);
+    hot_.load(1, spare, operand);
+    hot_.store(1, byte, spare);
     reencode(byte, i.reg, 0);
     return true;
   }
@@ -161,8 +162,8 @@ bool Rewriter::highByteMemory(const GuestInstruction& g, const Mem& operand) {
   hot_.byte(static_cast<std::uint8_t>(0x44 | i.reg << 3));
   hot_.byte(0x24);
   hot_.byte(static_cast<std::uint8_t>(FRAME_BYTE_TEMP));
-  hot_.load(1, host::temp, byte);
-  reencode(operand, host::temp, 0);
+  hot_.load(1, spare, byte);
+  reencode(operand, spare, 0);
   return true;
 }
 
@@ -172,16 +173,15 @@ bool Rewriter::genericMemory(const GuestInstruction& g) {
   bool vG = vvvvIsGeneral(i);
   bool highByte = regIsByte(i) && isHighByte(i, i.reg);
   if (highByte && i.info->form != Form::g_e && uses(i, writesReg)) return false;
-  MemoryOperand operand = memoryOperand(i);
-  if (operand.bytes == 0) return false;
+  if (memoryOperand(i).bytes == 0) return false;
 
-  Mem m = probeOperand(i);
+  Mem m = operand(i);
   if (highByte) return highByteMemory(g, m);
   std::uint8_t reg = regG ? hostOf(i.reg) : i.reg;
   std::uint8_t vvvv = vG ? hostOf(i.vexV) : i.vexV;
   bool storeReg = false, storeV = false;
   bool partial = i.operandSize < 4 || uses(i, byteForm);
-  if (vG && isSpilled(i.vexV)) {
+  if (vG && isSpilled(i.vexV)) {  // not in a group
     vvvv = host::addend;
     hot_.lea(8, host::address, m);
     m = Mem{.base = host::address};
@@ -189,14 +189,19 @@ bool Rewriter::genericMemory(const GuestInstruction& g) {
     if (!storeV) hot_.load(8, vvvv, slot(i.vexV));
   }
   if (regG && isSpilled(i.reg)) {
-    reg = host::temp;
-    if (uses(i, readsReg) || (uses(i, writesReg) && partial)) hot_.load(8, reg, slot(i.reg));
     storeReg = uses(i, writesReg);
+    bool needsOld = uses(i, readsReg) || (storeReg && partial);
+    if (vvvv == host::addend) {
+      reg = host::group;
+    } else {
+      reg = needsOld ? spareBeside(m) : host::addend;  // a plain load may overwrite its own address
+    }
+    if (needsOld) hot_.load(8, reg, slot(i.reg));
   }
   reencode(m, reg, vvvv);
   if (storeReg || storeV) committing();
   if (storeV) hot_.store(8, slot(i.vexV), host::addend);
-  if (storeReg) hot_.store(8, slot(i.reg), host::temp);
+  if (storeReg) hot_.store(8, slot(i.reg), reg);
   return true;
 }
 

@@ -84,74 +84,144 @@ std::uint8_t Rewriter::address(const Instruction& i) {
   return host::address;
 }
 
-/// r13 = soft TLB entry of the address in `a`; clobbers flags.
-void Rewriter::probeIndex(std::uint8_t a) {
+/// `entry` = soft TLB entry of the address in `a`; clobbers flags.
+void Rewriter::lookUp(std::uint8_t entry, std::uint8_t a) {
   bool both = userTable() && !key().has(ModeKey::user);
   if (host_.bmi1) {
-    hot_.movImmediate(host::addend, both ? kBextrBoth : kBextrLow);
-    hot_.bextr(host::addend, a, host::addend);
+    hot_.movImmediate(entry, both ? kBextrBoth : kBextrLow);
+    hot_.bextr(entry, a, entry);
   } else {
-    hot_.mov(8, host::addend, a);
-    hot_.shiftLeft(8, host::addend, both ? 16 : 17);
-    hot_.shiftRight(8, host::addend, both ? 28 : 29);
+    hot_.mov(8, entry, a);
+    hot_.shiftLeft(8, entry, both ? 16 : 17);
+    hot_.shiftRight(8, entry, both ? 28 : 29);
   }
   if (userTable()) {
-    hot_.load(8, host::addend, Mem{.index = host::addend, .scale = 8, .segmentPrefix = kGsPrefix});
+    hot_.load(8, entry, Mem{.index = entry, .scale = 8, .segmentPrefix = kGsPrefix});
   } else {
-    hot_.load(8, host::addend,
-              Mem{.base = host::state, .index = host::addend, .scale = 8, .displacement = layout::kernelTable});
+    hot_.load(8, entry, Mem{.base = host::state, .index = entry, .scale = 8, .displacement = layout::kernelTable});
   }
 }
 
-/// Leaves for the interpreter if the access crosses the end of a page. Clobbers flags and r14.
-void Rewriter::probeCrossing(std::uint8_t a, const Access& access) {
-  if (access.bytes <= 1 || access.aligned) return;
-  auto last = static_cast<std::int32_t>(access.bytes - 1);
-  std::uint32_t toCold = 0;
-  if (access.bytes <= 8 && std::has_single_bit(access.bytes)) {
-    // What is aligned to its size does not cross; the rest is looked at more closely.
-    hot_.testImmediate8(a, static_cast<std::uint8_t>(last));
-    toCold = hot_.jcc(ccNe);
-  } else {
-    // The last byte's offset in its page is small if the access crosses.
-    hot_.lea(4, host::temp, Mem{.base = a, .displacement = last});
-    hot_.testImmediate32(host::temp, kPageBit - std::bit_ceil(access.bytes - 1));
-    toCold = hot_.jcc(ccE);
-  }
-  hot_.patchTo(toCold, cold_.here());
-  RecordKind kind = flagsDead() ? RecordKind::instruction : RecordKind::flagsSaved;
+/// Out of line: fills the soft TLB and tries again.
+void Rewriter::missPath(std::uint8_t entry, std::uint8_t a, bool write, std::uint64_t retry, RecordKind kind) {
+  hot_.testImmediate8(entry, kTlbValid);
+  hot_.patchTo(hot_.jcc(ccE), cold_.here());
   recordCold(kind, current_->offset);
-  cold_.lea(8, host::temp, Mem{.base = a, .displacement = last});
-  cold_.arithmetic(8, 6, host::temp, a);
-  cold_.testImmediate32(host::temp, kPageBit);
+  if (a != host::address) cold_.mov(8, host::address, a);
+  cold_.callTo(write ? thunks_.missWrite : thunks_.missRead);
+  cold_.jmpTo(retry);
+}
+
+/// A quick test of whether `bytes` from the address in `a` on may cross the end of a page; the jump that is taken then.
+/// Clobbers flags and r13.
+std::uint32_t Rewriter::crossingTest(std::uint8_t a, std::uint32_t bytes) {
+  if (bytes <= 8 && std::has_single_bit(bytes)) {
+    // What is aligned to its size does not cross.
+    hot_.testImmediate8(a, static_cast<std::uint8_t>(bytes - 1));
+    return hot_.jcc(ccNe);
+  }
+  // The last byte's offset in its page is small if the access crosses.
+  hot_.lea(4, host::addend, Mem{.base = a, .displacement = static_cast<std::int32_t>(bytes - 1)});
+  hot_.testImmediate32(host::addend, kPageBit - std::bit_ceil(bytes - 1));
+  return hot_.jcc(ccE);
+}
+
+/// Out of line: back if there is no crossing after all.
+void Rewriter::exactCrossingTest(std::uint8_t a, std::uint32_t bytes) {
+  cold_.lea(8, host::addend, Mem{.base = a, .displacement = static_cast<std::int32_t>(bytes - 1)});
+  cold_.arithmetic(8, 6, host::addend, a);
+  cold_.testImmediate32(host::addend, kPageBit);
   cold_.jccTo(ccE, hot_.here());
-  cold_.callTo(thunks_.exitStep);
 }
 
 Mem Rewriter::probe(std::uint8_t a, const Access& access) {
   bool keepFlags = !flagsDead();
+  RecordKind kind = keepFlags ? RecordKind::flagsSaved : RecordKind::instruction;
   if (keepFlags) saveFlags();
+  if (access.bytes > 1 && !access.aligned) {
+    hot_.patchTo(crossingTest(a, access.bytes), cold_.here());
+    recordCold(kind, current_->offset);
+    exactCrossingTest(a, access.bytes);
+    cold_.callTo(thunks_.exitStep);
+  }
   std::uint64_t retry = hot_.here();
-  probeIndex(a);
-  hot_.testImmediate8(host::addend, kTlbValid);
-  std::uint32_t toMiss = hot_.jcc(ccE);
-  hot_.patchTo(toMiss, cold_.here());
-  recordCold(keepFlags ? RecordKind::flagsSaved : RecordKind::instruction, current_->offset);
-  if (a != host::address) cold_.mov(8, host::address, a);
-  cold_.callTo(access.write ? thunks_.missWrite : thunks_.missRead);
-  cold_.jmpTo(retry);
-  probeCrossing(a, access);
+  lookUp(host::addend, a);
+  missPath(host::addend, a, access.write, retry, kind);
   if (keepFlags) restoreFlags();
   return Mem{.base = a, .index = host::addend, .displacement = -static_cast<std::int32_t>(kTlbValid)};
 }
 
-Mem Rewriter::probeOperand(const Instruction& i) {
-  MemoryOperand operand = memoryOperand(i);
-  Access access{operand.bytes, operand.write, (i.info->attributes & attribute::alignedMemory) != 0};
+/// The probe of a group, before the current instruction; r14 is the addend from here on.
+void Rewriter::groupProbe(const GroupPlan::Leader& leader) {
+  bool keepFlags = !flagsDead();
+  RecordKind kind = keepFlags ? RecordKind::flagsSaved : RecordKind::instruction;
+  std::uint8_t a = hostOf(leader.base);
+  if (leader.low != 0 || (keepFlags && a == host::rax)) {
+    hot_.lea(8, host::address, Mem{.base = a, .displacement = leader.low});
+    a = host::address;
+  }
+  if (keepFlags) saveFlags();
+  hot_.patchTo(crossingTest(a, leader.span), cold_.here());
+  recordCold(kind, current_->offset);
+  exactCrossingTest(a, leader.span);
+  if (keepFlags) {
+    recordCold(RecordKind::committing, current_->offset);
+    cold_.arithmeticImmediate(1, 0, host::rax, 0x7f);
+    cold_.sahf();
+    cold_.load(8, host::rax, atState(FRAME_SAVED_RAX));
+  }
+  cold_.keepTogether(1, 4);
+  recordCold(RecordKind::instruction, current_->offset);
+  std::uint32_t at = cold_.jmp();
+  std::uint64_t stub = linkStub(current_->offset);
+  cold_.patchTo(at, stub);
+  addLink(cold_.start() + at, stub, current_->offset, true);
+
+  std::uint64_t retry = hot_.here();
+  lookUp(host::group, a);
+  missPath(host::group, a, leader.write, retry, kind);
+  if (keepFlags) restoreFlags();
+}
+
+Mem Rewriter::operand(const Instruction& i) {
+  if (groups_.operandMember[index_]) {
+    std::uint8_t base = hostOf(i.base);
+    if (isSpilled(i.base)) {
+      base = host::address;
+      hot_.load(8, base, slot(i.base));
+    }
+    return Mem{.base = base,
+               .index = host::group,
+               .displacement = static_cast<std::int32_t>(i.displacement - static_cast<std::int32_t>(kTlbValid))};
+  }
+  MemoryOperand m = memoryOperand(i);
+  Access access{m.bytes, m.write, (i.info->attributes & attribute::alignedMemory) != 0};
   std::uint64_t constant = 0;
-  if (constantAddress(i, constant) && (constant & kPageMask) + operand.bytes <= kPageSize) access.aligned = true;
+  if (constantAddress(i, constant) && (constant & kPageMask) + m.bytes <= kPageSize) access.aligned = true;
   std::uint8_t a = address(i);
   return probe(a, access);
+}
+
+Mem Rewriter::stackOperand(std::int32_t displacement, bool write) {
+  if (groups_.stackMember[index_]) {
+    return Mem{.base = host::guestRsp,
+               .index = host::group,
+               .displacement = displacement - static_cast<std::int32_t>(kTlbValid)};
+  }
+  std::uint8_t a = host::guestRsp;
+  if (displacement != 0) {
+    a = host::address;
+    hot_.lea(8, a, Mem{.base = host::guestRsp, .displacement = displacement});
+  }
+  return probe(a, {8, write, false});
+}
+
+std::uint8_t Rewriter::spareBeside(Mem& m) {
+  if (m.index == host::group) return host::addend;
+  if (!groupActive()) return host::group;
+  hot_.lea(8, host::address, m);
+  m = Mem{.base = host::address};
+  return host::addend;
 }
 
 }  // namespace lodge::translate

@@ -62,10 +62,10 @@ bool Rewriter::moveRegisters(std::uint8_t to, std::uint8_t from, unsigned width)
   }
   std::uint8_t source = hostOf(from);
   if (isSpilled(from)) {
-    source = host::temp;
+    source = host::addend;
     hot_.load(width < 4 ? 8 : width, source, slot(from));
   } else if (width == 4) {
-    source = host::temp;
+    source = host::addend;
     hot_.mov(4, source, hostOf(from));
   }
   hot_.store(width == 4 ? 8 : width, slot(to), source);
@@ -92,8 +92,8 @@ bool Rewriter::moveImmediate(std::uint8_t to, std::uint64_t value, unsigned widt
   } else if (width >= 4 && fits) {
     hot_.storeImmediate32(8, slot(to), static_cast<std::int32_t>(value));
   } else {
-    hot_.movImmediate(host::temp, value);
-    hot_.store(width == 2 ? 2 : 8, slot(to), host::temp);
+    hot_.movImmediate(host::addend, value);
+    hot_.store(width == 2 ? 2 : 8, slot(to), host::addend);
   }
   return true;
 }
@@ -101,7 +101,7 @@ bool Rewriter::moveImmediate(std::uint8_t to, std::uint64_t value, unsigned widt
 /// MOV between AL/AX/EAX/RAX and an absolute address.
 bool Rewriter::moveOffset(const GuestInstruction& g) {
   const Instruction& i = g.decoded;
-  Mem m = probeOperand(i);
+  Mem m = operand(i);
   if (i.info->form == Form::a_o) {
     hot_.load(i.operandSize, host::rax, m);
   } else {
@@ -112,7 +112,7 @@ bool Rewriter::moveOffset(const GuestInstruction& g) {
 
 bool Rewriter::loadAddress(const GuestInstruction& g) {
   const Instruction& i = g.decoded;
-  std::uint8_t to = isSpilled(i.reg) ? host::temp : hostOf(i.reg);
+  std::uint8_t to = isSpilled(i.reg) ? host::addend : hostOf(i.reg);
   // LEA ignores segments.
   std::uint64_t constant = static_cast<std::uint64_t>(i.displacement) + (i.ripRelative ? block_.nextRip(g) : 0);
   if (i.addressSize == 4) constant = static_cast<std::uint32_t>(constant);
@@ -137,7 +137,7 @@ bool Rewriter::loadAddress(const GuestInstruction& g) {
     // A 16-bit result of a 32-bit address is the same low bits.
     hot_.lea(width, to, m);
   }
-  if (isSpilled(i.reg)) hot_.store(8, slot(i.reg), host::temp);
+  if (isSpilled(i.reg)) hot_.store(8, slot(i.reg), host::addend);
   return true;
 }
 
@@ -170,8 +170,8 @@ bool Rewriter::exchange(const GuestInstruction& g) {
     }
   };
   fetch(host::addend, a);
-  fetch(host::temp, b);
-  put(a, host::temp);
+  fetch(host::address, b);
+  put(a, host::address);
   committing();
   put(b, host::addend);
   return true;
@@ -184,7 +184,7 @@ bool Rewriter::byteSwap(const GuestInstruction& g) {
     return true;
   }
   if (i.operandSize == 2) return false;
-  std::uint8_t r = isSpilled(i.rm) ? host::temp : hostOf(i.rm);
+  std::uint8_t r = isSpilled(i.rm) ? host::addend : hostOf(i.rm);
   if (isSpilled(i.rm)) hot_.load(8, r, slot(i.rm));
   hot_.byte(static_cast<std::uint8_t>(i.operandSize == 8 ? 0x49 : 0x41));
   hot_.byte(0x0f);

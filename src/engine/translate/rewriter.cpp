@@ -9,7 +9,7 @@ using namespace x86;
 // More than any one guest instruction needs.
 constexpr std::uint32_t kHotRoom = 1024;
 constexpr std::uint32_t kColdRoom = 512;
-constexpr unsigned kRecordRoom = 24;
+constexpr unsigned kRecordRoom = 32;
 }  // namespace
 
 unsigned Rewriter::run() {
@@ -24,7 +24,8 @@ unsigned Rewriter::run() {
     current_ = &block_.instructions[done];
     entry_[done] = hot_.here();
     resolveForward(done);
-    record(RecordKind::instruction, current_->offset, true);
+    record(RecordKind::instruction, current_->offset, !groups_.noEntry[done]);
+    if (groups_.leader[done].present) groupProbe(groups_.leader[done]);
     rewrite(*current_);
   }
   count_ = done;
@@ -156,8 +157,8 @@ void Rewriter::interpretInstead(const GuestInstruction& g) {
     hot_.callTo(thunks_.exitStep);
     return;
   }
-  hot_.movImmediate(host::temp, block_.rip(g));
-  hot_.lea(8, host::addend, Mem{.base = host::temp, .displacement = g.decoded.length});
+  hot_.movImmediate(host::group, block_.rip(g));
+  hot_.lea(8, host::addend, Mem{.base = host::group, .displacement = g.decoded.length});
   hot_.callTo(thunks_.callStep);
 }
 

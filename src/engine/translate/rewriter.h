@@ -7,6 +7,7 @@
 #include "engine/translate/address_space.h"
 #include "engine/translate/assembler.h"
 #include "engine/translate/block.h"
+#include "engine/translate/groups.h"
 #include "engine/translate/host_features.h"
 #include "engine/translate/translation.h"
 
@@ -20,10 +21,11 @@ struct Thunks {
 /// What rewriting a block gives, besides the code in the assemblers.
 struct RewrittenCode {
   static constexpr unsigned kMaxRecords = 512;
-  static constexpr unsigned kMaxLinks = Block::kMaxInstructions + 2;
+  static constexpr unsigned kMaxLinks = 2 * Block::kMaxInstructions + 2;
   struct LinkPlan {
     std::uint64_t rel32, stub;
     std::uint16_t targetOffset;
+    bool ungrouped;  ///< to code without groups
   };
   std::array<Record, kMaxRecords> hot, cold;
   unsigned hotCount = 0, coldCount = 0;
@@ -38,9 +40,9 @@ struct RewrittenCode {
 /// pointer). The records say which part a host address belongs to. Not thread-safe; one use.
 class Rewriter {
  public:
-  Rewriter(const Block& block, Assembler& hot, Assembler& cold, const Thunks& thunks, const HostFeatures& host,
-           RewrittenCode& out)
-      : block_(block), hot_(hot), cold_(cold), thunks_(thunks), host_(host), out_(out) {}
+  Rewriter(const Block& block, const GroupPlan& groups, Assembler& hot, Assembler& cold, const Thunks& thunks,
+           const HostFeatures& host, RewrittenCode& out)
+      : block_(block), groups_(groups), hot_(hot), cold_(cold), thunks_(thunks), host_(host), out_(out) {}
 
   /// Translates the whole block, or as much of it as fits (at least one instruction). Returns how many instructions.
   unsigned run();
@@ -70,12 +72,20 @@ class Rewriter {
   /// r12, r13.
   std::uint8_t address(const x86::Instruction& i);
   bool constantAddress(const x86::Instruction& i, std::uint64_t& value) const;
-  /// Code that translates the address in `a` and gives the host operand for it. Uses r13; r14 for a moment; keeps flags
-  /// if they are live. `a` must be r12 or a guest register that stays unchanged until the operand is used.
+  /// Code that translates the address in `a` and gives the host operand for it. Uses r13; keeps flags if they are live.
+  /// `a` must be r12 or a guest register that stays unchanged until the operand is used.
   Mem probe(std::uint8_t a, const Access& access);
-  void probeIndex(std::uint8_t a);
-  void probeCrossing(std::uint8_t a, const Access& access);
-  Mem probeOperand(const x86::Instruction& i);  ///< address() and probe() of the instruction's memory operand
+  void lookUp(std::uint8_t entry, std::uint8_t a);
+  void missPath(std::uint8_t entry, std::uint8_t a, bool write, std::uint64_t retry, RecordKind kind);
+  std::uint32_t crossingTest(std::uint8_t a, std::uint32_t bytes);
+  void exactCrossingTest(std::uint8_t a, std::uint32_t bytes);
+  void groupProbe(const GroupPlan::Leader& leader);
+  /// The host operand of the instruction's memory operand, or of 8 bytes on the stack at RSP + displacement.
+  Mem operand(const x86::Instruction& i);
+  Mem stackOperand(std::int32_t displacement, bool write);
+  /// A scratch register for an operand beside memory operand `m` (which may change, at the cost of a LEA).
+  std::uint8_t spareBeside(Mem& m);
+  bool groupActive() const { return groups_.active[index_]; }
   bool userTable() const { return !key().has(ModeKey::kernelTable); }
   ModeKey key() const { return block_.key; }
 
@@ -83,7 +93,7 @@ class Rewriter {
   bool generic(const GuestInstruction& g);
   bool genericRegisters(const GuestInstruction& g);
   bool genericMemory(const GuestInstruction& g);
-  bool highByteMemory(const GuestInstruction& g, const Mem& operand);
+  bool highByteMemory(const GuestInstruction& g, Mem operand);
   bool flipOperands(const GuestInstruction& g);
   void reencode(const RegMem& rm, std::uint8_t reg, std::uint8_t vvvv);
   void reencodeOp(std::uint8_t opcode, const RegMem& rm, std::uint8_t reg);
@@ -102,9 +112,8 @@ class Rewriter {
   bool push(const GuestInstruction& g);
   bool pop(const GuestInstruction& g);
   bool leave();
-  Mem pushOperand();
   void finishPush();
-  void storeConstant(const Mem& to, std::uint64_t value);
+  void storeConstant(Mem to, std::uint64_t value);
 
   // --- rewrite_branch.cpp
   bool branch(const GuestInstruction& g);
@@ -114,13 +123,15 @@ class Rewriter {
   bool indirect(const GuestInstruction& g);
   bool ret(const GuestInstruction& g);
   void jumpTo(std::uint64_t target);
-  void jumpIndirect(Assembler& a);  ///< to the guest address in r13
-  void jumpIndirect() { jumpIndirect(hot_); }
+  bool targetsAreMapped() const;
+  void lookUpTarget(Assembler& a);
+  void jumpToTarget(Assembler& a);
   std::uint64_t linkStub(unsigned targetOffset);
-  void addLink(std::uint64_t rel32, std::uint64_t stub, unsigned targetOffset);
+  void addLink(std::uint64_t rel32, std::uint64_t stub, unsigned targetOffset, bool ungrouped = false);
   void resolveForward(unsigned index);
 
   const Block& block_;
+  const GroupPlan& groups_;
   Assembler& hot_;
   Assembler& cold_;
   const Thunks& thunks_;

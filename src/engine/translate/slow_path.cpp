@@ -34,13 +34,13 @@ bool fillTlb(VcpuContext& context, std::uint64_t linear, const PageTranslation& 
   bool user = cpu.state.cpl == 3;
   if (high) {
     if (user || page.user) return false;
-    context.spaces->kernelTable().fill(linear, host, page.global);
+    context.spaces->kernelTable().fill(linear, host, page.global, page.pageSize);
     return true;
   }
   if (context.key.has(ModeKey::kernelTable)) return false;
   if (!page.user) context.spaces->noteSupervisorPage(linear);
   if (page.global) context.spaces->noteLowGlobal();
-  context.spaces->current().user.fill(linear, host, false);
+  context.spaces->current().user.fill(linear, host, false, page.pageSize);
   return true;
 }
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/translate/soft_tlb.h"
 
+#include <initializer_list>
+
 namespace lodge::translate {
 
 void TlbTable::attach(std::uint64_t* entries, std::uint64_t* log, void (*replace)(void*), void* context) {
@@ -8,6 +10,22 @@ void TlbTable::attach(std::uint64_t* entries, std::uint64_t* log, void (*replace
   log_ = log;
   replace_ = replace;
   context_ = context;
+}
+
+bool TlbTable::dropLarge(std::uint64_t linear) {
+  if (large_.isHuge(linear)) {
+    dropAll(true);
+    return true;
+  }
+  if (!large_.isLarge(linear)) return false;
+  constexpr std::uint64_t perRegion = 512;  // 2 MiB
+  std::uint64_t first = indexOf(linear) & ~(perRegion - 1);
+  // A 4 MiB page's other half has its bit set, too, but is another call's business only if it was touched: drop both.
+  for (std::uint64_t region : {first, first ^ perRegion}) {
+    if (region != first && !large_.isLarge(linear ^ std::uint64_t{1} << 21)) continue;
+    for (std::uint64_t i = 0; i < perRegion; ++i) entries_[region + i] = 0;
+  }
+  return true;
 }
 
 void TlbTable::dropAll(bool globalToo) {
@@ -20,6 +38,7 @@ void TlbTable::dropAll(bool globalToo) {
   }
   for (std::uint64_t i = 0; i < localCount_; ++i) entries_[log_[i]] = 0;
   localCount_ = 0;
+  if (globalCount_ == 0 || globalToo) large_.clear();
   if (!globalToo) return;
   for (std::uint64_t i = 0; i < globalCount_; ++i) entries_[log_[kLogCapacity - 1 - i]] = 0;
   globalCount_ = 0;
@@ -27,6 +46,7 @@ void TlbTable::dropAll(bool globalToo) {
 
 void TlbTable::release() {
   replace_(context_);
+  large_.clear();
   localCount_ = globalCount_ = 0;
   seenCount_ = 0;
   for (auto& word : seen_) word = 0;

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "base/units.h"
+#include "engine/translate/large_pages.h"
 
 namespace lodge::translate {
 
@@ -31,9 +32,11 @@ class TlbTable {
 
   static std::uint64_t indexOf(std::uint64_t linear) { return linear >> 12 & (kTlbEntriesPerHalf - 1); }
 
-  void fill(std::uint64_t linear, const void* hostPage, bool global) {
+  /// `pageSize`: of the guest's page that this 4 KiB page is part of.
+  void fill(std::uint64_t linear, const void* hostPage, bool global, std::uint64_t pageSize = kPageSize) {
     std::uint64_t index = indexOf(linear);
     notePage(index);
+    large_.note(linear, pageSize);
     std::uint64_t& count = global ? globalCount_ : localCount_;
     if (global) {
       if (globalCount_ < kLogCapacity / 2) log_[kLogCapacity - 1 - globalCount_] = index;
@@ -43,10 +46,10 @@ class TlbTable {
     ++count;
     entries_[index] = (reinterpret_cast<std::uint64_t>(hostPage) - (linear & ~kPageMask)) | kTlbValid;
   }
+  /// The guest's page that `linear` is in, whatever its size.
   void drop(std::uint64_t linear) {
-    // Reading first keeps untouched parts of the array untouched... by writing; a read maps the zero page at most.
-    std::uint64_t& entry = entries_[indexOf(linear)];
-    if (entry != 0) entry = 0;
+    if (large_.any() && dropLarge(linear)) return;
+    entries_[indexOf(linear)] = 0;
   }
   std::uint64_t entry(std::uint64_t linear) const { return entries_[indexOf(linear)]; }
 
@@ -61,6 +64,7 @@ class TlbTable {
   static constexpr std::uint64_t kLogBytes = kLogCapacity * 8;
 
  private:
+  bool dropLarge(std::uint64_t linear);
   /// Counts (roughly) the host pages that the array takes, to bound them.
   void notePage(std::uint64_t index) {
     std::uint64_t bit = (index >> 9) * 0x9e3779b97f4a7c15u >> 52;  // 4096 of them
@@ -78,6 +82,7 @@ class TlbTable {
   std::uint64_t localCount_ = 0, globalCount_ = 0;  ///< more than kLogCapacity / 2: not all are in the log
   std::uint64_t seen_[64] = {};
   unsigned seenCount_ = 0;
+  LargePages large_;
   static constexpr unsigned kReleaseAt = 512;  ///< 4 KiB pages in use at which a full flush rather starts afresh
 };
 

@@ -69,6 +69,34 @@ TEST_F(AddressSpacesTest, FlushOfMoreThanTheLogHolds) {
       0u);
 }
 
+TEST_F(AddressSpacesTest, PartsOfLargePagesGoTogether) {
+  TlbTable& user = spaces_->current().user;
+  user.fill(0x4020'0000, page_, false, 2_MiB);
+  user.fill(0x403f'f000, page_, false, 2_MiB);
+  user.fill(0x4060'0000, page_, false);
+  user.drop(0x4030'0000);
+  EXPECT_EQ(user.entry(0x4020'0000), 0u);
+  EXPECT_EQ(user.entry(0x403f'f000), 0u);
+  EXPECT_NE(user.entry(0x4060'0000), 0u);
+  TlbTable& kernel = spaces_->kernelTable();
+  kernel.fill(0xffff'8880'0000'0000, page_, true, 1_GiB);
+  kernel.fill(0xffff'c900'0000'0000, page_, false);
+  kernel.drop(0xffff'c900'0000'1000);
+  EXPECT_NE(kernel.entry(0xffff'8880'0000'0000), 0u);
+  kernel.drop(0xffff'8880'3fff'f000);
+  EXPECT_EQ(kernel.entry(0xffff'8880'0000'0000), 0u);
+}
+
+TEST_F(AddressSpacesTest, CodeOfLargePagesGoesTogether) {
+  CodeMap& map = *spaces_->code(ExecMode::kernel);
+  ASSERT_TRUE(map.insert(0xffff'ffff'8100'0000, 0x6000'0000'0000, true, 2_MiB));
+  ASSERT_TRUE(map.insert(0xffff'ffff'a000'0000, 0x6000'0001'0000, true));
+  EXPECT_FALSE(map.dropPage(0xffff'ffff'a000'1000));
+  EXPECT_TRUE(map.dropPage(0xffff'ffff'811f'f000));
+  EXPECT_EQ(map.find(0xffff'ffff'8100'0000), 0u);
+  EXPECT_NE(map.find(0xffff'ffff'a000'0000), 0u);
+}
+
 TEST_F(AddressSpacesTest, SpacesKeepTheirEntriesAndAreRecycled) {
   spaces_->current().user.fill(0x1000, page_, false);
   ASSERT_TRUE(spaces_->switchTo(7));

@@ -34,6 +34,7 @@ struct Link {
   Translation* source;
   Translation* linkedTo;       ///< null while unlinked
   std::uint16_t targetOffset;  ///< guest target in the page
+  bool ungrouped;              ///< to code without groups only
 };
 
 /// One superblock of guest code and its host code.
@@ -46,6 +47,7 @@ struct Translation {
   std::uint16_t guestBytes;
   std::uint8_t instructions;
   std::uint8_t linkCount;
+  bool ungrouped;          ///< translated without groups, for when one crosses a page's end
   std::atomic<bool> dead;  ///< its guest bytes changed; nothing enters it any more
   std::uint16_t hotRecords, coldRecords;
   Record* records;  ///< hot ones, then cold ones

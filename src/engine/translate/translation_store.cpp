@@ -35,6 +35,7 @@ Result<std::unique_ptr<TranslationStore>> TranslationStore::create(GuestMemory& 
   store->guard_ = std::move(*guard);
   if (Status made = store->makeThunks(); !made) return std::move(made).error();
   store->block_ = std::make_unique<Block>();
+  store->groups_ = std::make_unique<GroupPlan>();
   store->rewritten_ = std::make_unique<RewrittenCode>();
   store->membarrier_ = hostCall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED) == 0;
   memory.setCodeWriteObserver(store.get());
@@ -115,10 +116,10 @@ PageUnit* TranslationStore::makeUnitLocked(std::uint64_t ramPage, std::uint64_t 
   return unit;
 }
 
-bool TranslationStore::findEntry(const PageUnit& unit, unsigned offset, Entry& entry) {
+bool TranslationStore::findEntry(const PageUnit& unit, unsigned offset, bool ungrouped, Entry& entry) {
   for (Translation* t = unit.translations.load(std::memory_order_acquire); t;
        t = t->next.load(std::memory_order_acquire)) {
-    std::uint64_t host = t->entryFor(offset);
+    std::uint64_t host = t->ungrouped == ungrouped ? t->entryFor(offset) : 0;
     if (host == 0) continue;
     entry = {host, t};
     return true;
@@ -126,15 +127,25 @@ bool TranslationStore::findEntry(const PageUnit& unit, unsigned offset, Entry& e
   return false;
 }
 
+bool TranslationStore::isInsideGroup(const PageUnit& unit, unsigned offset) const {
+  for (Translation* t = unit.translations.load(std::memory_order_acquire); t;
+       t = t->next.load(std::memory_order_acquire)) {
+    if (!t->ungrouped && offset > t->pageOffset && offset < unsigned{t->pageOffset} + t->guestBytes) return true;
+  }
+  return false;
+}
+
+TranslationStore::Entry TranslationStore::entryForLocked(PageUnit& unit, unsigned offset, bool ungrouped) {
+  Entry entry;
+  if (findEntry(unit, offset, ungrouped, entry)) return entry;
+  Translation* made = translateLocked(unit, offset, ungrouped);
+  return made ? Entry{made->hot, made} : Entry{};
+}
+
 TranslationStore::Entry TranslationStore::entryFor(PageUnit& unit, unsigned offset, bool indirect) {
   std::scoped_lock lock(mutex_);
-  Entry entry;
-  if (!findEntry(unit, offset, entry)) {
-    Translation* made = translateLocked(unit, offset);
-    if (!made) return {};
-    entry = {made->hot, made};
-  }
-  if (indirect) {
+  Entry entry = entryForLocked(unit, offset, false);
+  if (indirect && entry.host != 0) {
     auto at = static_cast<std::uint16_t>(offset);
     setEntriesLocked(unit, {&at, 1}, entry.host);
   }
@@ -149,18 +160,17 @@ TranslationStore::Entry TranslationStore::follow(std::uint64_t exitAddress, std:
     if (source->links[i].stub == exitAddress - callBytes) link = &source->links[i];
   }
   rip = source->unit->page + link->targetOffset;
-  if (source->dead.load(std::memory_order_acquire)) return {};
-  Entry entry = entryFor(*source->unit, link->targetOffset, false);
-  if (entry.host == 0) return entry;
   std::scoped_lock lock(mutex_);
-  if (!link->linkedTo && !source->dead && !entry.owner->dead) {
+  if (source->dead.load(std::memory_order_acquire)) return {};
+  Entry entry = entryForLocked(*source->unit, link->targetOffset, link->ungrouped);
+  if (entry.host != 0 && !link->linkedTo && !source->dead && !entry.owner->dead) {
     link->linkedTo = entry.owner;
     cache_->setRel32(link->rel32, entry.host);
   }
   return entry;
 }
 
-Translation* TranslationStore::translateLocked(PageUnit& unit, unsigned offset) {
+Translation* TranslationStore::translateLocked(PageUnit& unit, unsigned offset, bool ungrouped) {
   if (!cache_->hasRoom()) {
     needsReset_ = true;
     return nullptr;
@@ -170,13 +180,18 @@ Translation* TranslationStore::translateLocked(PageUnit& unit, unsigned offset) 
   Block& block = *block_;
   decodeBlock(block, bytes, unit.page, offset, ModeKey{unit.key}, options_.features);
   if (block.count == 0) return nullptr;
-  solveLiveness(block);
+  solveLiveness(block, bytes, options_.features, options_.strictFlags);
   Assembler hot = cache_->hot();
   Assembler cold = cache_->cold();
   rewritten_->hotCount = rewritten_->coldCount = rewritten_->linkCount = 0;
-  Rewriter rewriter(block, hot, cold, thunks_, hostFeatures(), *rewritten_);
+  if (ungrouped || !options_.groups) {
+    *groups_ = GroupPlan{};
+  } else {
+    planGroups(block, *groups_);
+  }
+  Rewriter rewriter(block, *groups_, hot, cold, thunks_, hostFeatures(), *rewritten_);
   unsigned count = rewriter.run();
-  return installLocked(unit, block, count, hot, cold, *rewritten_);
+  return installLocked(unit, block, count, hot, cold, *rewritten_, ungrouped);
 }
 
 /// From now on stores to the page are noticed. Marks first, protects, and only then may the bytes be read.
@@ -194,7 +209,7 @@ bool TranslationStore::guardPageLocked(std::uint64_t ramPage) {
 }
 
 Translation* TranslationStore::installLocked(PageUnit& unit, const Block& block, unsigned count, const Assembler& hot,
-                                             const Assembler& cold, const RewrittenCode& code) {
+                                             const Assembler& cold, const RewrittenCode& code, bool ungrouped) {
   // hasRoom() left enough for all of this.
   auto* t = static_cast<Translation*>(cache_->allocate(sizeof(Translation)));
   t->records = static_cast<Record*>(cache_->allocate((code.hotCount + code.coldCount) * sizeof(Record)));
@@ -203,7 +218,7 @@ Translation* TranslationStore::installLocked(PageUnit& unit, const Block& block,
   std::memcpy(t->records + code.hotCount, code.cold.data(), code.coldCount * sizeof(Record));
   for (unsigned i = 0; i < code.linkCount; ++i) {
     const auto& plan = code.links[i];
-    t->links[i] = {plan.rel32, plan.stub, t, nullptr, plan.targetOffset};
+    t->links[i] = {plan.rel32, plan.stub, t, nullptr, plan.targetOffset, plan.ungrouped};
   }
   const GuestInstruction& first = block.instructions[0];
   const GuestInstruction& last = block.instructions[count - 1];
@@ -215,11 +230,11 @@ Translation* TranslationStore::installLocked(PageUnit& unit, const Block& block,
   t->pageOffset = first.offset;
   t->guestBytes = static_cast<std::uint16_t>(last.offset + last.decoded.length - first.offset);
   t->instructions = static_cast<std::uint8_t>(count);
+  t->ungrouped = ungrouped;
   t->linkCount = static_cast<std::uint8_t>(code.linkCount);
   t->hotRecords = static_cast<std::uint16_t>(code.hotCount);
   t->coldRecords = static_cast<std::uint16_t>(code.coldCount);
-  for (unsigned g = first.offset >> 6; g <= (first.offset + t->guestBytes - 1u) >> 6; ++g)
-    unit.granules |= std::uint64_t{1} << g;
+  unit.granules |= block.dependsOn;
   cache_->commit(hot, cold);
   cache_->publish(t);
   t->next.store(unit.translations.load(std::memory_order_relaxed), std::memory_order_relaxed);

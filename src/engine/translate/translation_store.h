@@ -34,6 +34,8 @@ class TranslationStore : public CodeWriteObserver {
     std::uint64_t codeCacheBytes;
     std::uint64_t features;  ///< CpuModel::features
     bool userfaultfd = true;
+    bool strictFlags = false;  ///< faults and interrupts see the exact arithmetic flags everywhere
+    bool groups = true;        ///< one soft TLB probe for several accesses
   };
   static Result<std::unique_ptr<TranslationStore>> create(GuestMemory& memory, const Options& options);
   ~TranslationStore() override;
@@ -49,6 +51,8 @@ class TranslationStore : public CodeWriteObserver {
     Translation* owner = nullptr;
   };
   Entry entryFor(PageUnit& unit, unsigned offset, bool indirect);
+  /// Whether the instruction lies in a translation, but where it cannot be entered (inside a group).
+  bool isInsideGroup(const PageUnit& unit, unsigned offset) const;
   /// Host code of an instruction that is translated already and that indirect branches find; else 0. No lock, no libc.
   std::uint64_t knownEntry(const PageUnit& unit, unsigned offset) const {
     std::uint32_t entry = unit.entry(offset);
@@ -96,11 +100,12 @@ class TranslationStore : public CodeWriteObserver {
   Status makeTables();
   Status makeThunks();
   PageUnit* makeUnitLocked(std::uint64_t ramPage, std::uint64_t page, ModeKey key);
-  Translation* translateLocked(PageUnit& unit, unsigned offset);
+  Translation* translateLocked(PageUnit& unit, unsigned offset, bool ungrouped);
   bool guardPageLocked(std::uint64_t ramPage);
   Translation* installLocked(PageUnit& unit, const Block& block, unsigned count, const Assembler& hot,
-                             const Assembler& cold, const RewrittenCode& code);
-  static bool findEntry(const PageUnit& unit, unsigned offset, Entry& entry);
+                             const Assembler& cold, const RewrittenCode& code, bool ungrouped);
+  static bool findEntry(const PageUnit& unit, unsigned offset, bool ungrouped, Entry& entry);
+  Entry entryForLocked(PageUnit& unit, unsigned offset, bool ungrouped);
   void setEntriesLocked(PageUnit& unit, std::span<const std::uint16_t> offsets, std::uint64_t host);
   bool othersInside() const;
   void invalidatePageLocked(std::uint64_t ramPage);
@@ -126,6 +131,7 @@ class TranslationStore : public CodeWriteObserver {
   PageUnit** byKey_ = nullptr;
   PageUnit** byRamPage_ = nullptr;
   std::unique_ptr<Block> block_;  ///< work space of translateLocked()
+  std::unique_ptr<GroupPlan> groups_;
   std::unique_ptr<RewrittenCode> rewritten_;
   CodeUser* users_[kMaxUsers] = {};
   Counters counters_{};

@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "engine/engine.h"
+#include "engine/interpret/interpreter.h"
 #include "engine/translate/vcpu_context.h"
 
 namespace lodge::translate {
@@ -36,6 +37,7 @@ class TranslateVcpu final : public Vcpu {
   void executeSome();
 
   std::unique_ptr<AddressSpaces> spaces_;
+  std::unique_ptr<interpret::ContextOwner> interpreter_;
   VcpuContext context_;
   std::uint64_t nextHost_ = 0;  ///< where a followed link leads
 };
