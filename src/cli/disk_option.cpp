@@ -2,11 +2,12 @@
 #include "cli/disk_option.h"
 
 #include "base/text.h"
+#include "image/format.h"
 
 namespace lodge::cli {
 
 Result<DiskOptions> parseDisk(std::string_view text) {
-  constexpr const char* kForm = "write --disk FILE[,format=raw][,readonly][,snapshot]";
+  constexpr const char* kForm = "write --disk FILE[,format=FORMAT][,readonly][,snapshot]";
   std::string what = "--disk " + inQuotes(text);
   DiskOptions disk;
   std::vector<std::string> fields = splitFields(text, ',');
@@ -20,14 +21,11 @@ Result<DiskOptions> parseDisk(std::string_view text) {
       disk.snapshot = true;
     } else if (field.starts_with("format=")) {
       disk.format = field.substr(7);
+      if (auto known = image::formatNamed(disk.format); !known) return std::move(known).error().context(what);
     } else {
       return Error(ErrorKind::invalidArgument, fmt::format("{}: unknown setting {}", what, inQuotes(field)))
           .withHint(kForm);
     }
-  }
-  if (disk.format != "raw") {
-    return Error(ErrorKind::unsupported, fmt::format("{}: format {} is not known", what, inQuotes(disk.format)))
-        .withHint("this version opens raw images: convert it, for example with 'qemu-img convert -O raw'");
   }
   return disk;
 }

@@ -8,7 +8,7 @@
 
 namespace lodge::cli {
 
-/// Reads a --disk value: FILE[,format=raw][,readonly][,snapshot]; ",," is a comma in the file's name.
+/// Reads a --disk value: FILE[,format=FORMAT][,readonly][,snapshot]; ",," is a comma in the file's name.
 /// Errors: invalidArgument, unsupported (another format).
 Result<DiskOptions> parseDisk(std::string_view text);
 

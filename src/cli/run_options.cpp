@@ -122,9 +122,8 @@ std::vector<OptionSpec> runOptionTable() {
        .repeats = true},
       {.name = "disk",
        .value = "FILE[,SETTING]...",
-       .help = "A disk image, the guest's next virtio disk (vda, vdb...). Settings: format=raw, readonly, snapshot "
-               "(writes are "
-               "dropped at the end). A comma in the name is written ',,'.",
+       .help = "A disk image, the guest's next virtio disk (vda, vdb...). Settings: format=FORMAT (otherwise by "
+               "content), readonly, snapshot (writes are dropped at the end). A comma in the name is written ',,'.",
        .complete = Complete::file,
        .repeats = true},
       {.name = "snapshot", .help = "Drop the writes to all disks at the end: image files are not changed."},

@@ -93,7 +93,7 @@ TEST(DiskOption, Forms) {
   EXPECT_TRUE(parseDisk("a,snapshot")->snapshot);
   for (const char* bad : {"", ",readonly", "a,", "a,ro", "a,format=", "a,readonly=1"})
     EXPECT_FALSE(parseDisk(bad)) << bad;
-  EXPECT_EQ(parseDisk("a,format=vmdk").error().kind(), ErrorKind::unsupported);
+  EXPECT_EQ(parseDisk("a,format=fs").error().kind(), ErrorKind::invalidArgument);
 }
 
 TEST(NetOption, Forms) {

@@ -7,7 +7,9 @@
 #include <thread>
 #include <vector>
 
-#include "image/raw.h"
+#include "base/text.h"
+#include "image/format.h"
+#include "image/overlay.h"
 
 namespace lodge {
 
@@ -92,17 +94,18 @@ class ThreadedDisk : public Disk {
 }  // namespace
 
 Result<std::unique_ptr<Disk>> openDisk(const DiskOptions& options) {
-  if (options.format != "raw") {
-    return Error(ErrorKind::unsupported, "open disk '" + options.path + "': format '" + options.format + "'")
-        .withHint("this version takes format=raw");
-  }
-  bool fileReadOnly = options.readOnly || options.snapshot;
-  auto store = openRaw(options.path, fileReadOnly);
-  if (!store) return std::move(store).error();
-  std::unique_ptr<Store> top = std::move(*store);
+  image::OpenOptions how;
+  how.file.readOnly = options.readOnly || options.snapshot;
+  how.file.cache = options.cache;
+  auto opened = image::openImage(options.path, options.format, how);
+  if (!opened) return std::move(opened).error().context("disk");
+  if ((*opened)->size() == 0)
+    return Error(ErrorKind::invalidArgument, "open disk " + inQuotes(options.path) + ": empty")
+        .withHint("give it a size: truncate -s 1G FILE");
+  std::unique_ptr<Store> top = std::move(*opened);
   if (options.snapshot && !options.readOnly) {
     auto overlay = makeOverlay(std::move(top));
-    if (!overlay) return std::move(overlay).error().context("snapshot of disk '" + options.path + "'");
+    if (!overlay) return std::move(overlay).error().context("snapshot of disk " + inQuotes(options.path));
     top = std::move(*overlay);
   }
   return std::unique_ptr<Disk>(std::make_unique<ThreadedDisk>(std::move(top), options.readOnly));

@@ -10,15 +10,17 @@
 #include <string>
 
 #include "base/error.h"
+#include "image/block_file.h"
 
 namespace lodge {
 
 /// How to open a disk image.
 struct DiskOptions {
   std::string path;
-  std::string format = "raw";  ///< other formats come with the image library
+  std::string format{};  ///< a format's name; empty: by content
   bool readOnly = false;
   bool snapshot = false;  ///< writes go to a temporary overlay that is dropped at close
+  image::CacheMode cache = image::CacheMode::writeback;
 };
 
 /// An open disk image. Thread-safe: several queues may have requests in flight.

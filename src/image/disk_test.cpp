@@ -126,8 +126,8 @@ TEST_F(DiskTest, errorsNameTheFile) {
   auto missing = openDisk({"/nonexistent/x.raw", "raw", false, false});
   ASSERT_FALSE(missing);
   EXPECT_EQ(missing.error().kind(), ErrorKind::notFound);
-  EXPECT_EQ(missing.error().message(), "open disk '/nonexistent/x.raw': No such file or directory");
-  EXPECT_EQ(openDisk({path, "qcow2", false, false}).error().kind(), ErrorKind::unsupported);
+  EXPECT_EQ(missing.error().message(), "disk: open '/nonexistent/x.raw': No such file or directory");
+  EXPECT_EQ(openDisk({path, "fs.img", false, false}).error().kind(), ErrorKind::invalidArgument);
   EXPECT_EQ(openDisk({"/tmp", "raw", true, false}).error().kind(), ErrorKind::invalidArgument);
   ASSERT_EQ(::truncate(path.c_str(), 0), 0);
   EXPECT_EQ(openDisk({path, "raw", false, false}).error().kind(), ErrorKind::invalidArgument);

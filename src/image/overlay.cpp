@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "image/overlay.h"
+
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -12,7 +14,6 @@
 
 #include "base/file.h"
 #include "base/units.h"
-#include "image/raw.h"
 
 namespace lodge {
 

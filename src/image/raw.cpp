@@ -1,108 +1,99 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "image/raw.h"
-
-#include <fcntl.h>
-#include <linux/falloc.h>
-#include <linux/fs.h>
-#include <sys/ioctl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <array>
 #include <cerrno>
 
-#include "base/file.h"
+#include "base/text.h"
 #include "base/units.h"
-#include "image/file_lock.h"
+#include "image/drivers.h"
 
-namespace lodge {
+namespace lodge::image {
 
 namespace {
 
 constexpr std::uint64_t kSector = 512;
 
-class RawFile : public Store {
+/// A regular file or a block device whose bytes are the disk's. A file that does not end on a sector is rounded up;
+/// what lies beyond its end reads as zero.
+class RawImage : public Image {
  public:
-  RawFile(UniqueFd fd, std::uint64_t size, bool device) : fd_(std::move(fd)), size_(size), device_(device) {}
+  explicit RawImage(std::shared_ptr<BlockFile> file) : file_(std::move(file)) {
+    size_ = alignUp(file_->size(), kSector);
+  }
 
   std::uint64_t size() const override { return size_; }
-  int read(std::uint64_t offset, std::span<const iovec> to) override { return readFully(fd_.get(), offset, to, true); }
-  int write(std::uint64_t offset, std::span<const iovec> from) override { return writeFully(fd_.get(), offset, from); }
-  int flush() override { return ::fdatasync(fd_.get()) == 0 ? 0 : errno; }
-
-  int discard(std::uint64_t offset, std::uint64_t length) override {
-    int error = device_ ? deviceRange(BLKDISCARD, offset, length) : punch(offset, length);
-    return error == EOPNOTSUPP || error == ENODEV || error == ENOTTY ? 0 : error;  // discard is advice
-  }
-
+  bool readOnly() const override { return file_->readOnly(); }
+  int read(std::uint64_t offset, std::span<const iovec> to) override { return file_->readv(offset, to); }
+  int write(std::uint64_t offset, std::span<const iovec> from) override { return file_->writev(offset, from); }
+  int tryRead(std::uint64_t offset, std::span<const iovec> to) override { return file_->tryReadv(offset, to); }
+  int tryWrite(std::uint64_t offset, std::span<const iovec> from) override { return file_->tryWritev(offset, from); }
+  int flush() override { return file_->flush(); }
+  int discard(std::uint64_t offset, std::uint64_t length) override { return file_->discard(offset, length); }
   int writeZeroes(std::uint64_t offset, std::uint64_t length, bool mayUnmap) override {
-    int error = EOPNOTSUPP;
-    if (device_)
-      error = deviceRange(BLKZEROOUT, offset, length);
-    else if (mayUnmap)
-      error = punch(offset, length);
-    else if (::fallocate(fd_.get(), FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, off(offset), off(length)) == 0)
-      error = 0;
-    else
-      error = errno;
-    return error == 0 || error == ENOSPC ? error : writeZeroBytes(offset, length);
+    return file_->writeZeroes(offset, length, mayUnmap);
   }
 
- private:
-  static off_t off(std::uint64_t value) { return static_cast<off_t>(value); }
-
-  int punch(std::uint64_t offset, std::uint64_t length) {
-    return ::fallocate(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, off(offset), off(length)) == 0 ? 0
-                                                                                                             : errno;
-  }
-  int deviceRange(unsigned long request, std::uint64_t offset, std::uint64_t length) {
-    std::uint64_t range[2] = {offset, length};
-    return ::ioctl(fd_.get(), request, range) == 0 ? 0 : errno;
-  }
-  int writeZeroBytes(std::uint64_t offset, std::uint64_t length) {
-    static const std::array<std::byte, 65536> zeroes{};
-    while (length != 0) {
-      std::size_t part = std::min<std::uint64_t>(length, zeroes.size());
-      iovec v{const_cast<std::byte*>(zeroes.data()), part};
-      if (int error = writeFully(fd_.get(), offset, {&v, 1}); error != 0) return error;
-      offset += part;
-      length -= part;
+  int blockStatus(std::uint64_t offset, std::uint64_t length, BlockStatus& status) override {
+    std::uint64_t end = file_->size();
+    if (offset >= end) {
+      status = {.length = length, .kind = BlockStatus::Kind::zero, .hostOffset = offset};
+      return 0;
     }
+    BlockFile::Extent extent = file_->extent(offset, std::min(length, end - offset));
+    status = {.length = extent.length,
+              .kind = extent.hole ? BlockStatus::Kind::zero : BlockStatus::Kind::data,
+              .hostOffset = offset};
     return 0;
   }
 
-  UniqueFd fd_;
+  Result<ImageInfo> info() override {
+    ImageInfo info;
+    info.format = "raw";
+    info.virtualBytes = size_;
+    info.allocatedBytes = file_->allocatedBytes();
+    return info;
+  }
+
+  Status resize(std::uint64_t newBytes, Preallocation preallocation) override {
+    std::uint64_t old = size_;
+    int error = file_->truncate(newBytes);
+    if (error == 0 && newBytes > old && preallocation >= Preallocation::falloc)
+      error = file_->writeZeroes(old, newBytes - old, false);
+    if (error != 0) return Error::fromErrno(error, "resize " + inQuotes(file_->name()));
+    size_ = newBytes;
+    return {};
+  }
+
+ private:
+  std::shared_ptr<BlockFile> file_;
   std::uint64_t size_;
-  bool device_;
 };
+
+Result<std::unique_ptr<Image>> open(const OpenContext& context) {
+  return std::unique_ptr<Image>(std::make_unique<RawImage>(context.file));
+}
+
+Status create(const CreateRequest& request) {
+  auto file = request.files->create(request.path, request.replace);
+  if (!file) return std::move(file).error();
+  int error = (*file)->truncate(request.bytes);
+  if (error == 0 && request.preallocation >= Preallocation::falloc)
+    error = (*file)->writeZeroes(0, request.bytes, false);
+  if (error != 0) return Error::fromErrno(error, "size it");
+  return {};
+}
 
 }  // namespace
 
-Result<std::unique_ptr<Store>> openRaw(const std::string& path, bool readOnly) {
-  UniqueFd fd(::open(path.c_str(), (readOnly ? O_RDONLY : O_RDWR) | O_CLOEXEC));
-  if (!fd) {
-    int error = errno;
-    auto failure = Error::fromErrno(error, "open disk '" + path + "'");
-    if (!readOnly && (error == EACCES || error == EROFS || error == EPERM)) {
-      return std::move(failure).withHint("add ',readonly' to --disk, or use --snapshot");
-    }
-    return failure;
-  }
-  struct stat info {};
-  if (::fstat(fd.get(), &info) != 0) return Error::fromErrno(errno, "stat disk '" + path + "'");
-  std::uint64_t size = static_cast<std::uint64_t>(info.st_size);
-  bool device = S_ISBLK(info.st_mode);
-  if (device && ::ioctl(fd.get(), BLKGETSIZE64, &size) != 0)
-    return Error::fromErrno(errno, "size of disk '" + path + "'");
-  if (!device && !S_ISREG(info.st_mode)) {
-    return Error(ErrorKind::invalidArgument, "open disk '" + path + "': neither a regular file nor a block device");
-  }
-  if (size == 0)
-    return Error(ErrorKind::invalidArgument, "open disk '" + path + "': empty")
-        .withHint("give it a size: truncate -s 1G FILE");
-  if (Status locked = lockImage(fd.get(), !readOnly, path); !locked) return std::move(locked).error();
-  return std::unique_ptr<Store>(std::make_unique<RawFile>(std::move(fd), alignUp(size, kSector), device));
+const FormatDriver& rawDriver() {
+  static const FormatDriver driver = {
+      .name = "raw",
+      .summary = "the disk's bytes as they are, with holes",
+      .suffixes = {"raw", "img", "iso", "bin", "dd"},
+      .open = open,
+      .create = create,
+      .options = {{"preallocation", "off|falloc|full", "off", "Reserve the disk's room at once."}},
+  };
+  return driver;
 }
 
-}  // namespace lodge
+}  // namespace lodge::image

@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "image/format.h"
+
+namespace lodge::image {
+
+// One row a format; the table is made of these in formats.cpp.
+const FormatDriver& rawDriver();
+
+}  // namespace lodge::image
