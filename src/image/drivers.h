@@ -7,5 +7,7 @@ namespace lodge::image {
 
 // One row a format; the table is made of these in formats.cpp.
 const FormatDriver& rawDriver();
+const FormatDriver& vdiDriver();
+const FormatDriver& vhdDriver();
 
 }  // namespace lodge::image

@@ -12,6 +12,8 @@ namespace lodge::image {
 std::span<const FormatDriver* const> allFormats() {
   static const FormatDriver* const formats[] = {
       // clang-format off
+      &vhdDriver(),
+      &vdiDriver(),
       &rawDriver(),  // last: it takes what nobody else wants
       // clang-format on
   };
