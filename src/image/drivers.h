@@ -9,5 +9,6 @@ namespace lodge::image {
 const FormatDriver& rawDriver();
 const FormatDriver& vdiDriver();
 const FormatDriver& vhdDriver();
+const FormatDriver& vhdxDriver();
 
 }  // namespace lodge::image

@@ -13,6 +13,7 @@ std::span<const FormatDriver* const> allFormats() {
   static const FormatDriver* const formats[] = {
       // clang-format off
       &vhdDriver(),
+      &vhdxDriver(),
       &vdiDriver(),
       &rawDriver(),  // last: it takes what nobody else wants
       // clang-format on

@@ -33,6 +33,11 @@ std::vector<Kind> kinds() {
       {"VhdSmallBlocks", "vhd", {{"block_size", "512K"}}},
       {"VhdFixed", "vhd", {{"subformat", "fixed"}, {"size_rule", "exact"}}},
       {"VhdChild", "vhd", {}, true},
+      {"VhdxDynamic", "vhdx", {{"block_size", "1M"}}},
+      {"VhdxLargeBlocks", "vhdx", {}},
+      {"VhdxFixed", "vhdx", {{"subformat", "fixed"}}},
+      {"VhdxLargeSectors", "vhdx", {{"logical_sector_size", "4096"}, {"block_size", "2M"}}, false, 9_MiB + 8192},
+      {"VhdxChild", "vhdx", {{"block_size", "2M"}}, true},
   };
 }
 
@@ -227,7 +232,7 @@ TEST_P(Formats, Resizes) {
   RecordedFiles files;
   Bytes mirror;
   create(files, random, mirror);
-  for (std::uint64_t bytes : {20_MiB + 512, 5_MiB + 1024, 30_MiB}) {
+  for (std::uint64_t bytes : {20_MiB + 4096, 5_MiB + 8192, 30_MiB}) {
     {
       auto image = open(files, kind());
       ASSERT_TRUE(image.ok()) << image.error().message();

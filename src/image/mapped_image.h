@@ -65,8 +65,9 @@ class MappedImage : public Image {
   virtual int reserve(std::uint64_t offset, std::uint64_t& length, std::uint64_t& host) = 0;
   /// The range's data are in the file at `host`: map it there.
   virtual int publish(std::uint64_t offset, std::uint64_t length, std::uint64_t host) = 0;
-  /// Makes the unallocated range (fillBytes-aligned) read as zero without storage. ENOTSUP: write zeroes instead.
-  virtual int publishZero(std::uint64_t, std::uint64_t) { return 95 /* ENOTSUP */; }
+  /// Makes the unallocated range (fillBytes-aligned) read as zero without storage; may shorten `length`. ENOTSUP:
+  /// zeroes must be written.
+  virtual int publishZero(std::uint64_t, std::uint64_t&) { return 95 /* ENOTSUP */; }
   /// Decodes a run of Kind::compressed. `within`: bytes to skip of what `mapping` began with.
   virtual int readCompressed(const Mapping&, std::uint64_t, std::span<const iovec>) { return 5 /* EIO */; }
   /// Before the first write since open(): mark the image as in use. Under the lock.
@@ -86,6 +87,8 @@ class MappedImage : public Image {
 
   /// The next `bytes` at the end of the file, aligned.
   std::uint64_t takeSpace(std::uint64_t bytes, std::uint64_t alignment);
+  /// beginWriting() if it was not called yet. Under the lock.
+  int begin();
   /// EIO and a line in the log, once.
   int corrupt(const std::string& what);
   /// flush() for destructors: errors go to the log.
@@ -109,7 +112,6 @@ class MappedImage : public Image {
   int zeroPart(std::uint64_t offset, std::uint64_t length, bool mayUnmap, std::uint64_t& done);
   bool isBusy(Range range) const;
   void release(Range range);
-  int begin();
 
   std::unique_ptr<Image> backing_;
   bool readOnly_;
