@@ -6,6 +6,7 @@
 namespace lodge::image {
 
 // One row a format; the table is made of these in formats.cpp.
+const FormatDriver& qcow2Driver();
 const FormatDriver& rawDriver();
 const FormatDriver& vdiDriver();
 const FormatDriver& vhdDriver();

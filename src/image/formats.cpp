@@ -12,6 +12,7 @@ namespace lodge::image {
 std::span<const FormatDriver* const> allFormats() {
   static const FormatDriver* const formats[] = {
       // clang-format off
+      &qcow2Driver(),
       &vhdDriver(),
       &vhdxDriver(),
       &vdiDriver(),
