@@ -11,16 +11,16 @@ namespace lodge {
 /// The host's wall clock: nanoseconds since 1970-01-01 00:00 UTC.
 Nanoseconds hostUtc();
 
-/// Time as devices see it: nanoseconds since the machine's start, monotonic, standing still while the machine is paused.
-/// Any thread may call it.
+/// Time as devices see it: nanoseconds since the machine's start, monotonic, standing still while the machine is
+/// paused. Any thread may call it.
 class Clock {
  public:
   virtual ~Clock() = default;
   virtual Nanoseconds now() const = 0;
 };
 
-/// One-shot timer. Its callback runs on the machine's I/O thread with no lock held; arm and cancel may be called from any
-/// thread, also from the callback. A callback that is already running when cancel() is called may finish after it.
+/// One-shot timer. Its callback runs on the machine's I/O thread with no lock held; arm and cancel may be called from
+/// any thread, also from the callback. A callback that is already running when cancel() is called may finish after it.
 /// The destructor waits for a running callback (and so may not be called from it).
 class Timer {
  public:

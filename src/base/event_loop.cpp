@@ -98,7 +98,9 @@ Result<std::unique_ptr<EventLoop>> EventLoop::create() {
   return std::unique_ptr<EventLoop>(new EventLoop(std::move(epoll), std::move(wake), std::move(timer)));
 }
 
-const Clock& EventLoop::clock() const { return *clock_; }
+const Clock& EventLoop::clock() const {
+  return *clock_;
+}
 
 std::unique_ptr<Timer> EventLoop::makeTimer(std::function<void()> callback) {
   return std::make_unique<LoopTimer>(*this, std::move(callback));

@@ -32,7 +32,9 @@ class FakeClock : public Clock, public TimerFactory {
 
  private:
   struct FakeTimer : Timer {
-    FakeTimer(FakeClock& c, std::function<void()> f) : owner(c), callback(std::move(f)) { owner.timers_.push_back(this); }
+    FakeTimer(FakeClock& c, std::function<void()> f) : owner(c), callback(std::move(f)) {
+      owner.timers_.push_back(this);
+    }
     ~FakeTimer() override { std::erase(owner.timers_, this); }
     void arm(Nanoseconds at) override { deadline = at; }
     void cancel() override { deadline.reset(); }

@@ -12,9 +12,15 @@ std::atomic<LogLevel> level{LogLevel::warning};
 std::atomic<int> logFd{-1};
 }  // namespace
 
-void setLogLevel(LogLevel value) { level = value; }
-LogLevel logLevel() { return level; }
-void setLogFile(int fd) { logFd = fd; }
+void setLogLevel(LogLevel value) {
+  level = value;
+}
+LogLevel logLevel() {
+  return level;
+}
+void setLogFile(int fd) {
+  logFd = fd;
+}
 
 void logLine(LogLevel lineLevel, const std::string& text) {
   static constexpr const char* kNames[] = {"error", "warning", "info", "debug"};

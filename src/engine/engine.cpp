@@ -8,7 +8,8 @@ Result<std::unique_ptr<Engine>> makeEngine(std::string_view name, const EngineSe
 #ifdef LODGE_HAVE_TRANSLATE
   if (name == "translate") return makeTranslateEngine(setup);
 #endif
-  return Error(ErrorKind::unsupported, "engine '" + std::string(name) + "'").withHint("this version has translate and interpret");
+  return Error(ErrorKind::unsupported, "engine '" + std::string(name) + "'")
+      .withHint("this version has translate and interpret");
 }
 
 }  // namespace lodge

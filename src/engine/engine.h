@@ -27,7 +27,8 @@ class Vcpu {
  public:
   virtual ~Vcpu() = default;
   virtual x86::Cpu& cpu() = 0;
-  /// Executes guest instructions until there is a reason to stop. On return CpuState is precise and vector state parked.
+  /// Executes guest instructions until there is a reason to stop. On return CpuState is precise and vector state
+  /// parked.
   virtual VcpuExit run() = 0;
   /// Sleeps until an event bit is set (or a pending interrupt can be taken).
   virtual void waitForEvent() = 0;
@@ -41,7 +42,7 @@ struct EngineSetup {
   const x86::CpuModel& model;
   unsigned cpus;
   std::uint64_t codeCacheBytes = 128_MiB;
-  std::string trace;   ///< the --trace option's value; empty for none
+  std::string trace;  ///< the --trace option's value; empty for none
 };
 
 /// An execution technique. Created once a machine; thread-safe.

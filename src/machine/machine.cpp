@@ -129,7 +129,8 @@ Status MicroMachine::openProcessors() {
         guestReset();
     });
   };
-  auto processors = Processors::create({*engine_, *model_, loop_, chipset_->apicBus(), ports_, mmio_, traces(config_.trace, "io"), onShutdown});
+  auto processors = Processors::create(
+      {*engine_, *model_, loop_, chipset_->apicBus(), ports_, mmio_, traces(config_.trace, "io"), onShutdown});
   if (!processors) return std::move(processors).error();
   processors_ = std::move(*processors);
   return load();

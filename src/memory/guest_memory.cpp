@@ -51,7 +51,8 @@ Result<std::unique_ptr<GuestMemory>> GuestMemory::create(std::uint64_t size) {
   if (memory->device_) memory->cpuRw_ = mapView(fd, size, PROT_READ | PROT_WRITE);
   if (memory->cpuRw_) memory->cpuRo_ = mapView(fd, size, PROT_READ);
   if (!memory->cpuRo_) return Error::fromErrno(errno, "map guest memory");
-  void* codePages = ::mmap(nullptr, size >> 12, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* codePages =
+      ::mmap(nullptr, size >> 12, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (codePages == MAP_FAILED) return Error::fromErrno(errno, "map the code page table");
   memory->codePages_ = static_cast<std::atomic<std::uint8_t>*>(codePages);
   return memory;

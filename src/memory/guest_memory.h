@@ -26,9 +26,9 @@ class CodeWriteObserver {
 ///  - the CPU view (cpuRw): where engines let guest stores land; an engine may write-protect pages of it;
 ///  - the read-only view (cpuRo): where engines let guest loads land for pages that the guest may not store to now.
 ///
-/// Guest-physical layout: RAM of up to 3 GiB lies at 0; what is more continues at 4 GiB, so that [3 GiB, 4 GiB) is free for
-/// PCI and chipset windows. `offset` below always means the offset in the memfd, in which RAM is contiguous.
-/// Owned by the machine. All functions may be called from any thread; guest RAM itself is shared, racy memory.
+/// Guest-physical layout: RAM of up to 3 GiB lies at 0; what is more continues at 4 GiB, so that [3 GiB, 4 GiB) is free
+/// for PCI and chipset windows. `offset` below always means the offset in the memfd, in which RAM is contiguous. Owned
+/// by the machine. All functions may be called from any thread; guest RAM itself is shared, racy memory.
 class GuestMemory {
  public:
   static constexpr std::uint64_t kHoleStart = 3_GiB;
@@ -42,8 +42,8 @@ class GuestMemory {
   GuestMemory& operator=(const GuestMemory&) = delete;
 
   std::uint64_t size() const { return size_; }
-  std::uint64_t lowSize() const { return lowSize_; }               ///< bytes of RAM at 0
-  std::uint64_t highSize() const { return size_ - lowSize_; }      ///< bytes of RAM at 4 GiB
+  std::uint64_t lowSize() const { return lowSize_; }           ///< bytes of RAM at 0
+  std::uint64_t highSize() const { return size_ - lowSize_; }  ///< bytes of RAM at 4 GiB
   int fd() const { return fd_.get(); }
 
   /// Offset of the RAM byte at `gpa`, or kNoOffset where there is no RAM.
@@ -56,10 +56,10 @@ class GuestMemory {
   Gpa gpaOf(std::uint64_t offset) const { return Gpa{offset < lowSize_ ? offset : offset - lowSize_ + kHoleEnd}; }
   bool isRam(Gpa gpa) const { return offsetOf(gpa) != kNoOffset; }
 
-  std::byte* cpuRw() const { return cpuRw_; }   ///< base of the CPU view, size() bytes
-  std::byte* cpuRo() const { return cpuRo_; }   ///< base of the read-only view, size() bytes
-  /// Base of the device view. Engines store through it to pages that they have write-protected in the CPU view, and check
-  /// codePages() after the store.
+  std::byte* cpuRw() const { return cpuRw_; }  ///< base of the CPU view, size() bytes
+  std::byte* cpuRo() const { return cpuRo_; }  ///< base of the read-only view, size() bytes
+  /// Base of the device view. Engines store through it to pages that they have write-protected in the CPU view, and
+  /// check codePages() after the store.
   std::byte* deviceView() const { return device_; }
 
   /// Devices and loaders: copies, with `false` (and nothing promised of the destination) if any byte is outside RAM.

@@ -9,13 +9,14 @@ namespace lodge {
 
 Status IoBus::add(std::uint64_t base, std::uint64_t length, IoDevice& device, std::string deviceName) {
   std::unique_lock lock(mutex_);
-  auto next = std::lower_bound(ranges_.begin(), ranges_.end(), base, [](const Range& r, std::uint64_t b) { return r.base < b; });
+  auto next = std::lower_bound(ranges_.begin(), ranges_.end(), base,
+                               [](const Range& r, std::uint64_t b) { return r.base < b; });
   const Range* clash = nullptr;
   if (next != ranges_.end() && next->base - base < length) clash = &*next;
   if (next != ranges_.begin() && base - (next - 1)->base < (next - 1)->length) clash = &*(next - 1);
   if (clash) {
-    return Error(ErrorKind::alreadyExists,
-                 fmt::format("{} 0x{:x}+0x{:x} for {} overlaps {} at 0x{:x}", name_, base, length, deviceName, clash->name, clash->base));
+    return Error(ErrorKind::alreadyExists, fmt::format("{} 0x{:x}+0x{:x} for {} overlaps {} at 0x{:x}", name_, base,
+                                                       length, deviceName, clash->name, clash->base));
   }
   ranges_.insert(next, Range{base, length, &device, std::move(deviceName)});
   return {};
@@ -27,7 +28,8 @@ void IoBus::remove(std::uint64_t base) {
 }
 
 const IoBus::Range* IoBus::findLocked(std::uint64_t address) const {
-  auto next = std::upper_bound(ranges_.begin(), ranges_.end(), address, [](std::uint64_t a, const Range& r) { return a < r.base; });
+  auto next = std::upper_bound(ranges_.begin(), ranges_.end(), address,
+                               [](std::uint64_t a, const Range& r) { return a < r.base; });
   if (next == ranges_.begin()) return nullptr;
   const Range& range = *(next - 1);
   return address - range.base < range.length ? &range : nullptr;

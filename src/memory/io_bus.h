@@ -13,8 +13,8 @@
 
 namespace lodge {
 
-/// Something that answers at a range of I/O ports or guest-physical addresses. It sees offsets from the range's start, not
-/// addresses. Called from any vCPU's thread, several at once: a device guards its own state with its own mutex.
+/// Something that answers at a range of I/O ports or guest-physical addresses. It sees offsets from the range's start,
+/// not addresses. Called from any vCPU's thread, several at once: a device guards its own state with its own mutex.
 /// `size` is 1, 2, 4 or 8 bytes (ports: 1, 2, 4); `offset + size` never passes the range's end. Guest input is hostile:
 /// every offset and value must be answered.
 class IoDevice {
@@ -25,8 +25,8 @@ class IoDevice {
 };
 
 /// Address decoding: ranges to devices. Lookups take a shared lock only long enough to find the device; devices must
-/// outlive their registration, and removal waits for nothing (a device is removed by a vCPU that moves a BAR, never freed
-/// while vCPUs run).
+/// outlive their registration, and removal waits for nothing (a device is removed by a vCPU that moves a BAR, never
+/// freed while vCPUs run).
 class IoBus {
  public:
   /// All-ones reads for what nobody answers. `name` for error messages ("port I/O", "memory").

@@ -22,7 +22,7 @@ using MacAddress = std::array<std::uint8_t, 6>;
 struct FrameOffload {
   bool needsChecksum = false;
   std::uint16_t checksumStart = 0, checksumOffset = 0;
-  std::uint8_t segmentation = 0;      ///< VIRTIO_NET_HDR_GSO_*
+  std::uint8_t segmentation = 0;  ///< VIRTIO_NET_HDR_GSO_*
   std::uint16_t segmentSize = 0, headerLength = 0;
 };
 
@@ -30,12 +30,14 @@ struct FrameOffload {
 class NetBackend {
  public:
   virtual ~NetBackend() = default;
-  /// Where frames for the guest go; called on the I/O thread. False: no room, the frame was dropped (backends may retry).
+  /// Where frames for the guest go; called on the I/O thread. False: no room, the frame was dropped (backends may
+  /// retry).
   using Receiver = std::function<bool(std::span<const std::uint8_t> frame, const FrameOffload& offload)>;
   virtual void setReceiver(Receiver receiver) = 0;
   /// The guest can take frames again after a refusal. I/O thread.
   virtual void receiverReady() = 0;
-  /// A frame from the guest (an Ethernet frame without FCS, up to 64 KiB + headers with segmentation offload). I/O thread.
+  /// A frame from the guest (an Ethernet frame without FCS, up to 64 KiB + headers with segmentation offload). I/O
+  /// thread.
   virtual void send(std::span<const std::uint8_t> frame, const FrameOffload& offload) = 0;
   /// What FrameOffload the backend accepts and produces.
   virtual bool supportsOffload() const = 0;
@@ -44,21 +46,22 @@ class NetBackend {
 /// A port forward of the user network: host address and port to guest port.
 struct PortForward {
   bool udp = false;
-  std::string hostAddress;      ///< "" for 127.0.0.1
+  std::string hostAddress;  ///< "" for 127.0.0.1
   std::uint16_t hostPort = 0;
-  std::string guestAddress;     ///< "" for the first DHCP address
+  std::string guestAddress;  ///< "" for the first DHCP address
   std::uint16_t guestPort = 0;
 };
 
 struct UserNetOptions {
   std::vector<PortForward> forwards;
   bool ipv6 = true;
-  bool restricted = false;      ///< no way out of the virtual network
+  bool restricted = false;  ///< no way out of the virtual network
   std::string hostname;
 };
 
-/// Rootless NAT by libslirp: DHCP, DNS, TCP, UDP, ICMP echo where the host allows it, IPv6. 10.0.2.0/24; the host is 10.0.2.2.
-/// Errors: busy (a forward's port is taken: the message names it), permissionDenied (a port under 1024), io.
+/// Rootless NAT by libslirp: DHCP, DNS, TCP, UDP, ICMP echo where the host allows it, IPv6. 10.0.2.0/24; the host
+/// is 10.0.2.2. Errors: busy (a forward's port is taken: the message names it), permissionDenied (a port under 1024),
+/// io.
 Result<std::unique_ptr<NetBackend>> openUserNet(EventLoop& loop, const UserNetOptions& options);
 
 }  // namespace lodge

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// boot ENGINE CPUS MIB KERNEL INITRD|- APPEND [DISK]: the shortest way to run a machine, for tests of the machine alone.
+// boot ENGINE CPUS MIB KERNEL INITRD|- APPEND [DISK]: the shortest way to run a machine, for tests of the machine
+// alone.
 #include <unistd.h>
 
 #include <cstdio>
@@ -50,11 +51,14 @@ int main(int argc, char** argv) {
   }
   int status = 0;
   (*machine)->onEnd([&](MachineEnd end, int value) {
-    status = end == MachineEnd::debugExit ? value : end == MachineEnd::poweredOff || end == MachineEnd::resetNoReboot ? 0 : 4;
+    status = end == MachineEnd::debugExit                                        ? value
+             : end == MachineEnd::poweredOff || end == MachineEnd::resetNoReboot ? 0
+                                                                                 : 4;
     (*loop)->stop();
   });
   (*machine)->start();
   (void)(*loop)->run();
-  for (const auto& [name, value] : (*machine)->statistics()) std::fprintf(stderr, "%s %llu\n", name.c_str(), static_cast<unsigned long long>(value));
+  for (const auto& [name, value] : (*machine)->statistics())
+    std::fprintf(stderr, "%s %llu\n", name.c_str(), static_cast<unsigned long long>(value));
   return status;
 }

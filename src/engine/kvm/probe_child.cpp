@@ -81,8 +81,9 @@ void fillRegisters(kvm_sregs& sregs) {
   sregs.efer = 0xd01;  // NXE, LMA, LME, SCE
 }
 
-// struct kvm_cpuid2 is two 32-bit numbers and entries. Its declaration says so in C only: in C++ the empty structure before
-// its flexible array has a size, and the numbers of the two ioctls, which hold the structure's size, come out wrong.
+// struct kvm_cpuid2 is two 32-bit numbers and entries. Its declaration says so in C only: in C++ the empty structure
+// before its flexible array has a size, and the numbers of the two ioctls, which hold the structure's size, come out
+// wrong.
 constexpr std::size_t kCpuidHeader = 8;
 constexpr unsigned kMaxCpuidEntries = 256;
 constexpr unsigned long kGetSupportedCpuid = _IOC(_IOC_READ | _IOC_WRITE, KVMIO, 0x05, kCpuidHeader);
