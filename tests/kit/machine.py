@@ -34,7 +34,7 @@ class Spec:
     cpus: int = 1
     memory: str = "512M"
     net: str = "none"            # none, user, or user,forward=tcp:127.0.0.1:PORT:PORT
-    engine: str = "auto"
+    engine: str = os.environ.get("LODGE_TEST_ENGINE", "auto")
     snapshot: bool = False
     no_reboot: bool = False
     name: str | None = None
@@ -70,13 +70,14 @@ def lodge_command(machine):
 class Machine:
     """A running machine. Use as a context manager: it is killed at the end if it still runs."""
 
-    def __init__(self, spec):
+    def __init__(self, spec, prefix=()):
+        """`prefix`: a command that runs the machine's own as its arguments."""
         self.spec = spec
         number = next(_numbers)
         self.name = spec.name or f"test{os.getpid()}-{number}"
         self._folder = tempfile.TemporaryDirectory(prefix="lodge-test-")
         self.runtime = pathlib.Path(self._folder.name)
-        command = qemu.command(spec, self.runtime) if WITH_QEMU else lodge_command(self)
+        command = [*prefix, *(qemu.command(spec, self.runtime) if WITH_QEMU else lodge_command(self))]
         paths.CONSOLES.mkdir(parents=True, exist_ok=True)
         log = paths.CONSOLES / f"{os.environ.get('LODGE_TEST_NAME', 'test')}-{os.getpid()}-{number}.log"
         self.started = time.monotonic()
