@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""test_summary.py FOLDER: one closing line over ctest's report (ctest.junit) and the GoogleTest reports (*.xml) beside it.
+"""test_summary.py FOLDER: one closing line over ctest's report (ctest.junit), and the GoogleTest reports (*.xml) and the
+checks' lines (check.log) beside it.
 
-A unit test program counts by its test cases; any other ctest entry counts as one. Exits 1 if anything failed."""
+A unit test program counts by its test cases; any other ctest entry and each check counts as one. Exits 1 if anything failed."""
 
 import pathlib
 import sys
@@ -48,6 +49,12 @@ def main():
             skipped.append((name, skip_reason(case.findtext("system-out") or "")))
         else:
             failed.append(name)
+    checks = folder / "check.log"
+    for line in checks.read_text().splitlines() if checks.exists() else []:
+        verdict, _, name = line.partition(" ")
+        passed += verdict == "OK"
+        if verdict == "FAIL":
+            failed.append(f"check: {name.strip()}")
     for name, reason in skipped:
         print(f"skipped {name}: {reason}")
     for name in failed:
