@@ -3,6 +3,7 @@
 #include "x86/debug_registers.h"
 #include "x86/mmio.h"
 #include "x86/paging.h"
+#include "x86/system.h"
 #include "x86/tlb_fill.h"
 #include "x86/virtual_memory.h"
 
@@ -21,7 +22,19 @@ struct Span {
   unsigned count = 0;
 };
 
+// SDM vol. 3, table 6-7, by the operand's size: up to 8 bytes their own alignment, m80 8, 128 bits 16; larger and
+// structured operands are left to their instructions.
+bool misaligned(std::uint64_t linear, unsigned size) {
+  bool power = size != 0 && (size & (size - 1)) == 0 && size <= 16;
+  unsigned alignment = size == 10 ? 8 : power ? size : 1;
+  return (linear & (alignment - 1)) != 0;
+}
+
 bool resolveSpan(Cpu& cpu, std::uint64_t linear, unsigned size, Access access, Rights rights, Span& span) {
+  if (rights == Rights::userAligned) {
+    if (misaligned(linear, size)) return raise(cpu, Vector::ac, 0);
+    rights = Rights::user;
+  }
   // Outside long mode linear addresses wrap at 4 GiB.
   std::uint64_t mask = cpu.longMode() ? ~0ull : 0xffff'ffffu;
   while (size != 0 && span.count < Span::kMaxPages) {

@@ -106,6 +106,32 @@ TEST_F(LinearAccess, pointersAreForOneRamPage) {
   EXPECT_NE(readablePointer(*m, kPage, 8), nullptr);
 }
 
+TEST_F(LinearAccess, alignmentChecks) {
+  m.setCpl(3);
+  std::uint64_t value = 0;
+  ASSERT_TRUE(readLinear(*m, kPage + 1, 4, value)) << "also fills the TLB";
+  m.state().cr0 |= cr0::am;
+  m.state().rflags |= flag::ac;
+  const Raised want{17, 0, 0};
+  for (unsigned size : {2u, 4u, 8u}) {
+    EXPECT_FALSE(readLinear(*m, kPage + 1, size, value));
+    EXPECT_EQ(take(*m), want);
+    EXPECT_TRUE(m->exception.hasErrorCode);
+    EXPECT_FALSE(writeLinear(*m, kPage + size / 2, size, value));
+    EXPECT_EQ(take(*m), want);
+    EXPECT_TRUE(writeLinear(*m, kPage + size, size, value));
+  }
+  EXPECT_TRUE(readLinear(*m, kPage + 1, 1, value));
+  EXPECT_EQ(writablePointer(*m, kPage + 2, 4), nullptr);
+  EXPECT_EQ(take(*m), want);
+  std::byte buffer[16] = {};
+  EXPECT_FALSE(writeLinearBytes(*m, kPage + 8, buffer, 16));
+  EXPECT_EQ(take(*m), want);
+  EXPECT_TRUE(readLinear(*m, kPage + 1, 4, value, Privilege::implicitSupervisor));
+  m.setCpl(0);
+  EXPECT_TRUE(readLinear(*m, kPage + 1, 4, value)) << "at CPL 3 only";
+}
+
 TEST_F(LinearAccess, wholeXsaveAreasAtAnyAlignment) {
   std::vector<std::byte> area(4096), back(4096);
   for (std::size_t i = 0; i < area.size(); ++i) area[i] = std::byte(i * 7);

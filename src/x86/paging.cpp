@@ -237,6 +237,7 @@ bool walk(Cpu& cpu, std::uint64_t linear, Access access, Rights rights, PageTran
 
 bool translate(Cpu& cpu, std::uint64_t linear, Access access, Privilege privilege, PageTranslation& out) {
   Rights rights = access == Access::execute ? fetchRights(cpu) : rightsFor(cpu, privilege);
+  if (rights == Rights::userAligned) rights = Rights::user;  // alignment is the access's business
   return walk(cpu, linear, access, rights, out);
 }
 

@@ -24,10 +24,17 @@ enum class Rights : std::uint8_t {
   supervisor = 0,            ///< CPL 0-2 with AC = 0, and implicit accesses to system structures: SMAP applies
   supervisorOverrideAc = 1,  ///< CPL 0-2 with AC = 1: SMAP does not apply
   user = 2,
+  userAligned = 3,  ///< user, with alignment checking (#AC): never in the TLB, so that every access takes the slow path
 };
 
+/// Whether misaligned data accesses raise #AC (SDM vol. 3, 6.15). Engines with fast paths of their own leave such a
+/// guest to the interpreter.
+inline bool alignmentChecked(const Cpu& cpu) {
+  return cpu.state.cpl == 3 && (cpu.state.rflags & flag::ac) != 0 && (cpu.state.cr0 & cr0::am) != 0;
+}
+
 inline Rights currentRights(const Cpu& cpu) {
-  if (cpu.state.cpl == 3) return Rights::user;
+  if (cpu.state.cpl == 3) return alignmentChecked(cpu) ? Rights::userAligned : Rights::user;
   return static_cast<Rights>((cpu.state.rflags >> 18) & 1);
 }
 inline Rights rightsFor(const Cpu& cpu, Privilege privilege) {
