@@ -128,6 +128,8 @@ bool writeAs(Cpu& cpu, std::uint64_t linear, unsigned size, std::uint64_t value,
 }
 
 bool probeAs(Cpu& cpu, std::uint64_t linear, unsigned size, Access access, Rights rights) {
+  if (access == Access::write && tlbWritable(cpu, linear, size, rights)) return true;
+  if (access == Access::read && tlbReadable(cpu, linear, size, rights)) return true;
   Span span;
   return resolveSpan(cpu, linear, size, access, rights, span);
 }

@@ -60,8 +60,8 @@ class Walker {
     PagingMode mode = pagingMode(cpu_.state);
     for (unsigned round = 0;; ++round) {
       depth_ = 0;
-      user_ = writable_ = true;
-      noExecute_ = false;
+      allOf_ = ~0ull;
+      anyOf_ = 0;
       forceBits_ = round >= kPatience;
       Attempt attempt = mode == PagingMode::bits32 ? walk32() : walk64(mode);
       if (attempt != Attempt::retry) return attempt == Attempt::done;
@@ -89,14 +89,16 @@ class Walker {
     return value;
   }
 
+  // Rights are what all levels grant; execution is forbidden where any forbids it.
   void combine(std::uint64_t entry) {
-    user_ = user_ && (entry & pte::user) != 0;
-    writable_ = writable_ && (entry & pte::writable) != 0;
+    allOf_ &= entry;
+    anyOf_ |= entry;
   }
 
   Attempt walk64(PagingMode mode);
   Attempt walk32();
-  std::uint64_t reserved64(unsigned level, bool leaf) const;
+  std::uint64_t reservedAtAllLevels() const;
+  std::uint64_t reservedAt(unsigned level, bool leaf) const;
   Attempt finish(std::uint64_t leaf, std::uint64_t pageBase, std::uint64_t pageSize, unsigned entrySize);
   Attempt setAccessedDirty(unsigned entrySize);
   bool setBits(const EntryRef& entry, std::uint64_t bits, unsigned entrySize);
@@ -108,19 +110,25 @@ class Walker {
   PageTranslation& out_;
   EntryRef entries_[5];
   unsigned depth_ = 0;
-  bool user_ = true, writable_ = true, noExecute_ = false, forceBits_ = false;
+  std::uint64_t allOf_ = 0, anyOf_ = 0;
+  bool forceBits_ = false;
 };
 
-// Reserved bits of a present entry (SDM vol. 3, tables 4-8 to 4-20; AMD APM vol. 2, 5.3.3: bit 8 of a PML4E).
-std::uint64_t Walker::reserved64(unsigned level, bool leaf) const {
+// Reserved bits of a present entry (SDM vol. 3, tables 4-8 to 4-20).
+std::uint64_t Walker::reservedAtAllLevels() const {
   std::uint64_t reserved = reservedAddressBits(cpu_);
   if ((cpu_.state.efer & efer::nxe) == 0) reserved |= pte::noExecute;
   if (!longModePaging()) reserved |= bitRange(52, 62);
-  if (level >= 4) reserved |= pte::pageSize;
-  if (level >= 4 && cpu_.model->vendor == CpuVendor::amd) reserved |= pte::global;
-  if (leaf && level == 2) reserved |= bitRange(13, 20);
-  if (leaf && level == 3) reserved |= bitRange(13, 29);
   return reserved;
+}
+
+std::uint64_t Walker::reservedAt(unsigned level, bool leaf) const {
+  if (level == 1) return 0;
+  if (level == 2) return leaf ? bitRange(13, 20) : 0;
+  // Where 1 GiB pages do not exist, PS of a PDPTE is reserved.
+  if (level == 3) return leaf ? bitRange(13, 29) : pte::pageSize;
+  // AMD APM vol. 2, 5.3.3: bit 8 of a PML4E.
+  return pte::pageSize | (cpu_.model->vendor == CpuVendor::amd ? pte::global : 0);
 }
 
 Attempt Walker::walk64(PagingMode mode) {
@@ -132,17 +140,15 @@ Attempt Walker::walk64(PagingMode mode) {
     table = pdpte & pte::address;
     level = 2;
   }
+  std::uint64_t reservedEverywhere = reservedAtAllLevels();
   for (;; --level) {
     unsigned shift = 12 + 9 * (level - 1);
     std::uint64_t entry = readEntry(table + ((linear_ >> shift) & 511) * 8, 8);
     if ((entry & pte::present) == 0) return fault(0);
     bool leaf =
         level == 1 || ((entry & pte::pageSize) != 0 && (level == 2 || (level == 3 && cpu_.model->gigabytePages)));
-    // Where 1 GiB pages do not exist, PS of a PDPTE is reserved.
-    std::uint64_t reserved = reserved64(level, leaf) | (level == 3 && !leaf ? pte::pageSize : 0);
-    if ((entry & reserved) != 0) return fault(pf::present | pf::reserved);
+    if ((entry & (reservedEverywhere | reservedAt(level, leaf))) != 0) return fault(pf::present | pf::reserved);
     combine(entry);
-    noExecute_ = noExecute_ || (entry & pte::noExecute) != 0;
     if (leaf) {
       std::uint64_t size = 1ull << shift;
       return finish(entry, entry & pte::address & ~(size - 1), size, 8);
@@ -173,9 +179,9 @@ Attempt Walker::walk32() {
 Attempt Walker::finish(std::uint64_t leaf, std::uint64_t pageBase, std::uint64_t pageSize, unsigned entrySize) {
   out_.gpa = pageBase + (linear_ & (pageSize - 1));
   out_.pageSize = pageSize;
-  out_.user = user_;
-  out_.writable = writable_;
-  out_.noExecute = noExecute_;
+  out_.user = (allOf_ & pte::user) != 0;
+  out_.writable = (allOf_ & pte::writable) != 0;
+  out_.noExecute = (anyOf_ & pte::noExecute) != 0;
   out_.global = (leaf & pte::global) != 0 && (cpu_.state.cr4 & cr4::pge) != 0;
   out_.dirty = (leaf & pte::dirty) != 0 || access_ == Access::write;
   out_.protectionKey = longModePaging() ? (leaf >> 59) & 15 : 0;
@@ -183,7 +189,8 @@ Attempt Walker::finish(std::uint64_t leaf, std::uint64_t pageBase, std::uint64_t
   if (keyed || violatesRights(cpu_, out_, access_, rights_)) {
     return fault(pf::present | (keyed ? pf::protectionKey : 0));
   }
-  return setAccessedDirty(entrySize);
+  bool done = (allOf_ & pte::accessed) != 0 && (access_ != Access::write || (leaf & pte::dirty) != 0);
+  return done ? Attempt::done : setAccessedDirty(entrySize);
 }
 
 Attempt Walker::setAccessedDirty(unsigned entrySize) {

@@ -103,12 +103,13 @@ void addCaches(LeafTable& table, CpuVendor vendor, unsigned cpus) {
   if (intel) {
     table.leaf(2).eax = 0x00fe'ff01;  // "ask leaf 4"
   } else {
-    // AMD APM vol. 3, E.4.3: size in KiB, ways, lines a tag, line size; L2 ways code 6 is 8; L3 in 512 KiB units, code
-    // 8 is 16.
-    table.leaf(0x8000'0005) = {
-        0x8000'0005, 0, 0, 0, 32 << 24 | 8 << 16 | 1 << 8 | kLine, 32 << 24 | 8 << 16 | 1 << 8 | kLine, false};
+    // AMD APM vol. 3, E.4.3: TLBs of 64 and 512 entries (associativity 0xff: full, 4: 4 ways); caches by size in KiB,
+    // ways, lines a tag and line size; L2 ways code 6 is 8; L3 in 512 KiB units, ways code 8 is 16.
+    constexpr std::uint32_t kL1Tlb = 0xff40'ff40, kL2Tlb = 0x4200'4200, kL1 = 32 << 24 | 8 << 16 | 1 << 8 | kLine;
+    table.leaf(0x8000'0005) = {0x8000'0005, 0, kL1Tlb, kL1Tlb, kL1, kL1, false};
     table.leaf(0x8000'0006) = {
-        0x8000'0006, 0, 0, 0, 1024 << 16 | 6 << 12 | 1 << 8 | kLine, 64 << 18 | 8 << 12 | 1 << 8 | kLine, false};
+        0x8000'0006, 0, kL2Tlb, kL2Tlb, 1024 << 16 | 6 << 12 | 1 << 8 | kLine, 64 << 18 | 8 << 12 | 1 << 8 | kLine,
+        false};
   }
 }
 
