@@ -82,6 +82,14 @@ struct TlbEntry {
   std::byte* host = nullptr;  ///< the page in GuestMemory's CPU view
 };
 
+/// x87 last-instruction pointers (SDM vol. 1, 8.1.8). The host's own would name native routines and host addresses, so they
+/// are kept here while vector state is live, and stored wherever the guest or a snapshot can see them. An engine that runs
+/// x87 instructions without recording them leaves older values, never the host's.
+struct X87Pointers {
+  std::uint64_t ip, dp;
+  std::uint16_t cs, ds, opcode;
+};
+
 /// One vCPU: architectural state, its surroundings and what the engines share. Created by an engine (which may place it
 /// next to its own tables); used only on its vCPU's thread but for raise() and `events`.
 struct Cpu {
@@ -108,6 +116,7 @@ struct Cpu {
   /// True while guest vector/x87 registers are live in the host's registers (only on the vCPU's thread, inside run()).
   bool fpuLive = false;
   std::uint64_t hostMxcsr = 0;
+  X87Pointers x87{};  ///< valid while fpuLive; else in state.xsave
   std::uint64_t instructionsInterpreted = 0;
   /// The interpreter's own memory for this vCPU (engine/interpret/interpreter.h, ContextOwner).
   interpret::Context* interpreter = nullptr;

@@ -230,6 +230,8 @@ class Decoder {
       if (!validControl()) return invalid();
     }
     bool memory = out_.hasModrm && out_.mod != 3;
+    // REX.B names no other x87 register, nor another one than AX (FNSTSW).
+    if (!memory && (attributes & attribute::x87) && out_.map == 0) out_.rm &= 7;
     if (out_.lock && !(memory && (attributes & attribute::lockable))) return invalid();
     if (out_.encoding == Encoding::vex && !(facts_ & table::fact::usesVvvv) && rawVvvv_ != 0) return invalid();
     setSizes(attributes);

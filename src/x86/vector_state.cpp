@@ -73,12 +73,17 @@ void cleanVectorState() {
 void Cpu::parkFpu() {
   if (!fpuLive) return;
   saveVectorState(state.xsave);
+  storeLe(state.xsave + 6, x87.opcode);
+  storeLe(state.xsave + 8, x87.ip);
+  storeLe(state.xsave + 16, x87.dp);
   cleanVectorState();
   fpuLive = false;
 }
 
 void Cpu::unparkFpu() {
   if (fpuLive) return;
+  x87 = {loadLe<std::uint64_t>(state.xsave + 8), loadLe<std::uint64_t>(state.xsave + 16), 0, 0,
+         loadLe<std::uint16_t>(state.xsave + 6)};
   loadVectorState(state.xsave);
   fpuLive = true;
 }

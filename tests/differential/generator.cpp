@@ -9,32 +9,74 @@ using namespace x86;
 
 std::string_view reasonToLeaveOut(const Instruction& i) {
   switch (i.info->op) {
-    case Op::cpuid: case Op::rdtsc: case Op::rdtscp: case Op::rdpmc: case Op::rdpid: case Op::xgetbv: case Op::rdpkru: case Op::wrpkru:
+    case Op::cpuid:
+    case Op::rdtsc:
+    case Op::rdtscp:
+    case Op::rdpmc:
+    case Op::rdpid:
+    case Op::xgetbv:
+    case Op::rdpkru:
+    case Op::wrpkru:
       return "the answer is the model's or the clock's, not the host's";
-    case Op::rdrand: case Op::rdseed:
+    case Op::rdrand:
+    case Op::rdseed:
       return "random by definition";
-    case Op::syscall: case Op::sysenter: case Op::int_: case Op::sysret: case Op::sysexit: case Op::vmcall: case Op::vmmcall:
+    case Op::syscall:
+    case Op::sysenter:
+    case Op::int_:
+    case Op::sysret:
+    case Op::sysexit:
+    case Op::vmcall:
+    case Op::vmmcall:
       return "enters the host's kernel";
     case Op::int1:
       return "the host's kernel takes it for a debugger's";
-    case Op::sgdt: case Op::sidt: case Op::sldt: case Op::str: case Op::smsw:
+    case Op::sgdt:
+    case Op::sidt:
+    case Op::sldt:
+    case Op::str:
+    case Op::smsw:
       return "the host's kernel answers it (UMIP)";
-    case Op::movsreg_from: case Op::movsreg_to: case Op::lds: case Op::les: case Op::lfs: case Op::lgs: case Op::lss: case Op::lar:
-    case Op::lsl: case Op::verr: case Op::verw: case Op::jmp_far_indirect: case Op::call_far_indirect: case Op::ret_far: case Op::iret:
+    case Op::movsreg_from:
+    case Op::movsreg_to:
+    case Op::lds:
+    case Op::les:
+    case Op::lfs:
+    case Op::lgs:
+    case Op::lss:
+    case Op::lar:
+    case Op::lsl:
+    case Op::verr:
+    case Op::verw:
+    case Op::jmp_far_indirect:
+    case Op::call_far_indirect:
+    case Op::ret_far:
+    case Op::iret:
       return "depends on the host's descriptor tables";
-    case Op::push: case Op::pop:
+    case Op::push:
+    case Op::pop:
       if (i.map == 1) return "depends on the host's segment registers";
       break;
-    case Op::rdfsbase: case Op::rdgsbase: case Op::wrfsbase: case Op::wrgsbase:
+    case Op::rdfsbase:
+    case Op::rdgsbase:
+    case Op::wrfsbase:
+    case Op::wrgsbase:
       return "changes the oracle's own thread pointer";
-    case Op::xsave: case Op::xsaveopt: case Op::xsavec: case Op::xsaves: case Op::xrstor: case Op::xrstors:
+    case Op::xsave:
+    case Op::xsaveopt:
+    case Op::xsavec:
+    case Op::xsaves:
+    case Op::xrstor:
+    case Op::xrstors:
       return "the area depends on what the host's kernel tracks; tested by itself";
     case Op::popf:
       return "changes flags (TF, NT, ID) that outlive the host's signal frame";
-    case Op::loope: case Op::loopne:
+    case Op::loope:
+    case Op::loopne:
       if (i.repeat != 0) return "AMD takes a repeat prefix for the condition";
       break;
-    case Op::monitor: case Op::mwait:
+    case Op::monitor:
+    case Op::mwait:
       return "the host's hypervisor decides";
     default:
       break;
@@ -56,12 +98,20 @@ std::uint64_t Generator::random() {
 
 std::uint64_t Generator::value() {
   switch (below(8)) {
-    case 0: case 1: case 2: return kDataBase + 64 * below(kDataBytes / 64);
-    case 3: return kDataBase + below(kDataBytes);
-    case 4: return kDataBase + 4096 * (1 + below(2)) - below(24);
-    case 5: return below(2) != 0 ? below(64) : ~below(64);
-    case 6: return chance(50) ? kReadOnlyBase + below(kReadOnlyBytes) : 1ull << below(64);
-    default: return random();
+    case 0:
+    case 1:
+    case 2:
+      return kDataBase + 64 * below(kDataBytes / 64);
+    case 3:
+      return kDataBase + below(kDataBytes);
+    case 4:
+      return kDataBase + 4096 * (1 + below(2)) - below(24);
+    case 5:
+      return below(2) != 0 ? below(64) : ~below(64);
+    case 6:
+      return chance(50) ? kReadOnlyBase + below(kReadOnlyBytes) : 1ull << below(64);
+    default:
+      return random();
   }
 }
 
@@ -98,8 +148,10 @@ void Generator::vectorState(Registers& r) {
       double number = static_cast<double>(static_cast<std::int64_t>(random() >> 40)) / 1024.0 - 4096.0;
       float pair[2] = {static_cast<float>(number), static_cast<float>(below(1000)) - 500.0f};
       std::uint64_t word = random();
-      if (chance(30)) std::memcpy(&word, &number, 8);
-      else if (chance(40)) std::memcpy(&word, pair, 8);
+      if (chance(30))
+        std::memcpy(&word, &number, 8);
+      else if (chance(40))
+        std::memcpy(&word, pair, 8);
       std::memcpy(bytes + base + i, &word, 8);
     }
   }
@@ -121,7 +173,8 @@ unsigned Generator::operandBytes(std::uint8_t* p, bool) {
   // Displacements: mostly near, so that base + displacement stays in the data.
   for (unsigned i = 0; i < 8; ++i) p[n + i] = static_cast<std::uint8_t>(random());
   if (mod == 2 || (mod == 0 && (rm == 5 || rm == 4))) {
-    std::uint32_t near = chance(90) ? static_cast<std::uint32_t>(below(512)) - 256 : static_cast<std::uint32_t>(random());
+    std::uint32_t near =
+        chance(90) ? static_cast<std::uint32_t>(below(512)) - 256 : static_cast<std::uint32_t>(random());
     std::memcpy(p + n, &near, 4);
   }
   return n + 8;
@@ -166,12 +219,13 @@ unsigned Generator::instruction(std::uint8_t (&bytes)[kMaxInstructionLength]) {
     Instruction decoded{};
     DecodeStatus status = decode(raw, available < 15 ? available : 15, CodeSize::bits64, decoded);
     if (status == DecodeStatus::invalid) {
-      // A few invalid ones are kept: the host must find them invalid, too. Not what the host may know and no model offers: EVEX,
-      // VEX (mask registers), SSE4A.
+      // A few invalid ones are kept: the host must find them invalid, too. Not what the host may know and no model
+      // offers: EVEX, VEX (mask registers), SSE4A, SVM, MOVDIRI.
       if (!chance(1)) continue;
       bool offered = true;
       for (unsigned k = 0; k < 8; ++k) {
-        for (std::uint8_t other : {0x62, 0x64, 0xc4, 0xc5, 0x78, 0x79, 0x2b}) offered = offered && raw[k] != other;
+        for (std::uint8_t other : {0x62, 0x64, 0xc4, 0xc5, 0x78, 0x79, 0x2b, 0x01, 0xf8, 0xf9})
+          offered = offered && raw[k] != other;
       }
       if (!offered) continue;
       std::memcpy(bytes, raw, kMaxInstructionLength);
@@ -189,7 +243,40 @@ unsigned Generator::instruction(std::uint8_t (&bytes)[kMaxInstructionLength]) {
   }
 }
 
+namespace {
+
+/// Whether a branch of the snippet leads into the middle of an instruction, or into another snippet: what is executed
+/// there was not chosen.
+bool jumpsAstray(const Snippet& s) {
+  bool boundary[kSlotBytes + 1] = {};
+  std::int64_t targets[8];
+  unsigned count = 0;
+  for (unsigned at = 0; at < s.length;) {
+    boundary[at] = true;
+    Instruction i{};
+    if (decode(s.code + at, 15, CodeSize::bits64, i) != DecodeStatus::ok) break;
+    at += i.length;
+    if (i.info->form == Form::j && count < 8) targets[count++] = static_cast<std::int64_t>(at + i.immediate);
+  }
+  for (unsigned t = 0; t < count; ++t) {
+    bool own = targets[t] >= 0 && targets[t] < static_cast<std::int64_t>(kSlotBytes);
+    bool near =
+        targets[t] > -static_cast<std::int64_t>(kCodeBytes) && targets[t] < static_cast<std::int64_t>(kCodeBytes);
+    if (own ? targets[t] < s.length && !boundary[targets[t]] : near) return true;
+  }
+  return false;
+}
+
+}  // namespace
+
 Snippet Generator::next(unsigned slot) {
+  for (;;) {
+    Snippet s = draft(slot);
+    if (!jumpsAstray(s)) return s;
+  }
+}
+
+Snippet Generator::draft(unsigned slot) {
   Snippet s{};
   std::memset(s.code, 0xcc, sizeof s.code);
   unsigned count = chance(50) ? 1 : 1 + static_cast<unsigned>(below(5));

@@ -11,8 +11,9 @@
 
 namespace lodge::differential {
 
-/// Makes snippets: random instructions of every encoding that the decoder knows, on random states whose pointers mostly hit the
-/// data pages and their edges. What cannot be compared with a user process of the host is left out, and counted with its reason.
+/// Makes snippets: random instructions of every encoding that the decoder knows, on random states whose pointers mostly
+/// hit the data pages and their edges. What cannot be compared with a user process of the host is left out, and counted
+/// with its reason.
 class Generator {
  public:
   explicit Generator(std::uint64_t seed) : state_(seed * 2 + 1) {}
@@ -24,6 +25,7 @@ class Generator {
   const std::map<std::string, std::uint64_t>& leftOut() const { return leftOut_; }
 
  private:
+  Snippet draft(unsigned slot);
   std::uint64_t random();
   std::uint64_t below(std::uint64_t limit) { return random() % limit; }
   bool chance(unsigned percent) { return below(100) < percent; }

@@ -22,7 +22,9 @@ constexpr std::uint64_t kPresent = 1, kWrite = 2, kUser = 4, kAccessedDirty = 0x
 // Selectors, in the order of Linux' own.
 constexpr std::uint16_t kKernelCs = 0x10, kUserSs = 0x2b, kUserCs = 0x33, kTr = 0x40;
 
-bool hasErrorCode(unsigned vector) { return vector == 8 || (vector >= 10 && vector <= 14) || vector == 17 || vector == 21; }
+bool hasErrorCode(unsigned vector) {
+  return vector == 8 || (vector >= 10 && vector <= 14) || vector == 17 || vector == 21;
+}
 
 class NoApic : public LocalApic {
  public:
@@ -90,16 +92,25 @@ void Guest::buildTables() {
   (void)memory_->write(Gpa{kReadOnly}, readOnly);
 
   std::uint64_t tssBase = kKernelBase + kTss;
-  const std::uint64_t gdt[] = {0, 0, 0x00af'9b00'0000'ffff, 0x00cf'9300'0000'ffff, 0x00cf'fb00'0000'ffff,
-                               0x00cf'f300'0000'ffff, 0x00af'fb00'0000'ffff, 0,
-                               0x0000'8b00'0000'0067 | (tssBase & 0xffffff) << 16 | ((tssBase >> 24) & 0xff) << 56, tssBase >> 32};
+  const std::uint64_t gdt[] = {0,
+                               0,
+                               0x00af'9b00'0000'ffff,
+                               0x00cf'9300'0000'ffff,
+                               0x00cf'fb00'0000'ffff,
+                               0x00cf'f300'0000'ffff,
+                               0x00af'fb00'0000'ffff,
+                               0,
+                               0x0000'8b00'0000'0067 | (tssBase & 0xffffff) << 16 | ((tssBase >> 24) & 0xff) << 56,
+                               tssBase >> 32};
   (void)memory_->write(Gpa{kKernel + kGdt}, std::as_bytes(std::span(gdt)));
   (void)memory_->writeObject(Gpa{kKernel + kTss + 4}, kKernelBase + kStackTop);
   (void)memory_->writeObject(Gpa{kKernel + kTss + 0x66}, std::uint16_t{0x68});
   for (unsigned vector = 0; vector < 256; ++vector) {
     std::uint64_t stub = kKernelBase + kStubs + vector * kStubBytes;
     std::uint64_t dpl = vector == 3 || vector == 4 ? 3 : 0;
-    std::uint64_t gate[2] = {(stub & 0xffff) | std::uint64_t{kKernelCs} << 16 | (0x8e00 | dpl << 13) << 32 | ((stub >> 16) & 0xffff) << 48, stub >> 32};
+    std::uint64_t gate[2] = {
+        (stub & 0xffff) | std::uint64_t{kKernelCs} << 16 | (0x8e00 | dpl << 13) << 32 | ((stub >> 16) & 0xffff) << 48,
+        stub >> 32};
     (void)memory_->write(Gpa{kKernel + kIdt + vector * 16}, std::as_bytes(std::span(gate)));
     const std::uint8_t code[] = {0xf4, 0xeb, 0xfd};  // hlt; jmp to it
     (void)memory_->write(Gpa{kKernel + kStubs + vector * kStubBytes}, std::as_bytes(std::span(code)));
@@ -147,7 +158,8 @@ Result<std::unique_ptr<Guest>> Guest::create(std::string_view engine) {
 
 void Guest::loadCode(std::span<const Snippet> snippets) {
   std::vector<std::byte> code(kCodeBytes, std::byte{0xcc});
-  for (std::size_t i = 0; i < snippets.size(); ++i) std::memcpy(code.data() + i * kSlotBytes, snippets[i].code, kSlotBytes);
+  for (std::size_t i = 0; i < snippets.size(); ++i)
+    std::memcpy(code.data() + i * kSlotBytes, snippets[i].code, kSlotBytes);
   (void)memory_->write(Gpa{kCode}, code);
 }
 
@@ -176,7 +188,8 @@ Outcome Guest::run(const Snippet& snippet) {
   outcome.vector = static_cast<std::uint32_t>(stub / kStubBytes);
   std::uint64_t frame[6] = {};
   std::uint64_t words = hasErrorCode(outcome.vector) ? 6 : 5;
-  (void)memory_->read(Gpa{kKernel + (state.gpr[rsp] - kKernelBase)}, std::as_writable_bytes(std::span(frame)).first(words * 8));
+  (void)memory_->read(Gpa{kKernel + (state.gpr[rsp] - kKernelBase)},
+                      std::as_writable_bytes(std::span(frame)).first(words * 8));
   const std::uint64_t* f = frame;
   if (words == 6) outcome.errorCode = static_cast<std::uint32_t>(*f++);
   std::memcpy(outcome.after.gpr, state.gpr, sizeof state.gpr);

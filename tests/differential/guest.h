@@ -10,8 +10,8 @@
 
 namespace lodge::differential {
 
-/// A guest with nothing but page tables, an IDT whose handlers halt, and the snippets' areas at their linear addresses, at
-/// user privilege in 64-bit mode. Runs snippets on any engine.
+/// A guest with nothing but page tables, an IDT whose handlers halt, and the snippets' areas at their linear addresses,
+/// at user privilege in 64-bit mode. Runs snippets on any engine.
 class Guest {
  public:
   /// `engine`: "interpret" or "translate".

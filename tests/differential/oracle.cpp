@@ -45,7 +45,7 @@ std::uint32_t hashData(const std::byte* data, std::size_t length) {
 }
 
 struct Oracle::Shared {
-  std::atomic<std::uint32_t> turn;   // 0: the child waits; 1: the child works
+  std::atomic<std::uint32_t> turn;  // 0: the child waits; 1: the child works
   std::uint32_t count;
   std::atomic<std::uint32_t> current;
   Snippet snippets[kBatch];
@@ -63,7 +63,7 @@ struct Child {
   const Snippet* snippets;
   Outcome* outcomes;
   bool active;
-  ucontext_t home;                                   // where the batch started, restored at its end
+  ucontext_t home;  // where the batch started, restored at its end
   alignas(64) std::byte homeVector[kVectorBytes];
 };
 Child child;
@@ -97,14 +97,14 @@ void loadNext(ucontext_t* context) {
 }
 
 void onSignal(int signal, siginfo_t*, void* argument) {
-  // The kernel leaves AC, NT and ID as the snippet had them. Compiled code is full of misaligned accesses, and the other two
-  // would stay for the next snippet.
+  // The kernel leaves AC, NT and ID as the snippet had them. Compiled code is full of misaligned accesses, and the
+  // other two would stay for the next snippet.
   __builtin_ia32_writeeflags_u64(__builtin_ia32_readeflags_u64() & ~0x244000ull);
   auto* context = static_cast<ucontext_t*>(argument);
   auto& gregs = context->uc_mcontext.gregs;
   auto* vector = reinterpret_cast<std::byte*>(context->uc_mcontext.fpregs);
   if (!child.active) {
-    if (signal == SIGALRM) return;  // the alarm of a batch that has just ended
+    if (signal == SIGALRM) return;  // between two batches
     if (signal != SIGTRAP) _exit(99);
     child.active = true;
     std::memcpy(&child.home, context, sizeof child.home);
@@ -132,7 +132,8 @@ void* mapAt(std::uint64_t address, std::size_t length, int protection) {
 }
 
 bool forbidSystemCalls() {
-  // rt_sigreturn ends every snippet; mprotect, futex and exit belong to the loop; setitimer bounds a snippet that hangs.
+  // rt_sigreturn ends every snippet; mprotect, futex and exit belong to the loop; setitimer bounds a snippet that
+  // hangs.
   sock_filter filter[] = {
       BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, arch)),
       BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_X86_64, 0, 6),
@@ -157,7 +158,8 @@ bool prepareChild() {
   fillData(1, static_cast<std::byte*>(readOnly), kReadOnlyBytes);
   ::mprotect(readOnly, kReadOnlyBytes, PROT_READ);
   stack_t stack{};
-  stack.ss_sp = ::mmap(nullptr, kSignalStack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+  stack.ss_sp =
+      ::mmap(nullptr, kSignalStack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
   stack.ss_size = kSignalStack;
   if (stack.ss_sp == MAP_FAILED || ::sigaltstack(&stack, nullptr) != 0) return false;
   struct sigaction action {};
@@ -220,7 +222,8 @@ Status Oracle::restartChild() {
     auto* code = reinterpret_cast<std::uint8_t*>(kCodeBase);
     ::mprotect(code, kCodeBytes, PROT_READ | PROT_WRITE);
     std::memset(code, 0xcc, kCodeBytes);
-    for (std::uint32_t i = 0; i < shared->count; ++i) std::memcpy(code + i * kSlotBytes, shared->snippets[i].code, kSlotBytes);
+    for (std::uint32_t i = 0; i < shared->count; ++i)
+      std::memcpy(code + i * kSlotBytes, shared->snippets[i].code, kSlotBytes);
     ::mprotect(code, kCodeBytes, PROT_READ | PROT_EXEC);
     child.current = &shared->current;
     child.count = shared->count;
@@ -245,7 +248,8 @@ Status Oracle::run(std::span<const Snippet> snippets, std::span<Outcome> outcome
     int status = 0;
     bool died = ::waitpid(child_, &status, WNOHANG) == child_;
     return Error(ErrorKind::internal, "the oracle " + std::string(died ? "died" : "hung") + " in snippet " +
-                                          std::to_string(shared_->current.load()) + ", status " + std::to_string(status));
+                                          std::to_string(shared_->current.load()) + ", status " +
+                                          std::to_string(status));
   }
   std::memcpy(outcomes.data(), shared_->outcomes, outcomes.size_bytes());
   return {};

@@ -10,8 +10,8 @@
 namespace lodge::differential {
 
 /// Runs snippets natively, in a child process that may make no system call: a filter turns each into a skip, so that a
-/// random SYSCALL does no harm. One signal a snippet: its handler takes the outcome out of the signal frame and puts the
-/// next snippet's registers into it.
+/// random SYSCALL does no harm. One signal a snippet: its handler takes the outcome out of the signal frame and puts
+/// the next snippet's registers into it.
 class Oracle {
  public:
   static Result<std::unique_ptr<Oracle>> create();

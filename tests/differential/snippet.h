@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the differential test runs, and what it compares: a few instructions with a whole register state, at fixed linear
-// addresses that are the same in the host process that runs them natively and in the guest.
+// What the differential test runs, and what it compares: a few instructions with a whole register state, at fixed
+// linear addresses that are the same in the host process that runs them natively and in the guest.
 #pragma once
 
 #include <array>
@@ -11,11 +11,11 @@
 namespace lodge::differential {
 
 // Linear layout. Everything around these areas is unmapped on both sides.
-inline constexpr std::uint64_t kCodeBase = 0x1'0000'0000;    ///< read + execute
-inline constexpr std::uint64_t kSlotBytes = 96;              ///< one snippet's room; the rest is filled with INT3
+inline constexpr std::uint64_t kCodeBase = 0x1'0000'0000;  ///< read + execute
+inline constexpr std::uint64_t kSlotBytes = 96;            ///< one snippet's room; the rest is filled with INT3
 inline constexpr unsigned kBatch = 2048;
 inline constexpr std::uint64_t kCodeBytes = (kSlotBytes * kBatch + 4095) / 4096 * 4096;
-inline constexpr std::uint64_t kDataBase = 0x2'0000'0000;    ///< two pages, read + write
+inline constexpr std::uint64_t kDataBase = 0x2'0000'0000;  ///< two pages, read + write
 inline constexpr std::uint64_t kDataBytes = 2 * 4096;
 inline constexpr std::uint64_t kReadOnlyBase = kDataBase + 4 * 4096;  ///< one page, read only
 inline constexpr std::uint64_t kReadOnlyBytes = 4096;
@@ -31,19 +31,19 @@ struct Registers {
 };
 
 struct Snippet {
-  std::uint8_t code[kSlotBytes];   ///< padded with INT3
-  unsigned length;                 ///< bytes of instructions
+  std::uint8_t code[kSlotBytes];  ///< padded with INT3
+  unsigned length;                ///< bytes of instructions
   Registers before;
-  std::uint64_t dataSeed;          ///< fills the data pages
+  std::uint64_t dataSeed;  ///< fills the data pages
 };
 
 struct Outcome {
-  Registers after;                 ///< RIP as the exception frame has it
-  std::uint32_t vector;            ///< the exception that ended it (3: ran to the end, or INT3)
+  Registers after;       ///< RIP as the exception frame has it
+  std::uint32_t vector;  ///< the exception that ended it (3: ran to the end, or INT3)
   std::uint32_t errorCode;
-  std::uint64_t faultAddress;      ///< CR2, for vector 14
-  std::uint32_t dataHash;          ///< of the data pages afterwards
-  bool skipped;                    ///< the host could not run it (made a system call, hung)
+  std::uint64_t faultAddress;  ///< CR2, for vector 14
+  std::uint32_t dataHash;      ///< of the data pages afterwards
+  bool skipped;                ///< the host could not run it (made a system call, hung)
 };
 
 /// Fills the data pages' content for a seed (both sides use it).

@@ -12,7 +12,8 @@ using x86::Op;
 /// Whether CS:target can be gone to; else #GP(0).
 [[gnu::always_inline]] inline bool checkTarget(Cpu& cpu, bool code64, std::uint64_t target) {
   bool good = code64 ? x86::isCanonical(cpu, target) : target <= cpu.state.segment[x86::cs].limit;
-  if (good) [[likely]] return true;
+  if (good) [[likely]]
+    return true;
   return x86::raiseGp(cpu, 0);
 }
 
@@ -68,7 +69,8 @@ template <class T>
 template <class T>
 Outcome callTo(Cpu& cpu, const Decoded& d, std::uint64_t target) {
   target = maskTarget(d, target);
-  if (!checkTarget(cpu, d.code64, target)) [[unlikely]] return badCall<T>(cpu, d);
+  if (!checkTarget(cpu, d.code64, target)) [[unlikely]]
+    return badCall<T>(cpu, d);
   if (!pushValue<T>(cpu, d.code64, static_cast<T>(cpu.state.rip + d.length))) return Outcome::fault;
   cpu.state.rip = target;
   return Outcome::jumped;

@@ -50,20 +50,11 @@ enum class ModeKey : std::uint8_t { real16 = 1, real32, protected16, protected32
 
 class ThunkCache;
 
-/// x87 instruction and data pointers of the last x87 instruction that the interpreter ran (SDM vol. 1, 8.1.8). The
-/// host's own would name the thunk and a host address, so they are replaced wherever the guest can see them.
-struct X87Pointers {
-  std::uint64_t ip, dp;
-  std::uint64_t hostIp;  ///< what the host's register holds, if the guest loaded it
-  std::uint16_t cs, ds, opcode;
-};
-
 /// Owned by the vCPU (Cpu::interpreter); used on its thread only.
 struct Context {
   Decoded* cache;  ///< cacheMask + 1 entries
   std::uint32_t cacheMask;
   ThunkCache* thunks;
-  X87Pointers x87;
   std::uint64_t statistics[4];       ///< decodes, slow steps, native instructions, faults
   Decoded scratch;                   ///< for instructions that cannot be cached (at a page's end)
   alignas(64) std::byte area[4096];  ///< bounce buffer: FXSAVE and XSAVE areas, operands that cross pages or are MMIO

@@ -90,7 +90,7 @@ Outcome fxsave(Cpu& cpu, const Decoded& d) {
   Context& c = contextOf(cpu);
   cpu.unparkFpu();
   asm volatile("fxsave64 (%0)" : : "r"(c.area) : "memory");
-  storeAreaPointers(c, wideFormat(d), c.area);
+  storeAreaPointers(cpu, wideFormat(d), c.area);
   return outcomeOf(x86::writeLinearBytes(cpu, linear, c.area, fxBytes(cpu, d)));
 }
 
@@ -103,7 +103,7 @@ Outcome fxrstor(Cpu& cpu, const Decoded& d) {
   cpu.unparkFpu();
   asm volatile("fxsave64 (%0)" : : "r"(c.area) : "memory");
   copyQwords(c.area, c.area + 1024, fxBytes(cpu, d));
-  loadAreaPointers(c.area, wideFormat(d), c.x87);
+  loadAreaPointers(cpu, wideFormat(d), c.area);
   if (wideFormat(d)) {
     asm volatile("fxrstor64 (%0)" : : "r"(c.area) : "memory");
   } else {
@@ -182,7 +182,7 @@ Outcome xsave(Cpu& cpu, const Decoded& d) {
   std::uint64_t header = 0;
   if (!compacted && !x86::readLinear(cpu, linear + kHeader, 8, header)) return Outcome::fault;
   saveAll(cpu, c.area);
-  storeAreaPointers(c, wideFormat(d), c.area);
+  storeAreaPointers(cpu, wideFormat(d), c.area);
   std::uint64_t present = load64(c.area + kHeader) & mask;
   // XSAVEC writes only components in use; MXCSR counts as SSE's.
   bool mxcsrInUse = load32(c.area + kMxcsr) != 0x1f80;
@@ -290,12 +290,10 @@ Outcome xrstor(Cpu& cpu, const Decoded& d) {
   initialize(d, r.mask & ~r.present, c.area);
   if (!readComponents(cpu, d, r, c) || !readMxcsr(cpu, r, c)) return Outcome::fault;
   if (r.mask & kX87) {
-    X87Pointers none{};
-    c.x87 = none;
-    if (r.present & kX87) loadAreaPointers(c.area, wideFormat(d), c.x87);
-    storeLe(c.area + 8, c.x87.ip);  // the host loads the 64-bit format
-    storeLe(c.area + 16, c.x87.dp);
-    c.x87.hostIp = c.x87.ip;
+    cpu.x87 = x86::X87Pointers{};
+    if (r.present & kX87) loadAreaPointers(cpu, wideFormat(d), c.area);
+    storeLe(c.area + 8, cpu.x87.ip);  // the host loads the 64-bit format
+    storeLe(c.area + 16, cpu.x87.dp);
   }
   // What is absent becomes "not in use"; outside 64-bit mode the registers that stay forbid to say so of the whole
   // component.

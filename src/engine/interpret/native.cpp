@@ -68,8 +68,6 @@ bool locateSlow(Cpu& cpu, const Decoded& d, const Thunk& t, NativeOperand& o) {
   if (!alignedOrFault(cpu, t, o.linear)) return false;
   // #AC goes by the operand's size, up to 16 bytes (10 bytes: 8; SDM vol. 3, table 6-7).
   unsigned alignment = t.bytes == 10 ? 8 : t.bytes >= 32 && !t.bounce ? 16 : t.bytes & (0u - t.bytes);
-  bool parts = t.bounce;  // FNSAVE stores piece by piece: page faults first
-  if (parts && !x86::probeLinear(cpu, o.linear, t.bytes, access)) return false;
   if (!checkAlignment(cpu, o.linear, alignment)) return false;
   cpu.exception.valid = false;
   o.host = c.area;
@@ -107,13 +105,12 @@ bool locateSlow(Cpu& cpu, const Decoded& d, const Thunk& t, NativeOperand& o) {
 }
 
 void notePointers(Cpu& cpu, const Decoded& d, const Thunk& t, const NativeOperand& o) {
-  X87Pointers& p = contextOf(cpu).x87;
-  if (t.loadsPointers) loadPointers(cpu, d, static_cast<const std::byte*>(o.host), p);
-  if (t.clearsPointers) p = X87Pointers{};
+  x86::X87Pointers& p = cpu.x87;
+  if (t.loadsPointers) loadPointers(cpu, d, static_cast<const std::byte*>(o.host));
+  if (t.clearsPointers) p = x86::X87Pointers{};
   if (!t.recordsPointers) return;
   const CpuState& s = cpu.state;
   p.ip = s.rip;
-  p.hostIp = ~std::uint64_t{0};
   p.cs = s.segment[x86::cs].selector;
   p.opcode = static_cast<std::uint16_t>((d.insn.opcode & 7) << 8 | d.insn.modrm);
   if (t.bytes == 0) return;
@@ -147,7 +144,7 @@ Outcome runNative(Cpu& cpu, const Decoded& d) {
   std::uint64_t raised = t.entry(o.host, registers, &flags);
   if (raised != 0) [[unlikely]]
     return outcomeOf(raiseFloatingPoint(cpu, raised));
-  if (t.bounce) storePointers(cpu, d, contextOf(cpu));
+  if (t.bounce) storePointers(cpu, d, static_cast<std::byte*>(o.host));
   if (o.store && !x86::writeLinearBytes(cpu, o.linear, o.host, t.bytes)) return Outcome::fault;
   if (o.written) x86::wroteTo(cpu, o.written, t.bytes);
   if (t.recordsPointers || t.clearsPointers || t.loadsPointers) notePointers(cpu, d, t, o);

@@ -44,7 +44,9 @@ class TestEnvironment : public x86::CpuEnvironment {
     ports.push_back({false, port, size, value});
     return value;
   }
-  void writePort(std::uint16_t port, unsigned size, std::uint64_t value) override { ports.push_back({true, port, size, value}); }
+  void writePort(std::uint16_t port, unsigned size, std::uint64_t value) override {
+    ports.push_back({true, port, size, value});
+  }
   std::uint64_t readMmio(Gpa gpa, unsigned size) override {
     std::uint64_t value = 0;
     std::memcpy(&value, mmio + (raw(gpa) & 0xfff), size);
@@ -68,8 +70,8 @@ class TestEnvironment : public x86::CpuEnvironment {
   TestApic apic_;
 };
 
-/// Guest-physical layout: IVT or IDT at 0, code at 0x10000, data at 0x20000, stack below 0x40000, page tables at 0x80000,
-/// GDT at 0x90000. MMIO at 0xd0000000.
+/// Guest-physical layout: IVT or IDT at 0, code at 0x10000, data at 0x20000, stack below 0x40000, page tables at
+/// 0x80000, GDT at 0x90000. MMIO at 0xd0000000.
 class TestMachine {
  public:
   static constexpr std::uint64_t kCode = 0x10000, kData = 0x20000, kStack = 0x40000, kTables = 0x80000, kGdt = 0x90000,
@@ -89,7 +91,8 @@ class TestMachine {
   void code(const std::vector<std::uint8_t>& bytes);
   /// Runs one instruction; expects no exception.
   void step();
-  /// Runs one instruction and returns the vector whose handler it ended in (each handler is HLT at its own address), or -1.
+  /// Runs one instruction and returns the vector whose handler it ended in (each handler is HLT at its own address), or
+  /// -1.
   int stepVector();
   /// Runs until HLT or `limit`.
   std::uint64_t runToHalt(std::uint64_t limit = 1'000'000);
@@ -114,7 +117,8 @@ class TestMachine {
 
  private:
   void buildTables();
-  void segment(x86::Segment s, std::uint16_t selector, std::uint64_t base, std::uint32_t limit, std::uint16_t attributes);
+  void segment(x86::Segment s, std::uint16_t selector, std::uint64_t base, std::uint32_t limit,
+               std::uint16_t attributes);
 
   std::unique_ptr<ContextOwner> owner_;
 };

@@ -24,13 +24,17 @@ TestMachine::TestMachine(const char* modelName) {
   buildTables();
 }
 
-TestMachine::~TestMachine() { cpu->parkFpu(); }
+TestMachine::~TestMachine() {
+  cpu->parkFpu();
+}
 
-void TestMachine::segment(x86::Segment s, std::uint16_t selector, std::uint64_t base, std::uint32_t limit, std::uint16_t attributes) {
+void TestMachine::segment(x86::Segment s, std::uint16_t selector, std::uint64_t base, std::uint32_t limit,
+                          std::uint16_t attributes) {
   cpu->state.segment[s] = {base, limit, selector, attributes};
 }
 
-/// GDT: 08 code64, 10 data, 18 code32, 20 code16, 28 user code64 | 3, 30 user data | 3, 38 TSS (16 bytes), 48 user code32.
+/// GDT: 08 code64, 10 data, 18 code32, 20 code16, 28 user code64 | 3, 30 user data | 3, 38 TSS (16 bytes), 48 user
+/// code32.
 void TestMachine::buildTables() {
   const std::uint64_t gdt[] = {0,
                                0x00af9b000000ffff,
@@ -116,7 +120,8 @@ void TestMachine::long64(unsigned cpl) {
   s.efer = efer::lme | efer::lma | efer::nxe | efer::sce;
   s.xcr0 = 7;
   bool user = cpl == 3;
-  for (auto seg : {x86::es, x86::ss, x86::ds, x86::fs, x86::gs}) segment(seg, user ? 0x33 : 0x10, 0, 0xffffffff, user ? 0xc0f3 : 0xc093);
+  for (auto seg : {x86::es, x86::ss, x86::ds, x86::fs, x86::gs})
+    segment(seg, user ? 0x33 : 0x10, 0, 0xffffffff, user ? 0xc0f3 : 0xc093);
   segment(x86::cs, user ? 0x2b : 0x08, 0, 0xffffffff, user ? 0xa0fb : 0xa09b);
   s.cpl = static_cast<std::uint8_t>(cpl);
   s.gdtr = {kGdt, 0x4f, 0};
@@ -150,7 +155,9 @@ int TestMachine::stepVector() {
   return static_cast<int>((linear - kHandlers) / 16);
 }
 
-void TestMachine::step() { ASSERT_EQ(stepVector(), -1); }
+void TestMachine::step() {
+  ASSERT_EQ(stepVector(), -1);
+}
 
 std::uint64_t TestMachine::runToHalt(std::uint64_t limit) {
   std::uint64_t count = 0;

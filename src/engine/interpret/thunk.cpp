@@ -34,7 +34,8 @@ class Emitter {
 bool operandIsWord(const Instruction& i) {
   std::uint8_t size = i.info->memoryBytes;
   bool loads = (i.info->attributes & attribute::writesRm) == 0;
-  return i.memory && i.operandSize == 2 && loads && (size == memory_size::x87Environment || size == memory_size::x87State);
+  return i.memory && i.operandSize == 2 && loads &&
+         (size == memory_size::x87Environment || size == memory_size::x87State);
 }
 
 /// W outside 64-bit mode counts only where it is part of the opcode, not where it widens a general register.
@@ -111,7 +112,8 @@ bool isX87Control(const Instruction& i) {
 CanonicalBytes canonicalForm(const Instruction& insn) {
   CanonicalBytes key{};
   key.bytes[15] = static_cast<std::uint8_t>(emitInstruction(key.bytes, insn));
-  bool x87Image = insn.info->memoryBytes == memory_size::x87Environment || insn.info->memoryBytes == memory_size::x87State;
+  bool x87Image =
+      insn.info->memoryBytes == memory_size::x87Environment || insn.info->memoryBytes == memory_size::x87State;
   if (x87Image) key.bytes[14] = insn.operandSize;  // stores have the same bytes for both formats
   return key;
 }

@@ -33,11 +33,11 @@ struct Thunk {
   bool reads, writes;   ///< the memory operand
   bool aligned;         ///< it must be aligned to its size
   bool bounce;          ///< FNSTENV, FNSAVE: what is stored needs correction; stored in the 32-bit format
-  bool alignCopy;          ///< a host may fault on a misaligned operand though the guest must not: copy it
+  bool alignCopy;       ///< a host may fault on a misaligned operand though the guest must not: copy it
   bool usesFlags;
   bool gprRead, gprWritten;
   ThunkGpr gpr;
-  bool waits;              ///< takes a pending x87 exception before anything else
+  bool waits;            ///< takes a pending x87 exception before anything else
   bool recordsPointers;  ///< an x87 instruction that sets the last-instruction pointers
   bool clearsPointers;   ///< FNINIT, FNSAVE
   bool loadsPointers;    ///< FLDENV, FRSTOR
@@ -52,13 +52,6 @@ class ThunkCache {
 
   /// The thunk for `insn`. May drop all others first.
   const Thunk* find(const x86::Instruction& insn);
-  /// Whether a host instruction pointer (as stored by an x87 state save, or its low half) points into the thunks.
-  bool contains(std::uint64_t ip) const {
-    return ip - reinterpret_cast<std::uint64_t>(executable_) < kSlots * kSlotBytes;
-  }
-  bool containsLow(std::uint32_t ip) const {
-    return ip - static_cast<std::uint32_t>(reinterpret_cast<std::uint64_t>(executable_)) < kSlots * kSlotBytes;
-  }
 
  private:
   friend class ContextOwner;

@@ -55,12 +55,11 @@ unsigned maskedElementBytes(const Instruction& i) {
 
 // --- gathers
 
+/// Without an alignment check (SDM vol. 2, VMASKMOV and gather: no #AC).
 bool readElement(Cpu& cpu, const Decoded& d, std::uint64_t offset, unsigned size, std::uint64_t& value) {
-  if (size == 8) return readAt<std::uint64_t>(cpu, d.code64, d.segment, offset, value);
-  std::uint32_t narrow;
-  if (!readAt<std::uint32_t>(cpu, d.code64, d.segment, offset, narrow)) return false;
-  value = narrow;
-  return true;
+  std::uint64_t linear;
+  return x86::linearAddressFast(cpu, static_cast<Segment>(d.segment), offset, size, Access::read, linear) &&
+         x86::readFast(cpu, linear, size, value);
 }
 
 /// The registers at any point: elements done are in the destination and cleared in the mask, also when a fault ends it
@@ -158,7 +157,8 @@ Outcome maskmov(Cpu& cpu, const Decoded& d) {
     if (!wanted(i)) continue;
     any = true;
     std::uint64_t offset = (address + i) & d.addressMask;
-    if (!x86::linearAddressFast(cpu, static_cast<Segment>(d.segment), offset, 1, Access::write, linear[i])) return Outcome::fault;
+    if (!x86::linearAddressFast(cpu, static_cast<Segment>(d.segment), offset, 1, Access::write, linear[i]))
+      return Outcome::fault;
   }
   if (any && !checkAlignment(cpu, address & d.addressMask, bytes)) return Outcome::fault;
   for (unsigned i = 0; i < bytes; ++i) {

@@ -2,9 +2,11 @@
 #include "engine/interpret/x87_image.h"
 
 #include "base/bytes.h"
-#include "engine/interpret/thunk.h"
+#include "x86/cpu_model.h"
 
 namespace lodge::interpret {
+
+using x86::X87Pointers;
 
 namespace {
 
@@ -58,7 +60,7 @@ void storeDoublewords(const Cpu& cpu, const X87Pointers& p, std::byte* image) {
 
 X87Pointers readWords(bool real, const std::byte* image) {
   X87Pointers p{};
-  p.ip = p.hostIp = load<std::uint16_t>(image + 6);
+  p.ip = load<std::uint16_t>(image + 6);
   p.dp = load<std::uint16_t>(image + 10);
   std::uint16_t second = load<std::uint16_t>(image + 8), fourth = load<std::uint16_t>(image + 12);
   if (real) {
@@ -74,7 +76,6 @@ X87Pointers readWords(bool real, const std::byte* image) {
 
 X87Pointers readDoublewords(bool real, const std::byte* image) {
   X87Pointers p{};
-  p.hostIp = load<std::uint32_t>(image + 12);
   auto ip = load<std::uint32_t>(image + 12), second = load<std::uint32_t>(image + 16);
   auto dp = load<std::uint32_t>(image + 20), fourth = load<std::uint32_t>(image + 24);
   if (real) {
@@ -91,14 +92,6 @@ X87Pointers readDoublewords(bool real, const std::byte* image) {
   return p;
 }
 
-/// Which pointers belong in an image where the host put `ip`, or its low 32 bits.
-X87Pointers truePointers(const Context& c, std::uint64_t ip, bool whole) {
-  if (ip == 0) return X87Pointers{};
-  bool mine = whole ? c.thunks->contains(ip) : c.thunks->containsLow(static_cast<std::uint32_t>(ip));
-  std::uint64_t loaded = whole ? c.x87.hostIp : c.x87.hostIp & 0xffffffff;
-  return mine || loaded == ip ? c.x87 : X87Pointers{};
-}
-
 /// From the 32-bit format to the 16-bit one, within the same 14 bytes and what follows.
 void narrow(std::byte* image, unsigned registers) {
   store<std::uint16_t>(image + 2, load<std::uint16_t>(image + 4));
@@ -108,38 +101,37 @@ void narrow(std::byte* image, unsigned registers) {
 
 }  // namespace
 
-void loadPointers(Cpu& cpu, const Decoded& d, const std::byte* image, X87Pointers& to) {
-  to = d.insn.operandSize == 2 ? readWords(realFormat(cpu), image) : readDoublewords(realFormat(cpu), image);
+void loadPointers(Cpu& cpu, const Decoded& d, const std::byte* image) {
+  cpu.x87 = d.insn.operandSize == 2 ? readWords(realFormat(cpu), image) : readDoublewords(realFormat(cpu), image);
 }
 
-void storePointers(Cpu& cpu, const Decoded& d, Context& c) {
-  X87Pointers p = truePointers(c, load<std::uint32_t>(c.area + 12), false);
-  if (d.insn.operandSize != 2) return storeDoublewords(cpu, p, c.area);
+void storePointers(Cpu& cpu, const Decoded& d, std::byte* image) {
+  if (d.insn.operandSize != 2) return storeDoublewords(cpu, cpu.x87, image);
   bool registers = d.insn.info->memoryBytes == x86::memory_size::x87State;
-  narrow(c.area, registers ? 80 : 0);
-  storeWords(cpu, p, c.area);
+  narrow(image, registers ? 80 : 0);
+  storeWords(cpu, cpu.x87, image);
 }
 
-void loadAreaPointers(const std::byte* area, bool wide, X87Pointers& to) {
+void loadAreaPointers(Cpu& cpu, bool wide, const std::byte* area) {
+  X87Pointers& to = cpu.x87;
   to = X87Pointers{};
   to.opcode = load<std::uint16_t>(area + 6) & 0x7ff;
   if (wide) {
     to.ip = load<std::uint64_t>(area + 8);
     to.dp = load<std::uint64_t>(area + 16);
-    to.hostIp = to.ip;
     return;
   }
-  to.ip = to.hostIp = load<std::uint32_t>(area + 8);
+  to.ip = load<std::uint32_t>(area + 8);
   to.cs = load<std::uint16_t>(area + 12);
   to.dp = load<std::uint32_t>(area + 16);
   to.ds = load<std::uint16_t>(area + 20);
 }
 
-/// `area` was stored by the host in the 64-bit format, so that the whole of its pointer can be looked at.
-void storeAreaPointers(const Context& c, bool wide, std::byte* area) {
-  std::uint64_t ip = load<std::uint64_t>(area + 8);
-  X87Pointers p = truePointers(c, ip, true);
-  if (ip == 0) p.opcode = load<std::uint16_t>(area + 6);
+void storeAreaPointers(Cpu& cpu, bool wide, std::byte* area) {
+  X87Pointers p = cpu.x87;
+  // AMD's processors store them only while an exception is pending (APM vol. 2, 11.4.4).
+  bool pending = (load<std::uint16_t>(area + 2) & 0x80) != 0;
+  if (!pending && cpu.model->vendor == x86::CpuVendor::amd) p = X87Pointers{};
   store<std::uint16_t>(area + 6, p.opcode);
   if (wide) {
     store<std::uint64_t>(area + 8, p.ip);

@@ -1,10 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The last-instruction pointers in memory images of the x87 state (SDM vol. 1, 8.1.10, figures 8-9 to 8-12).
-//
-// The host stores its own: the address of a thunk and a host address of guest memory. Images are corrected before the
-// guest sees them. If the host's pointer names a thunk, the guest's is the one recorded in Context::x87; if it is what
-// the guest loaded last, it stays; else some other engine's code ran the last x87 instruction, and nothing is known:
-// zero.
+// The last-instruction pointers (Cpu::x87) in memory images of the x87 state (SDM vol. 1, 8.1.10, figures 8-9 to 8-12).
+// What the host stored there is replaced.
 #pragma once
 
 #include <cstddef>
@@ -13,12 +9,13 @@
 
 namespace lodge::interpret {
 
-/// After FLDENV or FRSTOR of `image`: what the pointers are now.
-void loadPointers(Cpu& cpu, const Decoded& d, const std::byte* image, X87Pointers& to);
-/// Corrects what FNSTENV or FNSAVE stored in c.area.
-void storePointers(Cpu& cpu, const Decoded& d, Context& c);
+/// After FLDENV or FRSTOR of `image`.
+void loadPointers(Cpu& cpu, const Decoded& d, const std::byte* image);
+/// Completes what FNSTENV or FNSAVE stored at `image` in the 32-bit format; makes it the 16-bit format if that was
+/// asked for.
+void storePointers(Cpu& cpu, const Decoded& d, std::byte* image);
 /// The same for the legacy region of an FXSAVE or XSAVE image. `wide`: the 64-bit format (REX.W).
-void loadAreaPointers(const std::byte* area, bool wide, X87Pointers& to);
-void storeAreaPointers(const Context& c, bool wide, std::byte* area);
+void loadAreaPointers(Cpu& cpu, bool wide, const std::byte* area);
+void storeAreaPointers(Cpu& cpu, bool wide, std::byte* area);
 
 }  // namespace lodge::interpret
