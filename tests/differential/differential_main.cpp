@@ -176,8 +176,11 @@ int main(int argc, char** argv) {
       }
       Outcome ours = (*guest)->run(snippets[i]);
       x86::Instruction last{};
-      bool maskmov = stoppedAt(snippets[i], ours, last) && last.info->op == x86::Op::maskmov;
-      if (maskmov || eitherAlignmentFault(outcomes[i], ours)) {
+      // Where MASKMOV faults, and from which alignment on FRSTOR raises #AC, is the processor's choice.
+      bool stopped = stoppedAt(snippets[i], ours, last);
+      bool maskmov = stopped && last.info->op == x86::Op::maskmov;
+      bool alignment = stopped && ours.vector == 17 && x86::memoryOperand(last).bytes > 64;
+      if (maskmov || alignment || eitherAlignmentFault(outcomes[i], ours)) {
         ++skipped;
         continue;
       }

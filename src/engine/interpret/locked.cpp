@@ -235,9 +235,10 @@ bool hostCompareExchange16(void* m, std::uint64_t& low, std::uint64_t& high, std
 }
 
 Outcome compareExchange16(Cpu& cpu, const Decoded& d) {
-  std::uint64_t linear;
-  if (!x86::linearAddressFast(cpu, static_cast<Segment>(d.segment), effectiveAddress(cpu, d), 16, Access::write,
-                              linear)) {
+  std::uint64_t linear, offset = effectiveAddress(cpu, d);
+  // A misaligned address is #GP even where a stack address that is not canonical would be #SS.
+  if (d.segment < x86::fs && (offset & 15) != 0) return outcomeOf(x86::raiseGp(cpu, 0));
+  if (!x86::linearAddressFast(cpu, static_cast<Segment>(d.segment), offset, 16, Access::write, linear)) {
     return Outcome::fault;
   }
   if ((linear & 15) != 0) return outcomeOf(x86::raiseGp(cpu, 0));

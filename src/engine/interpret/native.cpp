@@ -57,6 +57,14 @@ bool alignedOrFault(Cpu& cpu, const Thunk& t, std::uint64_t linear) {
   return x86::raiseGp(cpu, 0);
 }
 
+bool mayStoreNothing(Cpu& cpu, const Thunk& t) {
+  if (!t.recordsPointers) return false;
+  cpu.unparkFpu();
+  std::uint16_t control;
+  asm volatile("fnstcw %0" : "=m"(control));
+  return (control & 0x3f) != 0x3f;
+}
+
 /// Everything that is not a hit: faults, page crossings, MMIO.
 bool locateSlow(Cpu& cpu, const Decoded& d, const Thunk& t, NativeOperand& o) {
   Context& c = contextOf(cpu);
@@ -79,7 +87,9 @@ bool locateSlow(Cpu& cpu, const Decoded& d, const Thunk& t, NativeOperand& o) {
       return true;
     }
     o.store = true;
-    return x86::probeLinear(cpu, o.linear, t.bytes, Access::write);
+    if (!x86::probeLinear(cpu, o.linear, t.bytes, Access::write)) return false;
+    // An unmasked x87 exception keeps the instruction from storing anything.
+    return !mayStoreNothing(cpu, t) || x86::readLinearBytes(cpu, o.linear, c.area, t.bytes);
   }
   const std::byte* p = x86::readablePointer(cpu, o.linear, t.bytes);
   if (p && !(t.alignCopy && (o.linear & 15) != 0)) {
