@@ -119,7 +119,8 @@ void TranslateVcpu::executeSome() {
   ModeKey key = modeKey(cpu);
   if (!key.has(ModeKey::translatable)) {
     nextHost_ = 0;
-    context_.counters.interpreted += interpret::run(cpu, kInterpreterSlice);
+    // An interrupt shadow ends with the next instruction.
+    context_.counters.interpreted += interpret::run(cpu, cpu.state.interruptShadow != 0 ? 1 : kInterpreterSlice);
     return;
   }
   setKey(key);
