@@ -37,7 +37,7 @@ def build_initrd(folder, program):
             "/bin/busybox mount -t tmpfs tmp /tmp\n/bin/busybox echo %s\n"
             "for w in $(/bin/busybox cat /proc/cmdline); do case $w in bench.rows=*) rows=${w#bench.rows=};; esac; done\n"
             "[ \"$rows\" = none ] || /bin/guestbench $(/bin/busybox echo $rows | /bin/busybox tr , ' ')\n"
-            "/bin/busybox echo LODGE-BENCH-DONE\n/bin/busybox poweroff -f\n" % MARK.decode()).encode()
+            "/bin/busybox echo LODGE-BENCH-DONE\n/bin/busybox reboot -f\n" % MARK.decode()).encode()
     read = lambda path: open(path, "rb").read()
     entries = [(d, 0o040755, b"") for d in ("bin", "dev", "proc", "tmp")]
     entries += [("dev/console", 0o020600, b""), ("bin/busybox", 0o100755, read("/bin/busybox")),
@@ -53,7 +53,7 @@ def commands(lodge, kernel, initrd, append):
     return {
         "lodge": [lodge, "run", "--engine", "translate", "--kernel", kernel, "--initrd", initrd, "--append", append,
                   "--memory", "512M", "--cpus", "1", "--no-reboot", "--net", "none"],
-        "qemu": ["qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-M", "microvm,rtc=on", "-m", "512", "-smp", "1",
+        "qemu": ["qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-M", "microvm,acpi=off,pit=on,pic=on,rtc=on", "-m", "512", "-smp", "1",
                  "-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot"] + common +
                 ["-append", append],
     }
@@ -129,7 +129,7 @@ def main():
         program = os.path.join(folder, "guestbench")
         subprocess.run(["gcc", "-O2", "-static", "-o", program, os.path.join(TOP, "bench/guest/guestbench.c")], check=True)
         initrd = build_initrd(folder, program)
-        append = "console=ttyS0 quiet panic=-1 bench.rows=" + ",".join(wanted)
+        append = "console=ttyS0 quiet panic=-1 reboot=t bench.rows=" + ",".join(wanted)
         native, lodge, qemu, boots = {}, {}, {}, {"lodge": [], "qemu": []}
         for round_number in range(options.rounds):
             print(f"round {round_number + 1} of {options.rounds}", file=sys.stderr)

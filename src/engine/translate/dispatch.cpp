@@ -67,7 +67,12 @@ std::uint64_t TranslateVcpu::lookUp() {
 }
 
 void TranslateVcpu::setKey(ModeKey key) {
-  if ((key.bits ^ context_.key.bits) & ~ModeKey::changing) context_.dropCode();
+  // Every map holds code for one key.
+  std::uint32_t& known = context_.mapKey[static_cast<std::size_t>(key.mode())];
+  if (known != key.bits) {
+    if (known != 0) context_.dropCode();
+    known = key.bits;
+  }
   context_.key = key;
   if (key.has(ModeKey::user) && context_.spaces->current().supervisorCount != 0) context_.spaces->dropSupervisorPages();
 }

@@ -34,8 +34,6 @@ struct ModeKey {
     if (has(user)) return has(code64) ? ExecMode::user64 : ExecMode::user32;
     return has(accessCheck) && has(smap) ? ExecMode::kernelAc : ExecMode::kernel;
   }
-  /// Bits that stay the same in all translated code between two dispatches, and those that code changes itself.
-  static constexpr std::uint32_t changing = user | code64 | kernelTable | accessCheck;
 };
 
 /// The key of the CPU's state as it is; without `translatable` where the interpreter must do the work.

@@ -27,6 +27,7 @@ struct VcpuContext final : CodeUser, x86::TranslationCacheListener {
   AddressSpaces* spaces = nullptr;
   TranslationStore* store = nullptr;
   ModeKey key{0};                ///< of the code that runs
+  std::uint32_t mapKey[4] = {};  ///< by ExecMode: the key of the code in that mode's maps; 0: none yet
   std::uint64_t generation = 0;  ///< of the store, that the code maps are of
   bool codeDropped = false;      ///< a code page's mapping went since translated code was entered
   bool stepping = false;         ///< a signal handler runs the thread to the next instruction boundary
