@@ -121,6 +121,8 @@ void TranslateVcpu::executeSome() {
     context_.dropCode();
     nextHost_ = 0;
   }
+  // RF only holds off instruction breakpoints; without any, it need not wait for the next instruction to end.
+  if ((cpu.state.dr[7] & 0xff) == 0) cpu.state.rflags &= ~flag::rf;
   ModeKey key = modeKey(cpu);
   if (!key.has(ModeKey::translatable)) {
     nextHost_ = 0;
