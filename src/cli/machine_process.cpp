@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <cstdio>
 #include <memory>
 #include <optional>
 
@@ -11,6 +12,7 @@
 #include "base/text.h"
 #include "cli/exit_status.h"
 #include "cli/foreground.h"
+#include "cli/layout.h"
 #include "cli/signals.h"
 #include "control/config_json.h"
 #include "control/console_hub.h"
@@ -43,6 +45,7 @@ class Process {
   void onSignal(int signal);
   void say(const std::string& text);
   int finish();
+  void printStatistics() const;
   void keepOrRemove(const control::EndRecord& end);
 
   RunOptions options_;
@@ -130,6 +133,7 @@ int Process::finish() {
     foreground_->finish(end.end == MachineEnd::killed ? kKilledDrainMilliseconds : -1);
     if (end.end == MachineEnd::crashed) log(LogLevel::error, "{}", control::describe(end));
   }
+  if (options_.stats && !session_->forced()) printStatistics();
   keepOrRemove(end);
   if (session_->forced()) {
     // A thread of the machine's does not stop: its objects must not be destroyed under it.
@@ -137,6 +141,12 @@ int Process::finish() {
     ::_exit(exitStatusOf(end));
   }
   return exitStatusOf(end);
+}
+
+void Process::printStatistics() const {
+  std::vector<std::vector<std::string>> rows = {{"COUNTER", "VALUE"}};
+  for (const auto& [name, value] : machine_->statistics()) rows.push_back({name, std::to_string(value)});
+  std::fputs(columns(rows, {1}).c_str(), stderr);
 }
 
 void Process::keepOrRemove(const control::EndRecord& end) {

@@ -89,6 +89,7 @@ Result<RunOptions> runOptionsFrom(const Invocation& invocation) {
   config.testDevice = invocation.has("test-device");
   config.balloon = !invocation.has("no-balloon");
   options.detach = invocation.has("detach");
+  options.stats = invocation.has("stats");
   Status status = readCpus(invocation, config);
   if (status) status = readSize(invocation, "memory", config.memory);
   if (status) status = readSize(invocation, "code-cache", config.codeCache);
@@ -163,6 +164,7 @@ std::vector<OptionSpec> runOptionTable() {
                "| 1."},
       {.name = "test-device",
        .help = "Add the device that CPU test kernels use (ports 0xe0 to 0xe8 and 0x2000, memory at 0xff000000)."},
+      {.name = "stats", .help = "Write the machine's counters to standard error at its end (see also 'lodge stats')."},
       {.name = "trace",
        .value = "WHAT,...",
        .help = "Write what happens inside to standard error (see Tracing).",

@@ -10,6 +10,7 @@ namespace lodge::cli {
 struct RunOptions {
   MachineConfig machine;
   bool detach = false;
+  bool stats = false;  ///< print the machine's counters at its end
 };
 
 /// The options of `lodge run` as a configuration. Errors: invalidArgument, unsupported.

@@ -26,7 +26,11 @@ void VcpuContext::step() {
     Instruction i;
     unsigned n = fetchInstruction(*cpu, bytes);
     CodeSize size = cpu->mode64() ? CodeSize::bits64 : CodeSize::bits32;
-    if (n != 0 && decode(bytes, n, size, i) == DecodeStatus::ok) ++steppedOps[static_cast<std::size_t>(i.info->op)];
+    if (n != 0 && decode(bytes, n, size, i) == DecodeStatus::ok) {
+      SteppedOp& op = steppedOps[static_cast<std::size_t>(i.info->op)];
+      ++op.count;
+      op.mnemonic = i.info->mnemonic;
+    }
     cpu->exception.valid = false;
   }
   interpret::step(*cpu);

@@ -108,7 +108,8 @@ std::vector<std::pair<std::string, std::uint64_t>> TranslateVcpu::statistics() c
   const VcpuCounters& c = context_.counters;
   const TranslationStore::Counters s = context_.store->counters();
   const CodeCache& cache = context_.store->cache();
-  return {{"translations", s.translations},
+  std::vector<std::pair<std::string, std::uint64_t>> all = {
+          {"translations", s.translations},
           {"translated_instructions", s.guestInstructions},
           {"translated_bytes", s.guestBytes},
           {"page_units", s.units},
@@ -134,6 +135,10 @@ std::vector<std::pair<std::string, std::uint64_t>> TranslateVcpu::statistics() c
           {"fault_signals", c.signals},
           {"flushes", c.flushes},
           {"address_space_switches", c.addressSpaceSwitches}};
+  for (const VcpuContext::SteppedOp& op : context_.steppedOps) {
+    if (op.count != 0) all.emplace_back(std::string("stepped.") + op.mnemonic, op.count);
+  }
+  return all;
 }
 
 }  // namespace lodge::translate

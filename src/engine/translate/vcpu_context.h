@@ -34,7 +34,11 @@ struct VcpuContext final : CodeUser, x86::TranslationCacheListener {
   bool countOps = false;
   int threadId = 0;
   VcpuCounters counters;
-  std::array<std::uint64_t, static_cast<std::size_t>(x86::Op::kCount)> steppedOps{};
+  struct SteppedOp {
+    std::uint64_t count = 0;
+    const char* mnemonic = nullptr;
+  };
+  std::array<SteppedOp, static_cast<std::size_t>(x86::Op::kCount)> steppedOps{};  ///< if countOps
 
   /// Page units of kernelAc code, which has no map.
   struct AcPage {
