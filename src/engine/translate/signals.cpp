@@ -118,6 +118,19 @@ void interrupt(greg_t* registers, VcpuContext& context) {
   }
 }
 
+/// A store hit a page that was entered for reading (it was clean then). The interpreter will carry out the store; the
+/// entry goes, so that the next access enters the page anew.
+void dropReadOnlyEntry(std::uint64_t address, const greg_t* registers, const VcpuContext& context) {
+  const GuestMemory& memory = *context.cpu->memory;
+  if (address - reinterpret_cast<std::uint64_t>(memory.cpuRo()) >= memory.size()) return;
+  for (int scratch : {REG_R13, REG_R14}) {
+    auto entry = static_cast<std::uint64_t>(registers[scratch]);
+    std::uint64_t linear = address - (entry - kTlbValid);
+    TlbTable& table = (linear >> 63) != 0 ? context.spaces->kernelTable() : context.spaces->current().user;
+    if (table.entry(linear) == entry) table.drop(linear);
+  }
+}
+
 /// Whether the signal was translated code's, or a store to guarded memory, and is dealt with.
 bool handleFault(int number, const siginfo_t* info, greg_t* registers, VcpuContext& context) {
   auto pc = static_cast<std::uint64_t>(registers[REG_RIP]);
@@ -126,7 +139,10 @@ bool handleFault(int number, const siginfo_t* info, greg_t* registers, VcpuConte
     return true;
   }
   TranslationStore::Place place;
-  if (context.store->locate(pc, place)) return leaveTranslatedCode(registers, context, place, true);
+  if (context.store->locate(pc, place)) {
+    dropReadOnlyEntry(reinterpret_cast<std::uint64_t>(info->si_addr), registers, context);
+    return leaveTranslatedCode(registers, context, place, true);
+  }
   auto stackPointer = static_cast<std::uint64_t>(registers[REG_RSP]);
   if (pc < TranslationStore::kLowestCode && stackPointer == reinterpret_cast<std::uint64_t>(&context.cpu->state)) {
     // An entry table's empty slot.
