@@ -11,5 +11,6 @@ const FormatDriver& rawDriver();
 const FormatDriver& vdiDriver();
 const FormatDriver& vhdDriver();
 const FormatDriver& vhdxDriver();
+const FormatDriver& vmdkDriver();
 
 }  // namespace lodge::image

@@ -15,6 +15,7 @@ std::span<const FormatDriver* const> allFormats() {
       &qcow2Driver(),
       &vhdDriver(),
       &vhdxDriver(),
+      &vmdkDriver(),
       &vdiDriver(),
       &rawDriver(),  // last: it takes what nobody else wants
       // clang-format on

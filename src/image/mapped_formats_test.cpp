@@ -29,6 +29,12 @@ std::vector<Kind> kinds() {
   return {
       {"VdiDynamic", "vdi", {}},
       {"VdiFixed", "vdi", {{"subformat", "fixed"}}},
+      {"VmdkSparse", "vmdk", {}},
+      {"VmdkFlat", "vmdk", {{"subformat", "monolithicFlat"}}},
+      {"VmdkSplitSparse", "vmdk", {{"subformat", "twoGbMaxExtentSparse"}}},
+      {"VmdkSplitFlat", "vmdk", {{"subformat", "twoGbMaxExtentFlat"}}},
+      {"VmdkChild", "vmdk", {}, true},
+      {"VmdkZeroedGrainChild", "vmdk", {{"zeroed_grain", "on"}}, true},
       {"VhdDynamic", "vhd", {}},
       {"VhdSmallBlocks", "vhd", {{"block_size", "512K"}}},
       {"VhdFixed", "vhd", {{"subformat", "fixed"}, {"size_rule", "exact"}}},
@@ -192,7 +198,7 @@ TEST_P(Formats, SurvivesPowerLoss) {
       flushed.emplace_back(files.events().size(), mirror);
     }
   }
-  std::size_t end = files.events().size(), step = std::max<std::size_t>(1, (end - begin) / 40);
+  std::size_t end = files.events().size(), step = std::max<std::size_t>(1, (end - begin) / 25);
   for (std::size_t cut = begin; cut <= end; cut += step) {
     auto left = files.afterPowerLoss(cut, random);
     std::size_t f = flushed.size() - 1;

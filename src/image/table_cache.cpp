@@ -2,17 +2,19 @@
 #include "image/table_cache.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 
 namespace lodge::image {
 
 int TableCache::get(std::uint64_t offset, std::uint32_t length, std::byte*& bytes) {
-  if (!order_.empty() && order_.front()->offset == offset) {
+  if (!order_.empty() && order_.front()->offset == offset && order_.front()->length == length) {
     bytes = order_.front()->bytes.get();
     return 0;
   }
   if (auto found = pieces_.find(offset); found != pieces_.end()) {
     Piece& piece = *found->second;
+    if (piece.length != length) return EIO;  // two tables in one place: a damaged image
     order_.splice(order_.begin(), order_, piece.place);
     bytes = piece.bytes.get();
     return 0;
@@ -27,6 +29,14 @@ int TableCache::get(std::uint64_t offset, std::uint32_t length, std::byte*& byte
 
 std::byte* TableCache::fresh(std::uint64_t offset, std::uint32_t length) {
   auto found = pieces_.find(offset);
+  if (found != pieces_.end() && found->second->length != length) {
+    // What was there before the space was taken anew.
+    bytes_ -= found->second->length;
+    if (found->second->dirty) dirtyBytes_ -= found->second->length;
+    order_.erase(found->second->place);
+    pieces_.erase(found);
+    found = pieces_.end();
+  }
   Piece& piece = found == pieces_.end() ? insert(offset, length) : *found->second;
   if (!piece.bytes) piece.bytes = std::make_unique<std::byte[]>(length);
   std::memset(piece.bytes.get(), 0, length);
@@ -79,7 +89,9 @@ std::vector<TableCache::Copy> TableCache::takeDirty() {
 
 void TableCache::written(const std::vector<Copy>& copies, bool failed) {
   for (const Copy& copy : copies) {
-    --pieces_.at(copy.offset)->writers;
+    auto found = pieces_.find(copy.offset);
+    if (found == pieces_.end()) continue;
+    --found->second->writers;
     if (failed) setDirty(copy.offset);
   }
 }
