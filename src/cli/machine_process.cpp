@@ -80,6 +80,7 @@ Status Process::open() {
   if (!machine) return std::move(machine).error();
   machine_ = std::move(*machine);
   hub_->connect(*machine_);
+  hub_->onResize = [this](control::WindowSize window) { machine_->resizeConsole(window.columns, window.rows); };
   session_ = std::make_unique<control::MachineSession>(*loop_, *machine_, options_.machine);
   session_->onEnd([this](const control::EndRecord&) { loop_->stop(); });
   auto listener = folder_->listen();

@@ -88,6 +88,7 @@ Result<RunOptions> runOptionsFrom(const Invocation& invocation) {
   config.noReboot = invocation.has("no-reboot");
   config.testDevice = invocation.has("test-device");
   config.balloon = !invocation.has("no-balloon");
+  config.virtioConsole = invocation.value("console", "serial") == "virtio";
   options.detach = invocation.has("detach");
   options.stats = invocation.has("stats");
   Status status = readCpus(invocation, config);
@@ -146,6 +147,12 @@ std::vector<OptionSpec> runOptionTable() {
       {.name = "detach",
        .letter = 'd',
        .help = "Return to the shell once the machine runs, and print its name. 'lodge console' shows its console."},
+      {.name = "console",
+       .value = "DEVICE",
+       .help =
+           "What the terminal is to the guest: 'serial' (ttyS0), as if nothing is given, or 'virtio' (hvc0), which is "
+           "faster and follows the window's size. What the guest writes to ttyS0 is shown in both cases.",
+       .choices = {"serial", "virtio"}},
       {.name = "engine",
        .letter = 'e',
        .value = "ENGINE",

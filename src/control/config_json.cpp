@@ -44,6 +44,7 @@ Json toJson(const MachineConfig& config) {
                {"noReboot", config.noReboot},
                {"testDevice", config.testDevice},
                {"balloon", config.balloon},
+               {"virtioConsole", config.virtioConsole},
                {"trace", config.trace}};
   if (config.debugExitPort) json["debugExitPort"] = *config.debugExitPort;
   for (const DiskOptions& disk : config.disks) json["disks"].push_back(toJson(disk));

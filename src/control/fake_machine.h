@@ -53,6 +53,7 @@ class FakeMachine : public Machine {
     return taken;
   }
   void onConsoleRoom(std::function<void()> callback) override { room_ = std::move(callback); }
+  void resizeConsole(std::uint16_t, std::uint16_t) override {}
   void powerButton() override {
     std::lock_guard lock(mutex_);
     ++powerButtons;

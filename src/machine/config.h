@@ -34,6 +34,7 @@ struct MachineConfig {
   std::optional<std::uint16_t> debugExitPort;  ///< isa-debug-exit
   bool testDevice = false;                     ///< ports 0xe0.. and the RAM window of CPU test kernels
   bool balloon = true;
+  bool virtioConsole = false;  ///< input goes to a virtio console (hvc0), which learns the window's size, not to COM1
   std::string trace;
 };
 

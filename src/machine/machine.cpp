@@ -32,10 +32,16 @@ class MicroMachine : public Machine {
 
   void start() override;
   std::size_t consoleInput(const char* data, std::size_t length) override {
+    if (auto* console = devices_->console()) return console->input(data, length);
     return chipset_->com1().input(data, length);
   }
   void onConsoleRoom(std::function<void()> callback) override {
-    chipset_->com1().onRoom([this, callback = std::move(callback)] { onLoop(callback); });
+    auto room = [this, callback = std::move(callback)] { onLoop(callback); };
+    if (auto* console = devices_->console()) return console->onRoom(room);
+    chipset_->com1().onRoom(room);
+  }
+  void resizeConsole(std::uint16_t columns, std::uint16_t rows) override {
+    if (auto* console = devices_->console()) console->resize(columns, rows);
   }
   void powerButton() override { chipset_->acpi().pressPowerButton(); }
   void reset() override;
@@ -108,7 +114,7 @@ Status MicroMachine::open(ConsoleSink& console) {
   auto chipset = Chipset::create(config_, loop_, *memory_, ports_, mmio_, boardEvents(), output);
   if (!chipset) return std::move(chipset).error();
   chipset_ = std::move(*chipset);
-  auto devices = PciDevices::create(config_, loop_, *memory_, ports_, mmio_, *chipset_);
+  auto devices = PciDevices::create(config_, loop_, *memory_, ports_, mmio_, *chipset_, output);
   if (!devices) return std::move(devices).error();
   devices_ = std::move(*devices);
   return openProcessors();

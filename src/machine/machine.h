@@ -13,8 +13,8 @@
 
 namespace lodge {
 
-/// Where the first serial port's bytes go and come from. Implemented by the command line (terminal, pipe, console
-/// socket).
+/// Where the bytes of the first serial port and of the virtio console go and come from. Implemented by the command line
+/// (terminal, pipe, console socket).
 class ConsoleSink {
  public:
   virtual ~ConsoleSink() = default;
@@ -32,10 +32,12 @@ class Machine {
   virtual ~Machine() = default;
 
   virtual void start() = 0;
-  /// Bytes for the guest's first serial port; returns how many were taken (the rest to be offered again after
-  /// onConsoleRoom).
+  /// Bytes for the virtio console if there is one, else for the first serial port; returns how many were taken (the
+  /// rest to be offered again after onConsoleRoom).
   virtual std::size_t consoleInput(const char* data, std::size_t length) = 0;
   virtual void onConsoleRoom(std::function<void()> callback) = 0;
+  /// The size of the terminal's window, in characters; for a console that can tell its guest.
+  virtual void resizeConsole(std::uint16_t columns, std::uint16_t rows) = 0;
   virtual void powerButton() = 0;
   virtual void reset() = 0;
   virtual void pause() = 0;

@@ -24,11 +24,19 @@ MacAddress macFor(const std::string& machine, std::size_t index) {
   return mac;
 }
 
+/// What can be done about a disk that does not open, where the image library has nothing better to say.
+Error withDiskHint(Error error) {
+  if (!error.hint().empty()) return error;
+  return std::move(error).withHint(error.kind() == ErrorKind::permissionDenied
+                                       ? "give the disk as FILE,readonly, or let it be written"
+                                       : "check the path given to --disk");
+}
+
 }  // namespace
 
 Result<std::unique_ptr<PciDevices>> PciDevices::create(const MachineConfig& config, EventLoop& loop,
-                                                       GuestMemory& memory, IoBus& ports, IoBus& mmio,
-                                                       Chipset& chipset) {
+                                                       GuestMemory& memory, IoBus& ports, IoBus& mmio, Chipset& chipset,
+                                                       virtio::ConsoleDevice::Output consoleOutput) {
   auto devices = std::unique_ptr<PciDevices>(new PciDevices());
   InterruptRouter& interrupts = chipset.interrupts();
   auto line = [&](unsigned pin) { return &interrupts.gsi(layout::kPciGsiBase + pin); };
@@ -54,6 +62,11 @@ Result<std::unique_ptr<PciDevices>> PciDevices::create(const MachineConfig& conf
     devices->balloon_ = balloon.get();
     if (Status s = devices->add(std::move(balloon), "virtio-balloon"); !s) return std::move(s).error();
   }
+  if (config.virtioConsole) {
+    auto console = std::make_unique<virtio::ConsoleDevice>(memory, std::move(consoleOutput));
+    devices->console_ = console.get();
+    if (Status s = devices->add(std::move(console), "virtio-console"); !s) return std::move(s).error();
+  }
   return devices;
 }
 
@@ -65,7 +78,7 @@ Status PciDevices::add(std::unique_ptr<virtio::Device> device, std::string name)
 Status PciDevices::addDisks(const MachineConfig& config, GuestMemory& memory) {
   for (const DiskOptions& options : config.disks) {
     auto disk = openDisk(options);
-    if (!disk) return std::move(disk).error();
+    if (!disk) return withDiskHint(std::move(disk).error());
     std::string serial = fmt::format("disk{}", disks_.size());
     auto device =
         std::make_unique<virtio::BlockDevice>(memory, std::move(*disk), serial, std::min(config.cpus, kMaxQueues));

@@ -10,6 +10,7 @@
 #include "machine/config.h"
 #include "virtio/balloon.h"
 #include "virtio/block.h"
+#include "virtio/console.h"
 #include "virtio/net.h"
 #include "virtio/pci_transport.h"
 
@@ -20,9 +21,11 @@ class PciDevices {
  public:
   /// Opens disks and networks. Errors: theirs.
   static Result<std::unique_ptr<PciDevices>> create(const MachineConfig& config, EventLoop& loop, GuestMemory& memory,
-                                                    IoBus& ports, IoBus& mmio, Chipset& chipset);
+                                                    IoBus& ports, IoBus& mmio, Chipset& chipset,
+                                                    virtio::ConsoleDevice::Output consoleOutput);
   void reset() { host_->reset(); }
   virtio::BalloonDevice* balloon() { return balloon_; }
+  virtio::ConsoleDevice* console() { return console_; }
   std::vector<std::pair<std::string, std::uint64_t>> statistics() const;
 
  private:
@@ -36,6 +39,7 @@ class PciDevices {
   std::vector<virtio::BlockDevice*> disks_;
   std::vector<virtio::NetDevice*> nets_;
   virtio::BalloonDevice* balloon_ = nullptr;
+  virtio::ConsoleDevice* console_ = nullptr;
 };
 
 }  // namespace lodge

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/format.h>
 
+#include "base/text.h"
 #include "machine/machine.h"
 #include "machine/trace.h"
 
@@ -18,7 +19,7 @@ Status validate(const MachineConfig& config) {
         .withHint(fmt::format("--cpus takes 1 to {}", kMaxCpus));
   }
   if (config.memory < kMinMemory || config.memory > 1_TiB) {
-    return Error(ErrorKind::invalidArgument, fmt::format("{} KiB of memory", config.memory >> 10))
+    return Error(ErrorKind::invalidArgument, formatSize(config.memory) + " of memory")
         .withHint("--memory takes 16M to 1T");
   }
   if (config.memory % kPageSize != 0) {

@@ -2,6 +2,7 @@
 #include "virtio/console.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace lodge::virtio {
 
@@ -10,10 +11,21 @@ std::uint32_t ConsoleDevice::readConfig(std::uint64_t offset, unsigned size) {
   return readConfigBytes(&c, sizeof c, offset, size);
 }
 
+void ConsoleDevice::activate(std::uint64_t features) {
+  QueuedDevice::activate(features);
+  // Linux reads the size of a console without the multiport feature at a change only (drivers/char/virtio_console.c).
+  if (transport_ && (features & 1) != 0) transport_->signalConfig();
+}
+
 void ConsoleDevice::reset() {
   QueuedDevice::reset();
-  std::lock_guard lock(inputMutex_);
-  backlog_.clear();
+  bool tell;
+  {
+    std::lock_guard lock(inputMutex_);
+    backlog_.clear();
+    tell = std::exchange(roomWanted_, false);
+  }
+  if (tell && onRoom_) onRoom_();
 }
 
 void ConsoleDevice::notify(unsigned queue) {
@@ -30,13 +42,23 @@ std::size_t ConsoleDevice::input(const char* data, std::size_t length) {
     std::lock_guard lock(inputMutex_);
     taken = std::min(length, kBacklogBytes - backlog_.size());
     backlog_.insert(backlog_.end(), data, data + taken);
+    roomWanted_ = taken < length;
   }
   deliver();
   return taken;
 }
 
 void ConsoleDevice::deliver() {
-  std::lock_guard inputLock(inputMutex_);
+  bool tell = false;
+  {
+    std::lock_guard lock(inputMutex_);
+    deliverLocked();
+    if (backlog_.size() <= kBacklogBytes / 2) tell = std::exchange(roomWanted_, false);
+  }
+  if (tell && onRoom_) onRoom_();
+}
+
+void ConsoleDevice::deliverLocked() {
   while (!backlog_.empty()) {
     Chain chain;
     VirtQueue::Pop result;

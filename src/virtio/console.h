@@ -20,19 +20,25 @@ class ConsoleDevice : public QueuedDevice {
   std::uint64_t features() const override { return 1; }  // size
   std::uint16_t maxQueueSize() const override { return 64; }
   std::uint32_t readConfig(std::uint64_t offset, unsigned size) override;
+  void activate(std::uint64_t features) override;
   void reset() override;
   void notify(unsigned queue) override;
 
-  /// Bytes for the guest; returns how many were taken. Any thread.
+  /// Bytes for the guest; returns how many were taken (the rest to be offered again after onRoom). Any thread.
   std::size_t input(const char* data, std::size_t length);
+  /// Set before the guest runs; called on the thread that made the room, with no lock held.
+  void onRoom(std::function<void()> callback) { onRoom_ = std::move(callback); }
   void resize(std::uint16_t columns, std::uint16_t rows);
 
  private:
   enum Queue : unsigned { receive = 0, transmit = 1 };
   void deliver();
+  void deliverLocked();
 
   Output output_;
+  std::function<void()> onRoom_;
   std::mutex inputMutex_;
+  bool roomWanted_ = false;
   std::deque<char> backlog_;
   std::atomic<std::uint32_t> size_{80 | 25 << 16};
 };

@@ -54,7 +54,7 @@ class Usage(LodgeTest):
     def test_disks(self):
         k = ["--kernel", self.kernel]
         self.run_fails(k + ["--disk", ""], "names no file")
-        self.run_fails(k + ["--disk", "a.img,format=qcow2"], "format 'qcow2' is not known", "raw")
+        self.run_fails(k + ["--disk", "a.img,format=tape"], "'tape'", "raw")
         self.run_fails(k + ["--disk", "a.img,readnoly"], "unknown setting 'readnoly'")
 
     def test_networks(self):
