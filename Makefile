@@ -24,8 +24,8 @@ test-long: packages-test build ## the tests that take longer than `make test` ma
 check: packages-test ## format, clang-tidy, headers, include arrows, paths in the docs, licence lines
 	@tools/check
 
-bench: packages-test build guest ## Lodge against the host itself and QEMU, as a table (QUICK=1: a short one)
-	@python3 bench/bench.py $(if $(QUICK),--quick)
+bench: packages-test build guest ## Lodge against the host itself and QEMU, as a table (QUICK=1: a short one; BENCH="--rounds 3")
+	@python3 bench/bench.py $(if $(QUICK),--quick) $(BENCH)
 
 fuzz: packages-test ## build every fuzz driver and run each for a while (SECONDS_EACH=60)
 	@tools/run-fuzz $(or $(SECONDS_EACH),60)
