@@ -11,14 +11,9 @@ std::uint32_t ConsoleDevice::readConfig(std::uint64_t offset, unsigned size) {
   return readConfigBytes(&c, sizeof c, offset, size);
 }
 
-void ConsoleDevice::activate(std::uint64_t features) {
-  QueuedDevice::activate(features);
-  // Linux reads the size of a console without the multiport feature at a change only (drivers/char/virtio_console.c).
-  if (transport_ && (features & 1) != 0) transport_->signalConfig();
-}
-
 void ConsoleDevice::reset() {
   QueuedDevice::reset();
+  heard_ = sizeTold_ = false;
   bool tell;
   {
     std::lock_guard lock(inputMutex_);
@@ -30,6 +25,7 @@ void ConsoleDevice::reset() {
 
 void ConsoleDevice::notify(unsigned queue) {
   if (queue == receive) return deliver();
+  heard_ = true;
   drain(queue, [&](Chain chain) {
     for (const iovec& v : chain.readable) output_(static_cast<const char*>(v.iov_base), v.iov_len);
     finish(queue, std::move(chain), 0);
@@ -37,6 +33,9 @@ void ConsoleDevice::notify(unsigned queue) {
 }
 
 std::size_t ConsoleDevice::input(const char* data, std::size_t length) {
+  // Linux reads the size at a change only, and must not be told of one before its port exists, which is soon after it
+  // first writes (drivers/char/virtio_console.c): whoever types has seen that.
+  if (heard_ && !sizeTold_.exchange(true)) transport_->signalConfig();
   std::size_t taken;
   {
     std::lock_guard lock(inputMutex_);

@@ -20,7 +20,6 @@ class ConsoleDevice : public QueuedDevice {
   std::uint64_t features() const override { return 1; }  // size
   std::uint16_t maxQueueSize() const override { return 64; }
   std::uint32_t readConfig(std::uint64_t offset, unsigned size) override;
-  void activate(std::uint64_t features) override;
   void reset() override;
   void notify(unsigned queue) override;
 
@@ -41,6 +40,8 @@ class ConsoleDevice : public QueuedDevice {
   bool roomWanted_ = false;
   std::deque<char> backlog_;
   std::atomic<std::uint32_t> size_{80 | 25 << 16};
+  std::atomic<bool> heard_{false};     ///< the driver has written since its reset
+  std::atomic<bool> sizeTold_{false};  ///< a change was signalled since then, so that it reads the size
 };
 
 }  // namespace lodge::virtio
