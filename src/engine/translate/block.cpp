@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/translate/block.h"
 
+#include <algorithm>
+
 namespace lodge::translate {
 
 namespace {
@@ -83,13 +85,44 @@ Treatment branchTreatment(const Instruction& i) {
   return Treatment::special;
 }
 
-Treatment systemTreatment(const Instruction& i) {
+/// STAC and CLAC where they change RFLAGS.AC.
+bool changesAccessCheck(const Instruction& i, ModeKey key) {
+  if (key.has(ModeKey::user) || !key.has(ModeKey::smap)) return false;
+  return i.info->op == (key.has(ModeKey::accessCheck) ? Op::clac : Op::stac);
+}
+
+Treatment systemTreatment(const Instruction& i, ModeKey key) {
+  auto inlineIf = [](bool possible) { return possible ? Treatment::system : Treatment::interpret; };
+  bool kernel = !key.has(ModeKey::user);
   switch (i.info->op) {
     case Op::ldmxcsr:
     case Op::stmxcsr:
     case Op::fwait:
     case Op::emms:
       return Treatment::generic;
+    case Op::pushf:
+    case Op::popf:
+      return inlineIf(i.operandSize == 8);
+    case Op::cli:
+    case Op::sti:
+      return inlineIf(kernel);
+    case Op::stac:
+    case Op::clac:
+      return inlineIf(kernel && key.has(ModeKey::smap));
+    case Op::swapgs:
+      return inlineIf(kernel);
+    case Op::rdtsc:
+    case Op::rdtscp:
+      return inlineIf(key.has(ModeKey::timeStamp));
+    case Op::rdfsbase:
+    case Op::rdgsbase:
+    case Op::wrfsbase:
+    case Op::wrgsbase:
+      return inlineIf(key.has(ModeKey::fsgsbase));
+    case Op::syscall:
+      return inlineIf(!kernel && key.has(ModeKey::syscall) && key.has(ModeKey::code64));
+    case Op::sysret:
+      return inlineIf(kernel && key.has(ModeKey::syscall) && i.operandSize == 8);
     default:
       return Treatment::interpret;
   }
@@ -107,7 +140,7 @@ Treatment treatmentOf(const Instruction& i, ModeKey key, std::uint64_t features)
     case OpClass::native:
       return nativeTreatment(i);
     case OpClass::system:
-      return systemTreatment(i);
+      return systemTreatment(i, key);
     default:
       return Treatment::interpret;
   }
@@ -189,10 +222,35 @@ bool decodeOne(GuestInstruction& i, const std::uint8_t* bytes, unsigned offset, 
   i.offset = static_cast<std::uint16_t>(offset);
   i.isLabel = false;
   i.treatment = treatmentOf(i.decoded, key, features);
-  i.endsBlock = endsBlock(i.decoded);
+  i.changesKey = i.treatment == Treatment::system && changesAccessCheck(i.decoded, key);
+  i.endsBlock = i.changesKey || endsBlock(i.decoded);
   i.liveIn = i.liveOut = 0;
   return true;
 }
+
+namespace {
+/// UD2's: no operands, no flags.
+const OpcodeInfo& interpretedRow() {
+  static const OpcodeInfo* row = [] {
+    const std::uint8_t ud2[] = {0x0f, 0x0b};
+    Instruction i;
+    decode(ud2, sizeof ud2, CodeSize::bits64, i);
+    return i.info;
+  }();
+  return *row;
+}
+
+/// An instruction that goes on in the next page, or is none: the interpreter's, whatever it does.
+void interpretRest(GuestInstruction& i, const std::uint8_t* bytes, unsigned offset) {
+  i = GuestInstruction{};
+  i.decoded.info = &interpretedRow();
+  i.decoded.length = static_cast<std::uint8_t>(std::min<unsigned>(15, static_cast<unsigned>(kPageSize) - offset));
+  i.bytes = bytes + offset;
+  i.offset = static_cast<std::uint16_t>(offset);
+  i.treatment = Treatment::interpret;
+  i.endsBlock = true;
+}
+}  // namespace
 
 void decodeBlock(Block& block, const std::uint8_t* bytes, std::uint64_t page, unsigned offset, ModeKey key,
                  std::uint64_t features) {
@@ -203,7 +261,7 @@ void decodeBlock(Block& block, const std::uint8_t* bytes, std::uint64_t page, un
   unsigned at = offset;
   while (block.count < Block::kMaxInstructions && at < kPageSize) {
     GuestInstruction& i = block.instructions[block.count];
-    if (!decodeOne(i, bytes, at, key, features)) break;
+    if (!decodeOne(i, bytes, at, key, features)) interpretRest(i, bytes, at);
     ++block.count;
     at += i.decoded.length;
     if (i.endsBlock) {

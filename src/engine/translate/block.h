@@ -13,6 +13,7 @@ namespace lodge::translate {
 enum class Treatment : std::uint8_t {
   generic,    ///< same opcode, registers and memory operand replaced
   special,    ///< a rewrite of its own
+  system,     ///< one too, for an instruction that changes more than registers and memory; no group goes across
   interpret,  ///< call-out to the interpreter, then on in the same block if nothing changed
 };
 
@@ -22,6 +23,7 @@ struct GuestInstruction {
   std::uint16_t offset;  ///< from the start of the block's page
   Treatment treatment;
   bool endsBlock;
+  bool changesKey;        ///< STAC or CLAC: code goes on at the next instruction, but under another ModeKey
   bool isLabel;           ///< a branch in the block leads here
   std::uint32_t liveIn;   ///< arithmetic flags that somebody may read before they are overwritten, before and
   std::uint32_t liveOut;  ///< after the instruction

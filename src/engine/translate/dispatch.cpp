@@ -14,6 +14,11 @@ using namespace x86;
 namespace {
 constexpr std::uint64_t kInterpreterSlice = 2000;
 
+/// RF only holds off instruction breakpoints; without any, it need not wait for the next instruction to end.
+void dropResumeFlag(Cpu& cpu) {
+  if ((cpu.state.dr[7] & 0xff) == 0) cpu.state.rflags &= ~flag::rf;
+}
+
 bool isCanonical48(std::uint64_t linear) {
   return static_cast<std::uint64_t>(static_cast<std::int64_t>(linear << 16) >> 16) == linear;
 }
@@ -39,7 +44,7 @@ void VcpuContext::step() {
 PageUnit* TranslateVcpu::findUnit(std::uint64_t rip) {
   Cpu& cpu = *context_.cpu;
   PageUnit* unit = context_.knownUnit(rip);
-  if (unit && unit->page == (rip & ~kPageMask) && unit->key == context_.key.bits) return unit;
+  if (unit && unit->page == (rip & ~kPageMask) && unit->key == context_.frame->key) return unit;
   PageTranslation page;
   if (!isCanonical48(rip)) return nullptr;
   if (!x86::translate(cpu, rip, Access::execute, Privilege::current, page)) {
@@ -49,9 +54,9 @@ PageUnit* TranslateVcpu::findUnit(std::uint64_t rip) {
   std::uint64_t offset = cpu.memory->offsetOf(Gpa{page.gpa & ~kPageMask});
   if (offset == GuestMemory::kNoOffset) return nullptr;
   cpu.parkFpu();
-  unit = context_.store->unitFor(offset >> 12, rip & ~kPageMask, context_.key);
+  unit = context_.store->unitFor(offset >> 12, rip & ~kPageMask, context_.key());
   if (!unit) return nullptr;
-  CodeMap* map = context_.spaces->code(context_.key.mode());
+  CodeMap* map = context_.spaces->code(context_.key().mode());
   if (map) {
     map->insert(rip, reinterpret_cast<std::uint64_t>(unit->entryTable), page.global && (rip >> 63) != 0, page.pageSize);
     if (page.global && (rip >> 63) == 0) context_.spaces->noteLowGlobal();
@@ -70,15 +75,42 @@ std::uint64_t TranslateVcpu::lookUp() {
   return context_.store->entryFor(*unit, rip & kPageMask, true).host;
 }
 
-void TranslateVcpu::setKey(ModeKey key) {
+void VcpuContext::setKey(ModeKey key) {
+  if (((key.bits ^ frame->key) & ModeKey::shared) != 0) frame->kernelKey = frame->userKey = 0;
+  frame->key = key.bits;
   // Every map holds code for one key.
-  std::uint32_t& known = context_.mapKey[static_cast<std::size_t>(key.mode())];
+  std::uint32_t& known = mapKey[static_cast<std::size_t>(key.mode())];
   if (known != key.bits) {
-    if (known != 0) context_.dropCode();
+    if (known != 0) dropCode();
     known = key.bits;
   }
-  context_.key = key;
-  if (key.has(ModeKey::user) && context_.spaces->current().supervisorCount != 0) context_.spaces->dropSupervisorPages();
+  if (key.has(ModeKey::user)) {
+    if (spaces->current().supervisorCount != 0) spaces->dropSupervisorPages();
+    // SYSRET inline leaves IOPL 0 behind.
+    frame->userKey = key.has(ModeKey::code64) && !key.has(ModeKey::portIo | ModeKey::accessCheck) ? key.bits : 0;
+  } else if (!key.has(ModeKey::accessCheck)) {
+    frame->kernelKey = key.bits;
+  }
+}
+
+std::uint64_t VcpuContext::resume(std::uint64_t next, std::uint64_t invalidationsBefore) {
+  CpuState& state = cpu->state;
+  if (state.activity != Activity::running || cpu->events.load(std::memory_order_relaxed) != 0) return 0;
+  if (store->needsReset() || generation != store->generation()) return 0;
+  dropResumeFlag(*cpu);
+  ModeKey now = modeKey(*cpu);
+  if (!now.has(ModeKey::translatable)) return 0;
+  bool same = now.bits == key().bits && !codeDropped && store->invalidations() == invalidationsBefore;
+  std::uint64_t host = 1;
+  if (state.rip != next || !same) {
+    setKey(now);
+    PageUnit* unit = knownUnit(state.rip);
+    if (!unit || unit->page != (state.rip & ~kPageMask) || unit->key != now.bits) return 0;
+    host = store->knownEntry(*unit, state.rip & kPageMask);
+    if (host == 0) return 0;
+  }
+  if (!cpu->fpuLive) cpu->unparkFpu();
+  return host;
 }
 
 void TranslateVcpu::enter(std::uint64_t host) {
@@ -125,8 +157,7 @@ void TranslateVcpu::executeSome() {
     context_.dropCode();
     nextHost_ = 0;
   }
-  // RF only holds off instruction breakpoints; without any, it need not wait for the next instruction to end.
-  if ((cpu.state.dr[7] & 0xff) == 0) cpu.state.rflags &= ~flag::rf;
+  dropResumeFlag(cpu);
   ModeKey key = modeKey(cpu);
   if (!key.has(ModeKey::translatable)) {
     nextHost_ = 0;
@@ -134,7 +165,7 @@ void TranslateVcpu::executeSome() {
     context_.counters.interpreted += interpret::run(cpu, cpu.state.interruptShadow != 0 ? 1 : kInterpreterSlice);
     return;
   }
-  setKey(key);
+  context_.setKey(key);
   std::uint64_t host = nextHost_;
   nextHost_ = 0;
   if (host == 0) host = lookUp();

@@ -13,7 +13,7 @@ std::uint16_t currentPcid(const CpuState& s) {
 }  // namespace
 
 PageUnit* VcpuContext::knownUnit(std::uint64_t linear) {
-  if (CodeMap* map = spaces->code(key.mode())) {
+  if (CodeMap* map = spaces->code(key().mode())) {
     std::uint64_t word = map->find(linear);
     return word == 0 ? nullptr : store->unitOfTable(CodeMap::tableOf(word, linear));
   }
@@ -75,6 +75,7 @@ void VcpuContext::addressSpaceChanged(bool noFlush) {
   acPages.fill({});
   spaces->switchTo(currentPcid(cpu->state));
   spaces->loadGsBase();
+  frame->userKey = 0;  // the new space may hold supervisor pages
   if (!noFlush) spaces->dropSpace(spaces->current());
   codeDropped = true;
 }
@@ -85,6 +86,7 @@ void VcpuContext::modeChanged() {
   lastControl[0] = s.cr0;
   lastControl[1] = s.cr4;
   lastControl[2] = s.efer;
+  frame->kernelKey = frame->userKey = 0;
   dropCode();
 }
 

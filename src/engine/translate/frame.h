@@ -5,7 +5,7 @@
 #include <cstdint>
 
 #include "engine/translate/frame_layout.h"
-#include "x86/state.h"
+#include "x86/cpu.h"
 
 namespace lodge::translate {
 
@@ -23,7 +23,12 @@ enum class ExitReason : std::uint32_t {
 /// The page below CpuState: what translated code and trampolines keep for themselves. One per vCPU, used by its thread
 /// only.
 struct Frame {
-  std::byte unused[FRAME_SIZE + FRAME_TARGET];
+  std::byte unused[FRAME_SIZE + FRAME_STI_RIP];
+  std::uint64_t stiRip;             ///< what follows the STI that set IF last: an interrupt there waits one instruction
+  std::uint32_t userKey;            ///< ModeKey of user code after SYSRET as things are; 0: not known, go the long way
+  std::uint32_t kernelKey;          ///< ModeKey of kernel code after SYSCALL, the same
+  std::uint32_t key;                ///< ModeKey of the code that runs
+  std::uint32_t padding0;
   std::uint64_t target;             ///< indirect branch target (r13's value: tagged by mode)
   std::uint64_t scratch[3];         ///< host r12, r13, r14 as they were at an exit
   std::uint64_t exitAddress;        ///< host address in the code cache that the exit belongs to
@@ -41,6 +46,10 @@ struct Frame {
 static_assert(sizeof(Frame) == FRAME_SIZE);
 #define LODGE_FRAME_OFFSET(member) (static_cast<long>(offsetof(Frame, member)) - FRAME_SIZE)
 static_assert(LODGE_FRAME_OFFSET(target) == FRAME_TARGET);
+static_assert(LODGE_FRAME_OFFSET(key) == FRAME_KEY);
+static_assert(LODGE_FRAME_OFFSET(kernelKey) == FRAME_KERNEL_KEY);
+static_assert(LODGE_FRAME_OFFSET(userKey) == FRAME_USER_KEY);
+static_assert(LODGE_FRAME_OFFSET(stiRip) == FRAME_STI_RIP);
 static_assert(LODGE_FRAME_OFFSET(scratch) == FRAME_SCRATCH12);
 static_assert(LODGE_FRAME_OFFSET(exitAddress) == FRAME_EXIT_ADDRESS);
 static_assert(LODGE_FRAME_OFFSET(maskLow) == FRAME_MASK_LOW);
@@ -54,5 +63,12 @@ static_assert(LODGE_FRAME_OFFSET(savedFlags) == FRAME_SAVED_FLAGS);
 static_assert(offsetof(x86::CpuState, gpr) == 0);
 static_assert(offsetof(x86::CpuState, rip) == STATE_RIP);
 static_assert(offsetof(x86::CpuState, rflags) == STATE_RFLAGS);
+static_assert(offsetof(x86::CpuState, segment) == STATE_SEGMENT && sizeof(x86::SegmentRegister) == 16);
+static_assert(offsetof(x86::CpuState, cpl) == STATE_CPL);
+static_assert(offsetof(x86::CpuState, star) == STATE_STAR);
+static_assert(offsetof(x86::CpuState, lstar) == STATE_LSTAR);
+static_assert(offsetof(x86::CpuState, sfmask) == STATE_SFMASK);
+static_assert(offsetof(x86::Cpu, events) == CPU_EVENTS);
+static_assert(offsetof(x86::Cpu, deferredEvents) == CPU_DEFERRED);
 
 }  // namespace lodge::translate

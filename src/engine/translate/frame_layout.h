@@ -19,9 +19,20 @@
 #define FRAME_SCRATCH14 (-144)
 #define FRAME_EXIT_ADDRESS (-136)
 #define FRAME_TARGET (-168)
+#define FRAME_KEY (-176)
+#define FRAME_KERNEL_KEY (-180)
+#define FRAME_USER_KEY (-184)
+#define FRAME_STI_RIP (-192)
 
 #define STATE_RIP 128
 #define STATE_RFLAGS 136
+#define STATE_SEGMENT 296
+#define STATE_CPL 456
+#define STATE_STAR 472
+#define STATE_LSTAR 480
+#define STATE_SFMASK 496
+#define CPU_EVENTS 5156
+#define CPU_DEFERRED 5168
 
 /* RFLAGS bits that live in the host's EFLAGS: CF PF AF ZF SF OF. DF stays in state (host DF is always 0). */
 #define HOST_FLAGS 0x8d5

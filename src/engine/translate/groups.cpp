@@ -166,7 +166,7 @@ class Planner {
 /// Instructions that no group goes across use all scratch registers.
 bool Planner::isPlannable(unsigned n) const {
   const GuestInstruction& g = block_.instructions[n];
-  if (g.treatment == Treatment::interpret) return false;
+  if ((g.treatment == Treatment::interpret || g.treatment == Treatment::system)) return false;
   const Instruction& i = g.decoded;
   bool general = i.encoding == Encoding::vex && (i.info->attributes & attribute::vvvvIsGpr) != 0;
   return !general || i.vexV < 12;

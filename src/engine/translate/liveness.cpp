@@ -37,7 +37,7 @@ class LookAhead {
       result |= open & e.read;
       open &= ~(e.read | e.written | e.undefined);
       if (isJump(i) && i.decoded.info->op != Op::jmp) result |= live(branchTarget(block_, i), open);
-      if (i.endsBlock && i.decoded.info->op != Op::jmp) return result | open;
+      if (i.endsBlock && !i.changesKey && i.decoded.info->op != Op::jmp) return result | open;
       rip = i.decoded.info->op == Op::jmp ? branchTarget(block_, i) : block_.nextRip(i);
     }
     return result;
@@ -64,7 +64,7 @@ Exits exitsOf(Block& block, unsigned n, const std::uint8_t* bytes, std::uint64_t
   if (direct && block.indexOf(branchTarget(block, i)) < 0) {
     exits.taken = LookAhead(block, bytes, features).live(branchTarget(block, i), kAll);
   }
-  if (!i.endsBlock && n + 1 == block.count) exits.next = LookAhead(block, bytes, features).live(block.nextRip(i), kAll);
+  if ((!i.endsBlock && n + 1 == block.count) || i.changesKey) exits.next = LookAhead(block, bytes, features).live(block.nextRip(i), kAll);
   return exits;
 }
 
@@ -74,7 +74,7 @@ std::uint32_t liveAfter(const Block& block, unsigned n, const Exits& exits) {
   if (i.decoded.info->form == Form::j) {
     int target = block.indexOf(branchTarget(block, i));
     if (target >= 0) live |= block.instructions[static_cast<unsigned>(target)].liveIn;
-  } else if (i.endsBlock) {
+  } else if (i.endsBlock && !i.changesKey) {
     live = kAll;
   }
   if (!i.endsBlock && n + 1 < block.count) live |= block.instructions[n + 1].liveIn;

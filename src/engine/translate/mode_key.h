@@ -29,6 +29,9 @@ struct ModeKey {
       portIo = 1 << 12,      ///< CPL <= IOPL: CLI and STI execute
       translatable = 1 << 31;
 
+  /// Bits that are the same for kernel and user code.
+  static constexpr std::uint32_t shared = x87 | sse | avx | fwait | fsgsbase | syscall;
+
   bool has(std::uint32_t bit) const { return (bits & bit) != 0; }
   ExecMode mode() const {
     if (has(user)) return has(code64) ? ExecMode::user64 : ExecMode::user32;

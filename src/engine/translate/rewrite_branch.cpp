@@ -42,8 +42,11 @@ std::uint64_t Rewriter::linkStub(unsigned targetOffset) {
   return stub;
 }
 
-void Rewriter::addLink(std::uint64_t rel32, std::uint64_t stub, unsigned targetOffset, bool ungrouped) {
-  out_.links[out_.linkCount++] = {rel32, stub, static_cast<std::uint16_t>(targetOffset), ungrouped};
+/// `key`: of the code at the target, if it is another than the block's.
+void Rewriter::addLink(std::uint64_t rel32, std::uint64_t stub, unsigned targetOffset, bool ungrouped,
+                       std::uint32_t key) {
+  if (key == 0) key = block_.key.bits;
+  out_.links[out_.linkCount++] = {rel32, stub, static_cast<std::uint16_t>(targetOffset), ungrouped, key};
 }
 
 /// The state is that of the start of the instruction at `target`.
@@ -186,8 +189,7 @@ bool Rewriter::targetsAreMapped() const { return key().mode() == ExecMode::kerne
 
 /// r14 = host code for the guest address in r13. Keeps flags. Faults if r13 is not canonical.
 /// Without BMI2 only inside an instruction, before it commits.
-void Rewriter::lookUpTarget(Assembler& a) {
-  bool user = key().mode() == ExecMode::user64;
+void Rewriter::lookUpTarget(Assembler& a, bool user) {
   if (host_.bmi2) {
     a.pext(host::group, host::addend, atState(user ? FRAME_MASK_LOW : FRAME_MASK_BOTH));
   } else {

@@ -103,6 +103,9 @@ void Rewriter::rewrite(const GuestInstruction& g) {
     case Treatment::special:
       rewriteSpecial(g);
       break;
+    case Treatment::system:
+      if (!system(g)) interpretInstead(g);
+      break;
     case Treatment::interpret:
       interpretInstead(g);
       break;
@@ -153,13 +156,19 @@ void Rewriter::rewriteSpecial(const GuestInstruction& g) {
 
 /// Nothing has been emitted for the instruction when this is called.
 void Rewriter::interpretInstead(const GuestInstruction& g) {
+  callStep(hot_, g);
+}
+
+/// Calls the interpreter; comes back behind the call if execution goes on at the next instruction of the block.
+void Rewriter::callStep(Assembler& a, const GuestInstruction& g) {
+  constexpr std::uint64_t kNowhere = std::uint64_t{1} << 63;
+  a.movImmediate(host::group, block_.rip(g));
   if (g.endsBlock) {
-    hot_.callTo(thunks_.exitStep);
-    return;
+    a.movImmediate(host::addend, kNowhere);
+  } else {
+    a.lea(8, host::addend, Mem{.base = host::group, .displacement = g.decoded.length});
   }
-  hot_.movImmediate(host::group, block_.rip(g));
-  hot_.lea(8, host::addend, Mem{.base = host::group, .displacement = g.decoded.length});
-  hot_.callTo(thunks_.callStep);
+  a.callTo(thunks_.callStep);
 }
 
 }  // namespace lodge::translate

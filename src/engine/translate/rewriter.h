@@ -15,7 +15,7 @@ namespace lodge::translate {
 
 /// Addresses in the code cache of jumps to trampolines.S.
 struct Thunks {
-  std::uint64_t missRead, missWrite, exitLink, exitStep, callStep, indirectMiss;
+  std::uint64_t missRead, missWrite, exitLink, exitStep, callStep, indirectMiss, syscall, sysret;
 };
 
 /// What rewriting a block gives, besides the code in the assemblers.
@@ -26,6 +26,7 @@ struct RewrittenCode {
     std::uint64_t rel32, stub;
     std::uint16_t targetOffset;
     bool ungrouped;  ///< to code without groups
+    std::uint32_t key;
   };
   std::array<Record, kMaxRecords> hot, cold;
   unsigned hotCount = 0, coldCount = 0;
@@ -124,11 +125,26 @@ class Rewriter {
   bool ret(const GuestInstruction& g);
   void jumpTo(std::uint64_t target);
   bool targetsAreMapped() const;
-  void lookUpTarget(Assembler& a);
+  void lookUpTarget(Assembler& a) { lookUpTarget(a, key().mode() == ExecMode::user64); }
+  void lookUpTarget(Assembler& a, bool user);
   void jumpToTarget(Assembler& a);
   std::uint64_t linkStub(unsigned targetOffset);
-  void addLink(std::uint64_t rel32, std::uint64_t stub, unsigned targetOffset, bool ungrouped = false);
+  void addLink(std::uint64_t rel32, std::uint64_t stub, unsigned targetOffset, bool ungrouped = false, std::uint32_t key = 0);
   void resolveForward(unsigned index);
+
+  // --- rewrite_system.cpp
+  bool system(const GuestInstruction& g);
+  bool pushFlags(const GuestInstruction& g);
+  bool popFlags(const GuestInstruction& g);
+  bool disableInterrupts();
+  bool enableInterrupts(const GuestInstruction& g);
+  bool changeAccessCheck(const GuestInstruction& g);
+  bool swapGs();
+  bool readTimeStamp(const GuestInstruction& g);
+  bool accessSegmentBase(const GuestInstruction& g);
+  bool systemCall(const GuestInstruction& g);
+  void callStep(Assembler& a, const GuestInstruction& g);
+  void restoreFlagsCold();
 
   const Block& block_;
   const GroupPlan& groups_;

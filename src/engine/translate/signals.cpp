@@ -48,6 +48,11 @@ std::uint64_t flagsFromRax(std::uint64_t rax) {
   return (rax >> 8 & kHostFlags & 0xff) | (overflow ? std::uint64_t{x86::flag::of} : 0);
 }
 
+/// An interrupt that comes right after an inline STI waits for one instruction more.
+void keepInterruptShadow(CpuState& state, const Frame& frame) {
+  if (state.rip == frame.stiRip && (state.rflags & x86::flag::if_) != 0) state.interruptShadow = 1;
+}
+
 void resumeAt(greg_t* registers, const VcpuContext& context, std::uint64_t code) {
   registers[REG_RIP] = static_cast<greg_t>(code);
   registers[REG_RSP] = static_cast<greg_t>(reinterpret_cast<std::uint64_t>(&context.cpu->state));
@@ -64,7 +69,8 @@ bool abortWindow(greg_t* registers, const VcpuContext& context) {
   static const Window windows[] = {{lodgeEnterWindow, lodgeEnterWindowEnd, lodgeAbortEnter},
                                    {lodgeMissWindow, lodgeMissWindowEnd, lodgeAbortMiss},
                                    {lodgeIndirectWindow, lodgeIndirectWindowEnd, lodgeAbortIndirect},
-                                   {lodgeStepWindow, lodgeStepWindowEnd, lodgeAbortStep}};
+                                   {lodgeStepWindow, lodgeStepWindowEnd, lodgeAbortStep},
+                                   {lodgeSyscallWindow, lodgeSyscallWindowEnd, lodgeAbortSyscall}};
   for (const Window& w : windows) {
     if (pc < addressOf(w.begin) || pc >= addressOf(w.end)) continue;
     resumeAt(registers, context, addressOf(w.abort));
@@ -92,6 +98,7 @@ bool leaveTranslatedCode(greg_t* registers, const VcpuContext& context, const Tr
       [[fallthrough]];
     case RecordKind::instruction:
       state.rip = place.translation->unit->page + place.record.value;
+      keepInterruptShadow(state, *context.frame);
       resumeAt(registers, context, addressOf(isFault ? lodgeExitFault : lodgeExitAttention));
       return true;
   }
@@ -259,6 +266,7 @@ void repairState(CpuState& state, const Frame& frame, const TranslationStore::Pl
     state.gpr[x86::rax] = frame.savedRax;
   }
   state.rip = place.translation->unit->page + place.record.value;
+  keepInterruptShadow(state, frame);
 }
 
 }  // namespace lodge::translate

@@ -37,8 +37,11 @@ bool fillTlb(VcpuContext& context, std::uint64_t linear, const PageTranslation& 
     context.spaces->kernelTable().fill(linear, host, page.global, page.pageSize);
     return true;
   }
-  if (context.key.has(ModeKey::kernelTable)) return false;
-  if (!page.user) context.spaces->noteSupervisorPage(linear);
+  if (context.key().has(ModeKey::kernelTable)) return false;
+  if (!page.user) {
+    context.spaces->noteSupervisorPage(linear);
+    context.frame->userKey = 0;  // user code must not start before the page is gone
+  }
   if (page.global) context.spaces->noteLowGlobal();
   context.spaces->current().user.fill(linear, host, false, page.pageSize);
   return true;
@@ -65,22 +68,16 @@ std::uint64_t lodgeLookupIndirect(CpuState* state, std::uint64_t target) {
   VcpuContext& context = VcpuContext::of(state);
   ++context.counters.indirectMisses;
   PageUnit* unit = context.knownUnit(target);
-  if (!unit || unit->page != (target & ~kPageMask) || unit->key != context.key.bits) return 0;
+  if (!unit || unit->page != (target & ~kPageMask) || unit->key != context.key().bits) return 0;
   return context.store->knownEntry(*unit, target & kPageMask);
 }
 
-std::uint32_t lodgeStep(CpuState* state, std::uint64_t rip, std::uint64_t next) {
+std::uint64_t lodgeStep(CpuState* state, std::uint64_t rip, std::uint64_t next) {
   VcpuContext& context = VcpuContext::of(state);
-  Cpu& cpu = *context.cpu;
   ++context.counters.callouts;
   state->rip = rip;
   std::uint64_t invalidations = context.store->invalidations();
   context.codeDropped = false;
   context.step();
-  bool goOn = state->rip == next && state->activity == Activity::running && !context.codeDropped &&
-              cpu.events.load(std::memory_order_relaxed) == 0 && context.store->invalidations() == invalidations &&
-              modeKey(cpu).bits == context.key.bits;
-  if (!goOn) return 0;
-  if (!cpu.fpuLive) cpu.unparkFpu();
-  return 1;
+  return context.resume(next, invalidations);
 }

@@ -257,8 +257,12 @@ function lodgeCallStep
   call lodgeStep
   add $8, %rsp
   pop %rsp
-  test %eax, %eax
+  test %rax, %rax
   jz leaveAfterStep
+  // Where to go on: behind the CALL, or at other translated code.
+  cmp $1, %rax
+  cmove -8(%rsp), %rax
+  mov %rax, FRAME_EXIT_ADDRESS(%rsp)
   .globl lodgeStepWindow
   .hidden lodgeStepWindow
 lodgeStepWindow:
@@ -276,8 +280,7 @@ lodgeStepWindow:
   mov (4*8)(%rsp), %r15
   mov (5*8)(%rsp), %rbp
   restoreCallerRegisters 0
-  lea -8(%rsp), %rsp
-  ret
+  jmp *FRAME_EXIT_ADDRESS(%rsp)
   .globl lodgeStepWindowEnd
   .hidden lodgeStepWindowEnd
 lodgeStepWindowEnd:
@@ -288,5 +291,140 @@ lodgeAbortStep:
 leaveAfterStep:
   mov $EXIT_ATTENTION, %eax
   jmp leave
+
+// SYSCALL in user code and SYSRET in kernel code, 64-bit both. CALLed with the instruction's RIP in R14 and the next one's
+// in R13; R12 is free. Come back with the target in R13, or go through lodgeCallStep where anything is out of the ordinary.
+
+#define SEGMENT_CS (STATE_SEGMENT + 16)
+#define SEGMENT_SS (STATE_SEGMENT + 32)
+#define FLAG_AC 0x40000
+// What SYSRET may load without further thought: arithmetic flags, bit 1, IF, DF, ID.
+#define SYSRET_FLAGS 0x200ed7
+
+// RAX holds LAHF/SETO: the whole of RFLAGS into RAX; clobbers R12.
+.macro wholeFlags base
+  movzbl %al, %r12d
+  shl $11, %r12d
+  movzbl %ah, %eax
+  and $(HOST_FLAGS & 0xff), %eax
+  or %eax, %r12d
+  mov (\base+STATE_RFLAGS)(%rsp), %rax
+  and $~HOST_FLAGS, %rax
+  or %r12, %rax
+.endm
+
+// Loads the arithmetic flags from RAX = RFLAGS.
+.macro loadFlags
+  rol $8, %ax
+  and $8, %al
+  add $0x78, %al
+  sahf
+.endm
+
+// A flat segment register pair for CPL `cpl`; RAX = CS selector without RPL, which becomes part of both; clobbers R12.
+.macro flatSegments base, cpl
+  shl $32, %rax
+  movabs $(0xa09b0000ffffffff | \cpl << 32 | \cpl << 53), %r12
+  or %rax, %r12
+  mov %r12, (\base+SEGMENT_CS+8)(%rsp)
+  movq $0, (\base+SEGMENT_CS)(%rsp)
+  movq $0, (\base+SEGMENT_SS)(%rsp)
+.endm
+
+function lodgeSyscall
+  mov %rax, (8+FRAME_SAVED_RAX)(%rsp)
+  lahf
+  seto %al
+  mov %eax, (8+FRAME_SAVED_FLAGS)(%rsp)
+  cmpl $0, (8+FRAME_KERNEL_KEY)(%rsp)
+  je slowSystemCall
+  wholeFlags 8
+  mov (8+STATE_SFMASK)(%rsp), %r12
+  not %r12
+  and %rax, %r12
+  test $FLAG_AC, %r12d
+  jnz slowSystemCall
+  mov %rax, %r11
+  or $2, %r12
+  mov %r12, (8+STATE_RFLAGS)(%rsp)
+  mov %r13, %rcx
+  movzwl (8+STATE_STAR+4)(%rsp), %eax
+  and $0xfffc, %eax
+  flatSegments 8, 0
+  // SS is the next descriptor's selector, with a data segment's attributes.
+  movabs $((0xc093 - 0xa09b) << 48 | 8 << 32), %rax
+  add %r12, %rax
+  mov %rax, (8+SEGMENT_SS+8)(%rsp)
+  movb $0, (8+STATE_CPL)(%rsp)
+  mov (8+FRAME_KERNEL_KEY)(%rsp), %eax
+  mov %eax, (8+FRAME_KEY)(%rsp)
+  mov (8+STATE_LSTAR)(%rsp), %r13
+  jmp endSystemCall
+
+function lodgeSysret
+  mov %rax, (8+FRAME_SAVED_RAX)(%rsp)
+  lahf
+  seto %al
+  mov %eax, (8+FRAME_SAVED_FLAGS)(%rsp)
+  mov (8+FRAME_USER_KEY)(%rsp), %eax
+  test %eax, %eax
+  jz slowSystemCall
+  mov (8+CPU_EVENTS)(%rsp), %r12d
+  or (8+CPU_DEFERRED)(%rsp), %r12d
+  jnz slowSystemCall
+  mov %rcx, %r12
+  shr $47, %r12
+  jnz slowSystemCall
+  test $~SYSRET_FLAGS, %r11
+  jnz slowSystemCall
+  mov %eax, (8+FRAME_KEY)(%rsp)
+  mov %r11, %rax
+  or $2, %rax
+  mov %rax, (8+STATE_RFLAGS)(%rsp)
+  movzwl (8+STATE_STAR+6)(%rsp), %eax
+  add $16, %eax
+  and $0xfffc, %eax
+  flatSegments 8, 3
+  // SS is the descriptor before it.
+  movzwl (8+STATE_STAR+6)(%rsp), %eax
+  add $8, %eax
+  and $0xfffc, %eax
+  or $3, %eax
+  shl $32, %rax
+  movabs $0xc0f30000ffffffff, %r12
+  or %rax, %r12
+  mov %r12, (8+SEGMENT_SS+8)(%rsp)
+  movb $3, (8+STATE_CPL)(%rsp)
+  mov %rcx, %r13
+endSystemCall:
+  lea 8(%rsp), %rsp
+  .globl lodgeSyscallWindow
+  .hidden lodgeSyscallWindow
+lodgeSyscallWindow:
+  cmpl $0, FRAME_ATTENTION(%rsp)
+  jne lodgeAbortSyscall
+  mov STATE_RFLAGS(%rsp), %rax
+  loadFlags
+  mov FRAME_SAVED_RAX(%rsp), %rax
+  lea -8(%rsp), %rsp
+  ret
+  .globl lodgeSyscallWindowEnd
+  .hidden lodgeSyscallWindowEnd
+lodgeSyscallWindowEnd:
+// The new flags are in state.rflags, the target in R13, RAX in the Frame.
+function lodgeAbortSyscall
+  mov FRAME_SAVED_RAX(%rsp), %rax
+  mov %r13, STATE_RIP(%rsp)
+  saveCallerRegisters 0
+  saveCalleeRegisters 0
+  mov $EXIT_ATTENTION, %eax
+  jmp leave
+
+// Nothing has been changed but RAX, R12 and the flags.
+slowSystemCall:
+  restoreFlags 8
+  mov (8+FRAME_SAVED_RAX)(%rsp), %rax
+  movabs $0x8000000000000000, %r13
+  jmp lodgeCallStep
 
 .section .note.GNU-stack,"",@progbits

@@ -19,6 +19,8 @@ void lodgeExitFault();
 void lodgeExitAttention();
 void lodgeCallStep();
 void lodgeIndirectMiss();
+void lodgeSyscall();
+void lodgeSysret();
 
 // Windows between the test of Frame::attention and the jump into translated code, and where a signal handler sends a
 // thread that it finds there.
@@ -26,13 +28,15 @@ extern const char lodgeEnterWindow[], lodgeEnterWindowEnd[];
 extern const char lodgeMissWindow[], lodgeMissWindowEnd[];
 extern const char lodgeIndirectWindow[], lodgeIndirectWindowEnd[];
 extern const char lodgeStepWindow[], lodgeStepWindowEnd[];
+extern const char lodgeSyscallWindow[], lodgeSyscallWindowEnd[];
 void lodgeAbortEnter();
 void lodgeAbortMiss();
 void lodgeAbortIndirect();
 void lodgeAbortStep();
+void lodgeAbortSyscall();
 
 // Called by trampolines.S, with guest vector registers live (slow_path.cpp).
 std::uint32_t lodgeTlbMiss(lodge::x86::CpuState* state, std::uint64_t linear, std::uint32_t write);
 std::uint64_t lodgeLookupIndirect(lodge::x86::CpuState* state, std::uint64_t target);
-std::uint32_t lodgeStep(lodge::x86::CpuState* state, std::uint64_t rip, std::uint64_t next);
+std::uint64_t lodgeStep(lodge::x86::CpuState* state, std::uint64_t rip, std::uint64_t next);
 }

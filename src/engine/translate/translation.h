@@ -35,6 +35,7 @@ struct Link {
   Translation* linkedTo;       ///< null while unlinked
   std::uint16_t targetOffset;  ///< guest target in the page
   bool ungrouped;              ///< to code without groups only
+  std::uint32_t key;           ///< of the code that it leads to
 };
 
 /// One superblock of guest code and its host code.

@@ -73,6 +73,8 @@ Status TranslationStore::makeThunks() {
   thunks_.exitStep = thunk(lodgeExitStep);
   thunks_.callStep = thunk(lodgeCallStep);
   thunks_.indirectMiss = thunk(lodgeIndirectMiss);
+  thunks_.syscall = thunk(lodgeSyscall);
+  thunks_.sysret = thunk(lodgeSysret);
   for (std::uint64_t i = 0; i < 4096; ++i) {
     storeLe(reinterpret_cast<void*>(missTable_ + i * kEntryStride), static_cast<std::uint32_t>(thunks_.indirectMiss));
   }
@@ -88,6 +90,10 @@ unsigned hashOf(std::uint64_t ramPage, std::uint64_t page, std::uint32_t key) {
 
 PageUnit* TranslationStore::unitFor(std::uint64_t ramPage, std::uint64_t page, ModeKey key) {
   std::scoped_lock lock(mutex_);
+  return unitForLocked(ramPage, page, key);
+}
+
+PageUnit* TranslationStore::unitForLocked(std::uint64_t ramPage, std::uint64_t page, ModeKey key) {
   for (PageUnit* u = byKey_[hashOf(ramPage, page, key.bits) % kHashSize]; u; u = u->nextByKey) {
     if (u->ramPage == ramPage && u->page == page && u->key == key.bits) return u;
   }
@@ -162,7 +168,10 @@ TranslationStore::Entry TranslationStore::follow(std::uint64_t exitAddress, std:
   rip = source->unit->page + link->targetOffset;
   std::scoped_lock lock(mutex_);
   if (source->dead.load(std::memory_order_acquire)) return {};
-  Entry entry = entryForLocked(*source->unit, link->targetOffset, link->ungrouped);
+  PageUnit* unit = source->unit;
+  if (link->key != unit->key) unit = unitForLocked(unit->ramPage, unit->page, ModeKey{link->key});
+  if (!unit) return {};
+  Entry entry = entryForLocked(*unit, link->targetOffset, link->ungrouped);
   if (entry.host != 0 && !link->linkedTo && !source->dead && !entry.owner->dead) {
     link->linkedTo = entry.owner;
     cache_->setRel32(link->rel32, entry.host);
@@ -218,7 +227,7 @@ Translation* TranslationStore::installLocked(PageUnit& unit, const Block& block,
   std::memcpy(t->records + code.hotCount, code.cold.data(), code.coldCount * sizeof(Record));
   for (unsigned i = 0; i < code.linkCount; ++i) {
     const auto& plan = code.links[i];
-    t->links[i] = {plan.rel32, plan.stub, t, nullptr, plan.targetOffset, plan.ungrouped};
+    t->links[i] = {plan.rel32, plan.stub, t, nullptr, plan.targetOffset, plan.ungrouped, plan.key};
   }
   const GuestInstruction& first = block.instructions[0];
   const GuestInstruction& last = block.instructions[count - 1];

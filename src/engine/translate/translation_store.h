@@ -99,6 +99,7 @@ class TranslationStore : public CodeWriteObserver {
   TranslationStore(GuestMemory& memory, const Options& options) : memory_(memory), options_(options) {}
   Status makeTables();
   Status makeThunks();
+  PageUnit* unitForLocked(std::uint64_t ramPage, std::uint64_t page, ModeKey key);
   PageUnit* makeUnitLocked(std::uint64_t ramPage, std::uint64_t page, ModeKey key);
   Translation* translateLocked(PageUnit& unit, unsigned offset, bool ungrouped);
   bool guardPageLocked(std::uint64_t ramPage);

@@ -33,7 +33,6 @@ class TranslateVcpu final : public Vcpu {
   PageUnit* findUnit(std::uint64_t rip);
   void enter(std::uint64_t host);
   void handleExit(ExitReason reason);
-  void setKey(ModeKey key);
   void executeSome();
 
   std::unique_ptr<AddressSpaces> spaces_;

@@ -26,7 +26,6 @@ struct VcpuContext final : CodeUser, x86::TranslationCacheListener {
   Frame* frame = nullptr;
   AddressSpaces* spaces = nullptr;
   TranslationStore* store = nullptr;
-  ModeKey key{0};                ///< of the code that runs
   std::uint32_t mapKey[4] = {};  ///< by ExecMode: the key of the code in that mode's maps; 0: none yet
   std::uint64_t generation = 0;  ///< of the store, that the code maps are of
   bool codeDropped = false;      ///< a code page's mapping went since translated code was entered
@@ -47,6 +46,13 @@ struct VcpuContext final : CodeUser, x86::TranslationCacheListener {
   };
   std::array<AcPage, 16> acPages;
   AcPage& acPage(std::uint64_t linear) { return acPages[linear >> 12 & 15]; }
+
+  /// Of the code that runs. Translated code changes it, too.
+  ModeKey key() const { return {frame->key}; }
+  void setKey(ModeKey key);
+  /// After an instruction was interpreted: 1 if execution goes on at `next` in the same translation, the host address
+  /// of the code to go on at if there is one, else 0 (the dispatcher must look).
+  std::uint64_t resume(std::uint64_t next, std::uint64_t invalidationsBefore);
 
   /// The unit that the code maps know for `linear` in the current mode; null if none.
   PageUnit* knownUnit(std::uint64_t linear);
