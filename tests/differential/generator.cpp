@@ -3,6 +3,8 @@
 
 #include <cstring>
 
+#include "tests/differential/program.h"
+
 namespace lodge::differential {
 
 using namespace x86;
@@ -61,7 +63,8 @@ std::string_view reasonToLeaveOut(const Instruction& i) {
     case Op::rdgsbase:
     case Op::wrfsbase:
     case Op::wrgsbase:
-      return "changes the oracle's own thread pointer";
+      if (!hostHasFsgsbase()) return "the host does not offer it";
+      break;
     case Op::xsave:
     case Op::xsaveopt:
     case Op::xsavec:
@@ -84,7 +87,7 @@ std::string_view reasonToLeaveOut(const Instruction& i) {
   bool nearBranch = i.info->cls == OpClass::branch;
   if (nearBranch && i.operandSizePrefix) return "AMD takes a 16-bit target, Intel ignores the prefix (as Lodge does)";
   if (i.map == 1 && i.opcode == 0x0d && i.mod == 3) return "#UD on AMD, a NOP on Intel (and here)";
-  if (i.segmentOverride == fs) return "FS is the oracle's own thread pointer";
+  if (i.segmentOverride == fs && !hostHasFsgsbase()) return "FS is the oracle's own thread pointer";
   return "";
 }
 
@@ -115,6 +118,12 @@ std::uint64_t Generator::value() {
   }
 }
 
+std::uint64_t Generator::segmentBase() {
+  if (!hostHasFsgsbase() || chance(40)) return 0;
+  if (chance(85)) return below(2) != 0 ? below(64) : ~below(64);
+  return static_cast<std::uint64_t>(static_cast<std::int64_t>(value() << 16) >> 16);
+}
+
 void Generator::registers(Registers& r) {
   for (auto& g : r.gpr) g = value();
   if (chance(90)) r.gpr[rsp] = kDataBase + 1024 + 8 * below(700);
@@ -123,6 +132,8 @@ void Generator::registers(Registers& r) {
   r.rflags = (random() & kArithmetic) | flag::reserved1 | flag::if_;
   if (chance(10)) r.rflags |= flag::df;
   if (chance(2)) r.rflags |= flag::ac;
+  r.fsBase = segmentBase();
+  r.gsBase = segmentBase();
   vectorState(r);
 }
 
@@ -159,7 +170,7 @@ void Generator::vectorState(Registers& r) {
   std::memcpy(bytes + 512, &components, 8);
 }
 
-unsigned Generator::operandBytes(std::uint8_t* p, bool) {
+unsigned Generator::operandBytes(std::uint8_t* p) {
   unsigned n = 0;
   std::uint8_t modrm = static_cast<std::uint8_t>(random());
   if (chance(45)) modrm |= 0xc0;
@@ -186,14 +197,14 @@ unsigned Generator::legacyBytes(std::uint8_t* p) {
   if (chance(15)) p[n++] = chance(50) ? 0xf2 : 0xf3;
   if (chance(5)) p[n++] = 0xf0;
   if (chance(3)) p[n++] = 0x67;
-  if (chance(2)) p[n++] = 0x65;
+  if (chance(3)) p[n++] = static_cast<std::uint8_t>(0x64 | below(2));
   if (chance(55)) p[n++] = static_cast<std::uint8_t>(0x40 + below(16));
   unsigned map = static_cast<unsigned>(below(10));
   if (map >= 4) p[n++] = 0x0f;
   if (map == 8) p[n++] = 0x38;
   if (map == 9) p[n++] = 0x3a;
   p[n++] = static_cast<std::uint8_t>(random());
-  return n + operandBytes(p + n, false);
+  return n + operandBytes(p + n);
 }
 
 unsigned Generator::vexBytes(std::uint8_t* p) {
@@ -209,7 +220,11 @@ unsigned Generator::vexBytes(std::uint8_t* p) {
     p[n++] = chance(30) ? static_cast<std::uint8_t>(low | 0x78) : low;  // vvvv = 1111 where it must be
   }
   p[n++] = static_cast<std::uint8_t>(random());
-  return n + operandBytes(p + n, true);
+  return n + operandBytes(p + n);
+}
+
+bool Generator::isWanted(const Instruction& i) const {
+  return !definedFlags_ || (flagEffects(i).undefined & ~flag::af) == 0;
 }
 
 unsigned Generator::instruction(std::uint8_t (&bytes)[kMaxInstructionLength]) {
@@ -224,7 +239,7 @@ unsigned Generator::instruction(std::uint8_t (&bytes)[kMaxInstructionLength]) {
       if (!chance(1)) continue;
       bool offered = true;
       for (unsigned k = 0; k < 8; ++k) {
-        for (std::uint8_t other : {0x62, 0x64, 0xc4, 0xc5, 0x78, 0x79, 0x2b, 0x01, 0xf8, 0xf9})
+        for (std::uint8_t other : {0x62, 0xc4, 0xc5, 0x78, 0x79, 0x2b, 0x01, 0xf8, 0xf9})
           offered = offered && raw[k] != other;
       }
       if (!offered) continue;
@@ -232,7 +247,7 @@ unsigned Generator::instruction(std::uint8_t (&bytes)[kMaxInstructionLength]) {
       ++generated_["(invalid)"];
       return 8;
     }
-    if (status != DecodeStatus::ok) continue;
+    if (status != DecodeStatus::ok || !isWanted(decoded)) continue;
     if (auto reason = reasonToLeaveOut(decoded); !reason.empty()) {
       ++leftOut_[std::string(decoded.info->mnemonic) + ": " + std::string(reason)];
       continue;
@@ -249,14 +264,14 @@ namespace {
 /// there was not chosen.
 bool jumpsAstray(const Snippet& s) {
   bool boundary[kSlotBytes + 1] = {};
-  std::int64_t targets[8];
+  std::int64_t targets[64];
   unsigned count = 0;
   for (unsigned at = 0; at < s.length;) {
     boundary[at] = true;
     Instruction i{};
     if (decode(s.code + at, 15, CodeSize::bits64, i) != DecodeStatus::ok) break;
     at += i.length;
-    if (i.info->form == Form::j && count < 8) targets[count++] = static_cast<std::int64_t>(at + i.immediate);
+    if (i.info->form == Form::j && count < 64) targets[count++] = static_cast<std::int64_t>(at + i.immediate);
   }
   for (unsigned t = 0; t < count; ++t) {
     bool own = targets[t] >= 0 && targets[t] < static_cast<std::int64_t>(kSlotBytes);
@@ -279,6 +294,11 @@ Snippet Generator::next(unsigned slot) {
 Snippet Generator::draft(unsigned slot) {
   Snippet s{};
   std::memset(s.code, 0xcc, sizeof s.code);
+  s.dataSeed = random();
+  if (chance(50)) {
+    Program(*this, s, slot).write();
+    return s;
+  }
   unsigned count = chance(50) ? 1 : 1 + static_cast<unsigned>(below(5));
   for (unsigned i = 0; i < count; ++i) {
     std::uint8_t bytes[kMaxInstructionLength];
@@ -289,7 +309,6 @@ Snippet Generator::draft(unsigned slot) {
   }
   registers(s.before);
   s.before.rip = kCodeBase + slot * kSlotBytes;
-  s.dataSeed = random();
   return s;
 }
 

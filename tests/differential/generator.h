@@ -16,7 +16,10 @@ namespace lodge::differential {
 /// with its reason.
 class Generator {
  public:
-  explicit Generator(std::uint64_t seed) : state_(seed * 2 + 1) {}
+  /// `definedFlags`: without instructions that leave arithmetic flags undefined (but AF): on the host, what they leave
+  /// there may be what was there before.
+  explicit Generator(std::uint64_t seed, bool definedFlags = false)
+      : state_(seed * 2 + 1), definedFlags_(definedFlags) {}
   /// The snippet for slot `slot` of a batch (its code lies at kCodeBase + slot * kSlotBytes).
   Snippet next(unsigned slot);
 
@@ -26,18 +29,23 @@ class Generator {
 
  private:
   Snippet draft(unsigned slot);
+  friend class Program;
   std::uint64_t random();
   std::uint64_t below(std::uint64_t limit) { return random() % limit; }
   bool chance(unsigned percent) { return below(100) < percent; }
   unsigned instruction(std::uint8_t (&bytes)[x86::kMaxInstructionLength]);
   unsigned legacyBytes(std::uint8_t* p);
   unsigned vexBytes(std::uint8_t* p);
-  unsigned operandBytes(std::uint8_t* p, bool vex);
+  unsigned operandBytes(std::uint8_t* p);
   void registers(Registers& r);
   std::uint64_t value();
+  std::uint64_t segmentBase();
   void vectorState(Registers& r);
 
+  bool isWanted(const x86::Instruction& i) const;
+
   std::uint64_t state_;
+  bool definedFlags_;
   std::map<std::string, std::uint64_t> generated_, leftOut_;
 };
 

@@ -5,6 +5,8 @@
 #include <cstring>
 #include <vector>
 
+#include "x86/virtual_memory.h"
+
 namespace lodge::differential {
 
 namespace {
@@ -12,7 +14,8 @@ namespace {
 using namespace x86;
 
 // Guest-physical layout.
-constexpr std::uint64_t kTables = 0x1000, kKernel = 0x100000, kCode = 0x400000, kData = 0x800000, kReadOnly = 0x810000;
+constexpr std::uint64_t kTables = 0x1000, kKernel = 0x100000, kCode = 0x400000, kData = 0x800000, kReadOnly = 0x810000,
+                        kPatch = 0x820000;
 // The kernel's linear half and what lies in it.
 constexpr std::uint64_t kKernelBase = 0xffff'ffff'8000'0000, kKernelBytes = 0x10000;
 constexpr std::uint64_t kGdt = 0x0, kTss = 0x200, kIdt = 0x1000, kStubs = 0x2000, kStackTop = 0x8000;
@@ -62,6 +65,16 @@ std::uint64_t Guest::allocateTable() {
   return table;
 }
 
+std::uint64_t Guest::entryOf(std::uint64_t linear) {
+  std::uint64_t table = root_;
+  for (int level = 3; level > 0; --level) {
+    std::uint64_t entry = 0;
+    (void)memory_->readObject(Gpa{table + ((linear >> (12 + 9 * level)) & 511) * 8}, entry);
+    table = entry & 0xffff'ffff'f000;
+  }
+  return table + ((linear >> 12) & 511) * 8;
+}
+
 void Guest::map(std::uint64_t linear, std::uint64_t physical, std::uint64_t length, std::uint64_t flags) {
   for (std::uint64_t done = 0; done < length; done += kPageSize) {
     std::uint64_t table = root_;
@@ -86,6 +99,8 @@ void Guest::buildTables() {
   map(kKernelBase, kKernel, kKernelBytes, kWrite);
   map(kCodeBase, kCode, kCodeBytes, kUser);
   map(kDataBase, kData, kDataBytes, kUser | kWrite | kNoExecute);
+  map(kDataAlias, kData, kDataBytes, kUser | kWrite | kNoExecute);
+  map(kPatchBase, kPatch, kPatchBytes, kUser | kWrite);
   map(kReadOnlyBase, kReadOnly, kReadOnlyBytes, kUser | kNoExecute);
   std::vector<std::byte> readOnly(kReadOnlyBytes);
   fillData(1, readOnly.data(), readOnly.size());
@@ -120,7 +135,8 @@ void Guest::buildTables() {
 void Guest::initialState(CpuState& state) const {
   state.cr0 = cr0::pe | cr0::mp | cr0::et | cr0::ne | cr0::wp | cr0::am | cr0::pg;
   state.cr3 = root_;
-  state.cr4 = cr4::pae | cr4::pge | cr4::osfxsr | cr4::osxmmexcpt | cr4::osxsave;
+  state.cr4 =
+      cr4::pae | cr4::pge | cr4::osfxsr | cr4::osxmmexcpt | cr4::osxsave | (hostHasFsgsbase() ? cr4::fsgsbase : 0);
   state.efer = efer::sce | efer::lme | efer::lma | efer::nxe;
   state.xcr0 = 7;
   state.gdtr = {kKernelBase + kGdt, 0x4f, 0};
@@ -134,7 +150,7 @@ void Guest::initialState(CpuState& state) const {
   state.activity = Activity::running;
 }
 
-Result<std::unique_ptr<Guest>> Guest::create(std::string_view engine) {
+Result<std::unique_ptr<Guest>> Guest::create(std::string_view engine, std::string trace) {
   auto guest = std::unique_ptr<Guest>(new Guest());
   auto memory = GuestMemory::create(16_MiB);
   if (!memory) return std::move(memory).error();
@@ -143,7 +159,7 @@ Result<std::unique_ptr<Guest>> Guest::create(std::string_view engine) {
   if (!model) return std::move(model).error();
   guest->model_ = std::move(*model);
   guest->environment_ = std::make_unique<Environment>();
-  EngineSetup setup{*guest->memory_, *guest->model_, 1, 64_MiB, ""};
+  EngineSetup setup{*guest->memory_, *guest->model_, 1, 64_MiB, std::move(trace)};
   auto made = makeEngine(engine, setup);
   if (!made) return std::move(made).error();
   guest->engine_ = std::move(*made);
@@ -159,8 +175,33 @@ Result<std::unique_ptr<Guest>> Guest::create(std::string_view engine) {
 void Guest::loadCode(std::span<const Snippet> snippets) {
   std::vector<std::byte> code(kCodeBytes, std::byte{0xcc});
   for (std::size_t i = 0; i < snippets.size(); ++i)
-    std::memcpy(code.data() + i * kSlotBytes, snippets[i].code, kSlotBytes);
+    if (!snippets[i].inPatchArea) std::memcpy(code.data() + i * kSlotBytes, snippets[i].code, kSlotBytes);
   (void)memory_->write(Gpa{kCode}, code);
+}
+
+void Guest::loadPatchArea(const Snippet& snippet) {
+  std::vector<std::byte> code(kPatchBytes, std::byte{0xcc});
+  std::memcpy(code.data() + (snippet.before.rip - kPatchBase), snippet.code, snippet.length);
+  // Only what differs, so that translations of the same code may stay.
+  const std::byte* now = memory_->span(Gpa{kPatch}, kPatchBytes);
+  for (std::size_t at = 0; at < kPatchBytes; at += 64) {
+    if (std::memcmp(now + at, code.data() + at, 64) != 0)
+      (void)memory_->write(Gpa{kPatch + at}, std::span(code).subspan(at, 64));
+  }
+}
+
+void Guest::chill(std::uint64_t random) {
+  for (std::uint64_t page : {kDataBase, kDataBase + kPageSize, kDataAlias, kDataAlias + kPageSize, kReadOnlyBase}) {
+    bool drop = (random & 1) != 0, clean = (random & 6) == 0;
+    random >>= 3;
+    if (!drop) continue;
+    if (clean) {
+      std::uint64_t slot = entryOf(page), entry = 0;
+      (void)memory_->readObject(Gpa{slot}, entry);
+      (void)memory_->writeObject(Gpa{slot}, entry & ~kAccessedDirty);
+    }
+    x86::flushTlbPage(vcpu_->cpu(), page);
+  }
 }
 
 Outcome Guest::run(const Snippet& snippet) {
@@ -168,8 +209,12 @@ Outcome Guest::run(const Snippet& snippet) {
   fillData(snippet.dataSeed, data.data(), data.size());
   (void)memory_->write(Gpa{kData}, data);
 
+  if (snippet.inPatchArea) loadPatchArea(snippet);
+
   CpuState& state = vcpu_->cpu().state;
   state = initial_;
+  state.segment[fs].base = snippet.before.fsBase;
+  state.segment[gs].base = snippet.before.gsBase;
   std::memcpy(state.gpr, snippet.before.gpr, sizeof state.gpr);
   state.rip = snippet.before.rip;
   state.rflags = snippet.before.rflags;
@@ -200,6 +245,9 @@ Outcome Guest::run(const Snippet& snippet) {
   std::memcpy(outcome.after.vector.data(), state.xsave, kVectorBytes);
   (void)memory_->read(Gpa{kData}, data);
   outcome.dataHash = hashData(data.data(), data.size());
+  outcome.after.fsBase = state.segment[fs].base;
+  outcome.after.gsBase = state.segment[gs].base;
+  if (snippet.inPatchArea) outcome.patchHash = hashData(memory_->span(Gpa{kPatch}, kPatchBytes), kPatchBytes);
   return outcome;
 }
 

@@ -14,12 +14,15 @@ namespace lodge::differential {
 /// at user privilege in 64-bit mode. Runs snippets on any engine.
 class Guest {
  public:
-  /// `engine`: "interpret" or "translate".
-  static Result<std::unique_ptr<Guest>> create(std::string_view engine);
+  /// `engine`: "interpret" or "translate"; `trace`: EngineSetup::trace.
+  static Result<std::unique_ptr<Guest>> create(std::string_view engine, std::string trace);
   ~Guest();
   /// Writes a batch's code; then runs its snippets one by one by index.
   void loadCode(std::span<const Snippet> snippets);
   Outcome run(const Snippet& snippet);
+  /// Drops some of the data pages' cached translations, and clears accessed and dirty bits of some of these.
+  void chill(std::uint64_t random);
+  x86::Cpu& cpu() { return vcpu_->cpu(); }
   std::vector<std::pair<std::string, std::uint64_t>> statistics() const { return vcpu_->statistics(); }
 
  private:
@@ -27,6 +30,8 @@ class Guest {
   Guest() = default;
   void buildTables();
   void map(std::uint64_t linear, std::uint64_t physical, std::uint64_t length, std::uint64_t flags);
+  std::uint64_t entryOf(std::uint64_t linear);
+  void loadPatchArea(const Snippet& snippet);
   std::uint64_t allocateTable();
   void initialState(x86::CpuState& state) const;
 

@@ -7,6 +7,7 @@
 #include <linux/seccomp.h>
 #include <signal.h>
 #include <stddef.h>
+#include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -31,6 +32,10 @@ void fillData(std::uint64_t seed, std::byte* data, std::size_t length) {
     std::uint64_t word = (i & 24) == 24 ? kDataBase + x % kDataBytes : x;
     std::memcpy(data + i, &word, 8);
   }
+}
+
+bool hostHasFsgsbase() {
+  return (::getauxval(AT_HWCAP2) & 2) != 0;
 }
 
 std::uint32_t hashData(const std::byte* data, std::size_t length) {
@@ -65,8 +70,28 @@ struct Child {
   bool active;
   ucontext_t home;  // where the batch started, restored at its end
   alignas(64) std::byte homeVector[kVectorBytes];
+  bool hasFsgsbase;
+  std::uint64_t homeFs;
 };
 Child child;
+
+// By hand: this runs in a signal handler where the thread pointer is the snippet's.
+std::uint64_t readFs() {
+  std::uint64_t base;
+  asm volatile("rdfsbase %0" : "=r"(base));
+  return base;
+}
+std::uint64_t readGs() {
+  std::uint64_t base;
+  asm volatile("rdgsbase %0" : "=r"(base));
+  return base;
+}
+void writeFs(std::uint64_t base) {
+  asm volatile("wrfsbase %0" : : "r"(base));
+}
+void writeGs(std::uint64_t base) {
+  asm volatile("wrgsbase %0" : : "r"(base));
+}
 
 // ucontext's register order (sys/ucontext.h) for guest encodings 0..15.
 constexpr int kGregs[16] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
@@ -85,6 +110,10 @@ void loadNext(ucontext_t* context) {
   }
   const Snippet& snippet = child.snippets[index];
   fillData(snippet.dataSeed, data, kDataBytes);
+  if (snippet.inPatchArea) {
+    std::memset(reinterpret_cast<void*>(kPatchBase), 0xcc, kPatchBytes);
+    std::memcpy(reinterpret_cast<void*>(snippet.before.rip), snippet.code, snippet.length);
+  }
   auto& gregs = context->uc_mcontext.gregs;
   for (int i = 0; i < 16; ++i) gregs[kGregs[i]] = static_cast<greg_t>(snippet.before.gpr[i]);
   gregs[REG_RIP] = static_cast<greg_t>(snippet.before.rip);
@@ -94,12 +123,22 @@ void loadNext(ucontext_t* context) {
   std::memcpy(vector + 576, snippet.before.vector.data() + 576, 256);
   std::uint64_t components = 7;
   std::memcpy(vector + 512, &components, 8);
+  if (child.hasFsgsbase) {
+    writeGs(snippet.before.gsBase);
+    writeFs(snippet.before.fsBase);  // last: nothing may use the thread pointer from here on
+  }
 }
 
 void onSignal(int signal, siginfo_t*, void* argument) {
   // The kernel leaves AC, NT and ID as the snippet had them. Compiled code is full of misaligned accesses, and the
   // other two would stay for the next snippet.
   __builtin_ia32_writeeflags_u64(__builtin_ia32_readeflags_u64() & ~0x244000ull);
+  std::uint64_t fsBase = 0, gsBase = 0;
+  if (child.hasFsgsbase && child.active) {
+    fsBase = readFs();
+    gsBase = readGs();
+    writeFs(child.homeFs);
+  }
   auto* context = static_cast<ucontext_t*>(argument);
   auto& gregs = context->uc_mcontext.gregs;
   auto* vector = reinterpret_cast<std::byte*>(context->uc_mcontext.fpregs);
@@ -113,6 +152,10 @@ void onSignal(int signal, siginfo_t*, void* argument) {
     return;
   }
   Outcome& outcome = child.outcomes[child.current->load()];
+  const Snippet& snippet = child.snippets[child.current->load()];
+  outcome.after.fsBase = fsBase;
+  outcome.after.gsBase = gsBase;
+  outcome.patchHash = snippet.inPatchArea ? hashData(reinterpret_cast<const std::byte*>(kPatchBase), kPatchBytes) : 0;
   for (int i = 0; i < 16; ++i) outcome.after.gpr[i] = static_cast<std::uint64_t>(gregs[kGregs[i]]);
   outcome.after.rip = static_cast<std::uint64_t>(gregs[REG_RIP]);
   outcome.after.rflags = static_cast<std::uint64_t>(gregs[REG_EFL]);
@@ -126,9 +169,16 @@ void onSignal(int signal, siginfo_t*, void* argument) {
   loadNext(context);
 }
 
-void* mapAt(std::uint64_t address, std::size_t length, int protection) {
-  return ::mmap(reinterpret_cast<void*>(address), length, protection,
-                MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE | MAP_POPULATE, -1, 0);
+void* mapAt(std::uint64_t address, std::size_t length, int protection, int fd = -1) {
+  int kind = fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED;
+  return ::mmap(reinterpret_cast<void*>(address), length, protection, kind | MAP_FIXED_NOREPLACE | MAP_POPULATE, fd, 0);
+}
+
+bool mapData() {
+  int fd = ::memfd_create("data", MFD_CLOEXEC);
+  if (fd < 0 || ::ftruncate(fd, kDataBytes) != 0) return false;
+  return mapAt(kDataBase, kDataBytes, PROT_READ | PROT_WRITE, fd) != MAP_FAILED &&
+         mapAt(kDataAlias, kDataBytes, PROT_READ | PROT_WRITE, fd) != MAP_FAILED;
 }
 
 bool forbidSystemCalls() {
@@ -152,7 +202,10 @@ bool forbidSystemCalls() {
 
 bool prepareChild() {
   if (mapAt(kCodeBase, kCodeBytes, PROT_READ | PROT_WRITE) == MAP_FAILED) return false;
-  if (mapAt(kDataBase, kDataBytes, PROT_READ | PROT_WRITE) == MAP_FAILED) return false;
+  if (mapAt(kPatchBase, kPatchBytes, PROT_READ | PROT_WRITE | PROT_EXEC) == MAP_FAILED) return false;
+  if (!mapData()) return false;
+  child.hasFsgsbase = hostHasFsgsbase();
+  if (child.hasFsgsbase) child.homeFs = readFs();
   void* readOnly = mapAt(kReadOnlyBase, kReadOnlyBytes, PROT_READ | PROT_WRITE);
   if (readOnly == MAP_FAILED) return false;
   fillData(1, static_cast<std::byte*>(readOnly), kReadOnlyBytes);
@@ -223,7 +276,7 @@ Status Oracle::restartChild() {
     ::mprotect(code, kCodeBytes, PROT_READ | PROT_WRITE);
     std::memset(code, 0xcc, kCodeBytes);
     for (std::uint32_t i = 0; i < shared->count; ++i)
-      std::memcpy(code + i * kSlotBytes, shared->snippets[i].code, kSlotBytes);
+      if (!shared->snippets[i].inPatchArea) std::memcpy(code + i * kSlotBytes, shared->snippets[i].code, kSlotBytes);
     ::mprotect(code, kCodeBytes, PROT_READ | PROT_EXEC);
     child.current = &shared->current;
     child.count = shared->count;

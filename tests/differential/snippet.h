@@ -12,11 +12,14 @@ namespace lodge::differential {
 
 // Linear layout. Everything around these areas is unmapped on both sides.
 inline constexpr std::uint64_t kCodeBase = 0x1'0000'0000;  ///< read + execute
-inline constexpr std::uint64_t kSlotBytes = 96;            ///< one snippet's room; the rest is filled with INT3
+inline constexpr std::uint64_t kSlotBytes = 224;           ///< one snippet's room; the rest is filled with INT3
 inline constexpr unsigned kBatch = 2048;
 inline constexpr std::uint64_t kCodeBytes = (kSlotBytes * kBatch + 4095) / 4096 * 4096;
-inline constexpr std::uint64_t kDataBase = 0x2'0000'0000;  ///< two pages, read + write
+inline constexpr std::uint64_t kPatchBase = 0x1'1000'0000;  ///< read + write + execute, for code that changes itself
+inline constexpr std::uint64_t kPatchBytes = 2 * 4096;
+inline constexpr std::uint64_t kDataBase = 0x2'1000'0000;  ///< two pages, read + write
 inline constexpr std::uint64_t kDataBytes = 2 * 4096;
+inline constexpr std::uint64_t kDataAlias = kDataBase & 0xffff'ffff;  ///< the same memory, within 32-bit addresses
 inline constexpr std::uint64_t kReadOnlyBase = kDataBase + 4 * 4096;  ///< one page, read only
 inline constexpr std::uint64_t kReadOnlyBytes = 4096;
 
@@ -27,12 +30,14 @@ struct Registers {
   std::uint64_t gpr[16];
   std::uint64_t rip;
   std::uint64_t rflags;
+  std::uint64_t fsBase, gsBase;
   alignas(64) std::array<std::byte, kVectorBytes> vector;
 };
 
 struct Snippet {
   std::uint8_t code[kSlotBytes];  ///< padded with INT3
   unsigned length;                ///< bytes of instructions
+  bool inPatchArea;               ///< runs at before.rip in the patch area, which is INT3 otherwise; else in its slot
   Registers before;
   std::uint64_t dataSeed;  ///< fills the data pages
 };
@@ -43,9 +48,12 @@ struct Outcome {
   std::uint32_t errorCode;
   std::uint64_t faultAddress;  ///< CR2, for vector 14
   std::uint32_t dataHash;      ///< of the data pages afterwards
+  std::uint32_t patchHash;     ///< of the patch area, if the snippet ran there
   bool skipped;                ///< the host could not run it (made a system call, hung)
 };
 
+/// Whether user code of the host may use RDFSBASE and its kin (then snippets have FS and GS bases of their own).
+bool hostHasFsgsbase();
 /// Fills the data pages' content for a seed (both sides use it).
 void fillData(std::uint64_t seed, std::byte* data, std::size_t length);
 std::uint32_t hashData(const std::byte* data, std::size_t length);

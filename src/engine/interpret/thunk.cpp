@@ -146,7 +146,9 @@ void describe(Thunk& t, const Instruction& i) {
   t.alignCopy = i.info->feature == x86::Feature::sha;
   t.usesFlags = (i.info->flagsRead | i.info->flagsWritten | i.info->flagsUndefined) != 0;
   describeGpr(t, i);
-  t.waits = (i.info->attributes & attribute::mmx) != 0;
+  // CVTPI2PS and CVTPI2PD of memory do not touch the MMX registers (so on AMD processors).
+  bool convertsMemory = i.memory && i.map == 1 && i.opcode == 0x2a;
+  t.waits = (i.info->attributes & attribute::mmx) != 0 && !convertsMemory;
   if ((i.info->attributes & attribute::x87) == 0) return;
   bool control = isX87Control(i);
   bool environment =

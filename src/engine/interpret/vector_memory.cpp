@@ -53,9 +53,23 @@ unsigned maskedElementBytes(const Instruction& i) {
   return (floating ? (i.opcode & 1) != 0 : i.vexW) ? 8 : 4;
 }
 
+/// VMASKMOV and gathers raise no #AC (SDM vol. 2, exceptions type 6 and 12): AC does not count while one lives.
+class NoAlignmentCheck {
+ public:
+  explicit NoAlignmentCheck(Cpu& cpu) : cpu_(cpu), held_(cpu.state.cpl == 3 ? cpu.state.rflags & x86::flag::ac : 0) {
+    cpu_.state.rflags &= ~held_;
+  }
+  ~NoAlignmentCheck() { cpu_.state.rflags |= held_; }
+  NoAlignmentCheck(const NoAlignmentCheck&) = delete;
+  NoAlignmentCheck& operator=(const NoAlignmentCheck&) = delete;
+
+ private:
+  Cpu& cpu_;
+  std::uint64_t held_;
+};
+
 // --- gathers
 
-/// Without an alignment check (SDM vol. 2, VMASKMOV and gather: no #AC).
 bool readElement(Cpu& cpu, const Decoded& d, std::uint64_t offset, unsigned size, std::uint64_t& value) {
   std::uint64_t linear;
   return x86::linearAddressFast(cpu, static_cast<Segment>(d.segment), offset, size, Access::read, linear) &&
@@ -73,6 +87,7 @@ Outcome gather(Cpu& cpu, const Decoded& d) {
   storeVector(cpu, d.insn.reg, 32, target);
   storeVector(cpu, d.insn.index, bytes, index);
   storeVector(cpu, d.insn.vexV, 32, mask);
+  NoAlignmentCheck noAlignmentCheck(cpu);
   std::uint64_t base = static_cast<std::uint64_t>(d.displacement);
   if (d.base != kNoOffset) base += qword(cpu, d.base);
   bool good = true;
@@ -105,6 +120,7 @@ Outcome maskedLoad(Cpu& cpu, const Decoded& d) {
   unsigned bytes = vectorBytes(d), size = maskedElementBytes(d.insn);
   std::byte *target = c.vectors[0], *mask = c.vectors[1];
   storeVector(cpu, d.insn.vexV, bytes, mask);
+  NoAlignmentCheck noAlignmentCheck(cpu);
   std::uint64_t address = effectiveAddress(cpu, d);
   for (unsigned i = 0; i < bytes / size; ++i) {
     std::uint64_t value = 0;
@@ -124,6 +140,7 @@ Outcome maskedStore(Cpu& cpu, const Decoded& d) {
   std::byte *source = c.vectors[0], *mask = c.vectors[1];
   storeVector(cpu, d.insn.reg, bytes, source);
   storeVector(cpu, d.insn.vexV, bytes, mask);
+  NoAlignmentCheck noAlignmentCheck(cpu);
   std::uint64_t address = effectiveAddress(cpu, d), linear[8];
   for (unsigned i = 0; i < bytes / size; ++i) {
     if (!selected(mask, i, size)) continue;

@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tests/differential/compare.h"
+
+#include <fmt/format.h>
+
+#include "x86/instruction.h"
+
+namespace lodge::differential {
+
+namespace {
+
+constexpr std::string_view kLastPage = "an access at the end of the canonical half: #GP or, on AMD, #PF";
+constexpr std::string_view kMaskmov = "MASKMOV: whether masked-off bytes fault is the processor's choice";
+
+constexpr std::string_view kNotCompared[] = {
+    "x87 FOP, FIP and FDP in the XSAVE image: AMD leaves them unless an exception is pending",
+    "MXCSR_MASK, reserved bytes and XSTATE_BV in the XSAVE image: the processor's or the kernel's choice",
+    "the low 12 bits of CR2: which byte of an access of several parts is named is the processor's choice",
+    "bit 0 of a page fault's error code beyond the user half: Linux sets it, so that its layout does not show",
+    "the error code of exceptions other than #PF and #GP, which have none or 0",
+    "with --lax-flags: arithmetic flags at faults of instructions that access memory"};
+
+constexpr const char* kNames[16] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
+                                    "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15"};
+
+// x87 FOP, FIP and FDP (FXSAVE bytes 6..23) are not compared: AMD leaves them unless an exception is pending, and an
+// engine that runs the instruction elsewhere in memory would store that place.
+bool sameVector(const std::byte* a, const std::byte* b, std::string& where) {
+  for (std::size_t i = 0; i < kVectorBytes; ++i) {
+    if (a[i] == b[i] || (i >= 6 && i < 24) || (i >= 28 && i < 32)) continue;
+    if (i >= 416 && i < 576) continue;  // reserved, and the header: which components are in their initial state
+    if (i >= 32 && i < 160 && i % 16 >= 10) continue;
+    where += fmt::format(" vector[{}]: host {:02x} guest {:02x}", i, static_cast<unsigned>(a[i]),
+                         static_cast<unsigned>(b[i]));
+    return false;
+  }
+  return true;
+}
+
+/// The instruction that the host stopped at, if it lies in the snippet.
+bool stoppedAt(const Snippet& s, const Outcome& host, x86::Instruction& i) {
+  std::uint64_t offset = host.after.rip - s.before.rip;
+  return offset < s.length && x86::decode(s.code + offset, 15, x86::CodeSize::bits64, i) == x86::DecodeStatus::ok;
+}
+
+bool isLastPage(const Outcome& o) {
+  return o.faultAddress >> 12 == 0x7ffff'ffff;
+}
+
+/// FXSAVE and FXRSTOR at a misaligned address with EFLAGS.AC: #GP or #AC (SDM vol. 2, FXSAVE).
+bool eitherAlignmentFault(const Outcome& host, const Outcome& guest) {
+  auto fits = [](const Outcome& o) { return o.vector == 13 || o.vector == 17; };
+  return fits(host) && fits(guest) && host.vector != guest.vector && host.after.rip == guest.after.rip;
+}
+
+/// Faults that an instruction may raise after the soft TLB's probe. Without strict-flags, the probe may have left the
+/// arithmetic flags that the instruction sets anyway in any state.
+bool hidesFlags(std::uint32_t vector) {
+  return vector == 0 || vector == 12 || vector == 13 || vector == 14 || vector == 16 || vector == 17 || vector == 19;
+}
+
+/// The translator runs x87 instructions without recording their addresses (x86::X87Pointers), and FNSTENV and FNSAVE
+/// after one then show those of an older one. Selectors that FRSTOR loaded are lost whenever vector state is parked, as
+/// they are when an operating system saves a process with XSAVE64.
+bool showsX87Pointers(const Snippet& s) {
+  bool shows = false, others = false;
+  x86::Instruction i{};
+  for (unsigned at = 0; at < s.length; at += i.length) {
+    if (x86::decode(s.code + at, 15, x86::CodeSize::bits64, i) != x86::DecodeStatus::ok) break;
+    bool has = i.info->memoryBytes == x86::memory_size::x87Environment ||
+               i.info->memoryBytes == x86::memory_size::x87State || i.info->memoryBytes == x86::memory_size::fxsaveArea;
+    bool stores = has && x86::memoryOperand(i).write;
+    shows = shows || stores;
+    others = others || (!stores && (has || (i.info->attributes & x86::attribute::x87) != 0));
+  }
+  return shows && others;
+}
+
+}  // namespace
+
+std::span<const std::string_view> notCompared() {
+  return kNotCompared;
+}
+
+std::string_view reasonToSkip(const Snippet& snippet, const Outcome& host) {
+  if (host.vector == 1) return "jumped into an INT1, which the host's hypervisor handles";
+  if (host.vector == 14 && isLastPage(host)) return kLastPage;
+  x86::Instruction i{};
+  if (!stoppedAt(snippet, host, i)) return "";
+  if (i.info->op == x86::Op::maskmov) return kMaskmov;
+  bool area = x86::memoryOperand(i).bytes > 64;
+  if (area && host.vector == 14)
+    return "FXSAVE, FNSAVE and their kin: which of several bad pages faults is the processor's choice";
+  return "";
+}
+
+std::string_view reasonToDiffer(const Snippet& snippet, const Outcome& host, const Outcome& guest, Comparing how) {
+  if (how.translator && showsX87Pointers(snippet))
+    return "x87 instruction and data pointers after instructions that the translator runs itself";
+  if (host.vector == 13 && guest.vector == 14 && isLastPage(guest)) return kLastPage;
+  if (eitherAlignmentFault(host, guest)) return "FXSAVE and FXRSTOR at a misaligned address with AC: #GP or #AC";
+  x86::Instruction last{};
+  if (!stoppedAt(snippet, guest, last)) return "";
+  if (last.info->op == x86::Op::maskmov) return kMaskmov;
+  if (guest.vector == 17 && x86::memoryOperand(last).bytes > 64)
+    return "from which alignment on FRSTOR and its kin raise #AC is the processor's choice";
+  return "";
+}
+
+std::string difference(const Outcome& host, const Outcome& guest, Comparing how) {
+  std::string text;
+  if (host.vector != guest.vector) {
+    text += fmt::format(" exception: host {} (rip {:x} address {:x}) guest {} ({:x})", host.vector, host.after.rip,
+                        host.faultAddress, guest.vector, guest.faultAddress);
+  }
+  if (host.vector == guest.vector && host.vector == 14) {
+    // For addresses beyond the user half's last page the host's kernel reports P = 1, so that its layout does not show.
+    std::uint32_t hidden = host.faultAddress >= 0x7fff'ffff'f000 ? 1 : 0;
+    if ((host.errorCode | hidden) != (guest.errorCode | hidden))
+      text += fmt::format(" error code: host {:x} guest {:x}", host.errorCode, guest.errorCode);
+    // Which byte of an access of several parts is named is the processor's choice; the page is not.
+    if ((host.faultAddress ^ guest.faultAddress) >> 12 != 0)
+      text += fmt::format(" cr2: host {:x} guest {:x}", host.faultAddress, guest.faultAddress);
+  }
+  auto compare = [&](const char* name, std::uint64_t a, std::uint64_t b) {
+    if (a != b) text += fmt::format(" {}: host {:x} guest {:x}", name, a, b);
+  };
+  if (host.vector == guest.vector && host.vector == 13) compare("error code", host.errorCode, guest.errorCode);
+  for (int i = 0; i < 16; ++i) compare(kNames[i], host.after.gpr[i], guest.after.gpr[i]);
+  compare("rip", host.after.rip, guest.after.rip);
+  std::uint64_t hidden = how.laxFlags && hidesFlags(host.vector) ? x86::flag::arithmetic : 0;
+  compare("rflags", host.after.rflags | hidden, guest.after.rflags | hidden);
+  compare("fs", host.after.fsBase, guest.after.fsBase);
+  compare("gs", host.after.gsBase, guest.after.gsBase);
+  if (host.dataHash != guest.dataHash) text += " memory differs";
+  if (host.patchHash != guest.patchHash) text += " code differs";
+  sameVector(host.after.vector.data(), guest.after.vector.data(), text);
+  return text;
+}
+
+std::string describe(const Snippet& s) {
+  std::string text;
+  for (unsigned at = 0; at < s.length;) {
+    x86::Instruction i{};
+    if (x86::decode(s.code + at, s.length - at, x86::CodeSize::bits64, i) != x86::DecodeStatus::ok) {
+      text += " (invalid)";
+      for (; at < s.length; ++at) text += fmt::format(" {:02x}", s.code[at]);
+      break;
+    }
+    text += fmt::format(" {}[", i.info->mnemonic);
+    for (unsigned k = 0; k < i.length; ++k) text += fmt::format("{}{:02x}", k ? " " : "", s.code[at + k]);
+    text += "]";
+    at += i.length;
+  }
+  return text;
+}
+
+std::string describeStart(const Snippet& s) {
+  std::string text = fmt::format("rip={:x}", s.before.rip);
+  for (int i = 0; i < 16; ++i) text += fmt::format(" {}={:x}", kNames[i], s.before.gpr[i]);
+  return text + fmt::format(" rflags={:x} fs={:x} gs={:x}", s.before.rflags, s.before.fsBase, s.before.gsBase);
+}
+
+}  // namespace lodge::differential

@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+// What of two outcomes must agree, and what is not compared and why.
+#pragma once
+
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "tests/differential/snippet.h"
+
+namespace lodge::differential {
+
+struct Comparing {
+  bool translator;  ///< the engine is the translator
+  bool laxFlags;    ///< without strict-flags
+};
+
+/// Why the host's outcome is the host's own and nothing to compare with ("" if it can be).
+std::string_view reasonToSkip(const Snippet& snippet, const Outcome& host);
+
+/// Why the two may differ ("" if they may not).
+std::string_view reasonToDiffer(const Snippet& snippet, const Outcome& host, const Outcome& guest, Comparing how);
+
+/// All differences, as text; "" if there are none.
+std::string difference(const Outcome& host, const Outcome& guest, Comparing how);
+
+/// Parts of an outcome that are never compared, with the reasons.
+std::span<const std::string_view> notCompared();
+
+/// The snippet's instructions, with their bytes; the registers that it starts with.
+std::string describe(const Snippet& snippet);
+std::string describeStart(const Snippet& snippet);
+
+}  // namespace lodge::differential

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+
+#include "tests/differential/generator.h"
+
+namespace lodge::differential {
+
+/// Writes longer snippets that look like compiled code: most memory operands are off a few registers that hold good
+/// pointers, there are loops, calls, jumps of every kind, runs of pushes and pops, stack frames, string instructions,
+/// and code that changes itself. What the translator does specially is in them: shared probes, links, code maps.
+class Program {
+ public:
+  Program(Generator& from, Snippet& to, unsigned slot) : from_(from), to_(to), slot_(slot) {}
+  void write();
+
+ private:
+  using Register = std::uint8_t;
+  std::uint64_t below(std::uint64_t limit) { return from_.below(limit); }
+  bool chance(unsigned percent) { return from_.chance(percent); }
+  Register pointer();
+  void chooseRegisters();
+  /// Whether stores to the code must be avoided but those of patch(): they could make any instruction.
+  bool mindsStores() const { return to_.inPatchArea; }
+
+  // Bytes.
+  void byte(std::uint64_t b) { to_.code[to_.length++] = static_cast<std::uint8_t>(b); }
+  void dword(std::uint64_t d);
+  bool room(unsigned bytes) const { return to_.length + bytes < kSlotBytes - kTail; }
+  void jumpHere(unsigned displacementEnd, unsigned size);
+  void moveImmediate(Register r, std::uint32_t value);
+  unsigned leaCode(Register r);
+  void leaData(Register r);
+
+  // One instruction.
+  void focused();
+  unsigned legacyCandidate(std::uint8_t* p);
+  unsigned vexCandidate(std::uint8_t* p);
+  unsigned operand(std::uint8_t* p, std::uint8_t reg, Register base, Register index, bool isMemory);
+  bool acceptable(const x86::Instruction& i);
+  void anyInstruction();
+
+  // Several.
+  void item(unsigned depth);
+  void forwardBranch(unsigned depth);
+  void loop(unsigned depth);
+  void callLeaf(unsigned depth);
+  void indirectJump();
+  void pushesAndPops();
+  void frame(unsigned depth);
+  void strings();
+  void patch();
+  void bitString();
+  void flags();
+
+  static constexpr unsigned kTail = 40;
+  Generator& from_;
+  Snippet& to_;
+  unsigned slot_;
+  std::uint16_t kept_ = 0;  ///< registers that ordinary instructions should leave alone: pointers, counter, index
+  Register pointers_[5] = {}, counter_ = 0, index_ = 0;
+};
+
+}  // namespace lodge::differential
