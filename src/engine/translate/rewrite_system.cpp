@@ -75,14 +75,19 @@ bool Rewriter::pushFlags(const GuestInstruction& g) {
   hot_.byte(0x9c);
   hot_.byte(0x41);  // POP r13
   hot_.byte(0x5d);
-  bool keepFlags = g.liveOut != 0;
-  if (keepFlags) saveFlags();
+  // Dead afterwards or not: if the store faults, the instruction begins again, and needs them.
+  saveFlags();
   hot_.arithmeticImmediate(4, kAnd, host::addend, kHostFlags);
   hot_.load(8, host::group, flagsInState());
   hot_.arithmeticImmediate(8, kAnd, host::group, static_cast<std::int32_t>(~(HOST_FLAGS | flag::rf | flag::vm)));
   hot_.arithmetic(8, kOr, host::addend, host::group);
-  if (keepFlags) restoreFlags();
   hot_.store(8, Mem{.base = host::address}, host::addend);
+  committing();
+  if (g.liveOut != 0) {
+    hot_.arithmeticImmediate(1, 0, host::rax, 0x7f);
+    hot_.sahf();
+  }
+  hot_.load(8, host::rax, atState(FRAME_SAVED_RAX));
   finishPush();
   return true;
 }
