@@ -101,7 +101,8 @@ Status createImage(const FormatDriver& driver, CreateRequest request) {
   std::string what = fmt::format("create {} image {}", driver.name, inQuotes(request.path));
   if (!driver.create) return Error(ErrorKind::unsupported, what + ": this format is only read");
   for (const auto& [name, value] : request.options) {
-    auto known = std::find_if(driver.options.begin(), driver.options.end(), [&](auto& o) { return o.name == name; });
+    auto known = std::find_if(driver.options.begin(), driver.options.end(),
+                              [&wanted = name](auto& o) { return o.name == wanted; });
     if (known == driver.options.end()) {
       std::vector<std::string> names;
       for (const FormatOption& option : driver.options) names.emplace_back(option.name);

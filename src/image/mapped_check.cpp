@@ -20,7 +20,7 @@ class Check {
 
   int run() {
     result_.totalClusters = table_.blocks();
-    if (int error = collect(); error != 0) return error;
+    if (int error = collect(); error != 0) return error == E2BIG ? 0 : error;
     findShared();
     if (!shared_.empty()) {
       if (int error = separate(); error != 0) return error;
@@ -49,6 +49,12 @@ class Check {
         if (int error = table_.setUnit(block, BlockTable::kNone); error != 0) return error;
         ++result_.corruptionsFixed;
         continue;
+      }
+      // No more blocks than there is room for, or some share theirs: a hostile table shall not take all memory.
+      if (units_.size() > (table_.endUnit() - table_.firstUnit()) / span() + 4096) {
+        ++result_.corruptions;
+        result_.note("its table has more blocks than the file has room for; the check ends here");
+        return E2BIG;
       }
       ++result_.allocatedClusters;
       if (last != BlockTable::kNone && unit != last + span()) ++result_.fragmentedClusters;

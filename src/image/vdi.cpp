@@ -38,7 +38,7 @@ Result<Header> readHeader(const OpenContext& context) {
   }
   std::uint64_t block = header.blockBytes, blocks = header.blocks, disk = header.diskBytes;
   if (header.headerBytes < vdi::kLeastHeaderBytes) return bad("its header is too short");
-  if (block < 4096 || block > 256_MiB || (block & (block - 1)) != 0) {
+  if (block < 64_KiB || block > 256_MiB || (block & (block - 1)) != 0) {
     return bad(fmt::format("a block size of {} bytes", block));
   }
   if (header.blockExtraBytes != 0) {

@@ -71,7 +71,7 @@ Result<Header> readHeader(BlockFile& file, const Footer& footer) {
   }
   if (!vhd::isGood(header)) return bad("its header's checksum is wrong");
   std::uint64_t block = header.blockBytes, entries = header.entries;
-  if (block < 4096 || block > 256_MiB || (block & (block - 1)) != 0) {
+  if (block < 64_KiB || block > 256_MiB || (block & (block - 1)) != 0) {
     return bad(fmt::format("a block size of {} bytes", block));
   }
   if (entries * block < footer.currentBytes) {

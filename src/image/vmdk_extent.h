@@ -88,6 +88,7 @@ class SparseExtent final : public MappedImage, private BlockTable {
   int setEntry(std::uint64_t grain, std::uint32_t value);
   int setIn(std::vector<std::uint64_t>& directory, std::uint64_t at, std::uint64_t grain, std::uint32_t value);
   int decode(std::uint64_t grain, Mapping& one);
+  bool tablesOverlap() const;
   int checkCompressed(CheckResult& result);
   int compareTables(Repair repair, CheckResult& result);
 
