@@ -13,10 +13,11 @@ namespace lodge::differential {
 struct Comparing {
   bool translator;  ///< the engine is the translator
   bool laxFlags;    ///< without strict-flags
+  bool kernel;      ///< both are guests, at CPL 0
 };
 
 /// Why the host's outcome is the host's own and nothing to compare with ("" if it can be).
-std::string_view reasonToSkip(const Snippet& snippet, const Outcome& host);
+std::string_view reasonToSkip(const Snippet& snippet, const Outcome& host, Comparing how);
 
 /// Why the two may differ ("" if they may not).
 std::string_view reasonToDiffer(const Snippet& snippet, const Outcome& host, const Outcome& guest, Comparing how);

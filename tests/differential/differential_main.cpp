@@ -2,6 +2,8 @@
 // differential --engine interpret|translate [--count N] [--seed S] [--keep-going N] [--list]
 // Runs random snippets on the host CPU and on an engine and compares everything. Exit status 1 on a difference.
 #include <fmt/format.h>
+#include <pthread.h>
+#include <time.h>
 
 #include <atomic>
 #include <chrono>
@@ -30,7 +32,7 @@ struct Options {
   std::uint64_t seeds = 1;
   unsigned rounds = 0;
   std::string trace;
-  bool list = false, laxFlags = false, kicks = false, verbose = false;
+  bool list = false, laxFlags = false, kicks = false, kernel = false, verbose = false;
 };
 
 constexpr const char* kUsage =
@@ -40,14 +42,19 @@ constexpr const char* kUsage =
     "  --lax-flags     translate as guests get it: arithmetic flags are not compared at faults\n"
     "  --trace WORDS   options of the engine, as lodge run --trace has them\n"
     "  --kicks         another thread interrupts the engine all the time\n"
+    "  --kernel        at CPL 0, with system instructions; compared with the interpreter instead of the host\n"
     "  --verbose       the registers before each difference\n"
     "  --list          what was generated, what was left out and why\n";
 
 bool parse(int argc, char** argv, Options& o) {
   for (int i = 1; i < argc; ++i) {
     std::string_view a = argv[i];
-    if (a == "--list" || a == "--lax-flags" || a == "--kicks" || a == "--verbose") {
-      (a == "--list" ? o.list : a == "--lax-flags" ? o.laxFlags : a == "--kicks" ? o.kicks : o.verbose) = true;
+    if (a == "--list" || a == "--lax-flags" || a == "--kicks" || a == "--kernel" || a == "--verbose") {
+      (a == "--list"        ? o.list
+       : a == "--lax-flags" ? o.laxFlags
+       : a == "--kicks"     ? o.kicks
+       : a == "--kernel"    ? o.kernel
+                            : o.verbose) = true;
       continue;
     }
     if (i + 1 == argc) return false;
@@ -98,15 +105,52 @@ class Kicker {
   std::thread thread_;
 };
 
+/// Ends what does not end.
+class Watchdog {
+ public:
+  explicit Watchdog(Guest* guest) {
+    ::pthread_getcpuclockid(::pthread_self(), &clock_);
+    if (guest) thread_ = std::thread([this, guest] { run(*guest); });
+  }
+  ~Watchdog() {
+    stop_ = true;
+    if (thread_.joinable()) thread_.join();
+  }
+
+ private:
+  void run(Guest& guest) {
+    std::uint64_t known = ~std::uint64_t{0};
+    double since = 0;
+    while (!stop_) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(50));
+      std::uint64_t now = guest.runs();
+      if (now != known || !guest.isRunning()) since = processorTime();
+      if (guest.isRunning() && now == known && processorTime() > since + 0.2) guest.stop();
+      known = now;
+    }
+  }
+  /// Seconds that the guest's thread has had: the machine may be busy.
+  double processorTime() const {
+    timespec time{};
+    ::clock_gettime(clock_, &time);
+    return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_nsec) / 1e9;
+  }
+  clockid_t clock_{};
+  std::atomic<bool> stop_{false};
+  std::thread thread_;
+};
+
 /// One seed's run.
 class Comparison {
  public:
-  Comparison(const Options& options, Oracle& oracle, Guest& guest, std::uint64_t seed)
+  Comparison(const Options& options, Oracle* oracle, Guest* reference, Guest& guest, std::uint64_t seed)
       : options_(options),
         oracle_(oracle),
+        reference_(reference),
         guest_(guest),
         seed_(seed),
-        generator_(seed, options.laxFlags),
+        how_{options.engine == "translate", options.laxFlags, options.kernel},
+        generator_(seed, options.laxFlags, options.kernel),
         chill_(seed) {}
   Status run();
   std::uint64_t done = 0, differences = 0;
@@ -118,7 +162,8 @@ class Comparison {
   void compare(const Snippet& snippet, const Outcome& host, std::uint64_t number);
 
   const Options& options_;
-  Oracle& oracle_;
+  Oracle* oracle_;    ///< the host, or
+  Guest* reference_;  ///< another guest
   Guest& guest_;
   std::uint64_t seed_;
   Comparing how_;
@@ -127,7 +172,7 @@ class Comparison {
 };
 
 void Comparison::compare(const Snippet& snippet, const Outcome& host, std::uint64_t number) {
-  std::string_view reason = host.skipped ? "the host could not run it" : reasonToSkip(snippet, host);
+  std::string_view reason = host.skipped ? "the host could not run it" : reasonToSkip(snippet, host, how_);
   ++endings[host.vector];
   // Again: then translated code is there, and linked.
   for (unsigned round = 0; reason.empty() && round < options_.rounds; ++round) {
@@ -152,10 +197,14 @@ Status Comparison::run() {
   std::vector<Outcome> outcomes(kBatch);
   while (done < options_.count && differences < options_.keepGoing) {
     for (unsigned i = 0; i < kBatch; ++i) snippets[i] = generator_.next(i);
-    if (Status ran = oracle_.run(snippets, outcomes); !ran) return ran;
+    if (oracle_) {
+      if (Status ran = oracle_->run(snippets, outcomes); !ran) return ran;
+    } else {
+      reference_->loadCode(snippets);
+    }
     guest_.loadCode(snippets);
     for (unsigned i = 0; i < kBatch && differences < options_.keepGoing; ++i)
-      compare(snippets[i], outcomes[i], done + i);
+      compare(snippets[i], reference_ ? reference_->run(snippets[i]) : outcomes[i], done + i);
     done += kBatch;
   }
   return {};
@@ -179,17 +228,28 @@ int main(int argc, char** argv) {
     fmt::print(stderr, "{}", kUsage);
     return 2;
   }
-  auto oracle = Oracle::create();
-  if (!oracle) return fail(oracle.error());
+  std::unique_ptr<Oracle> oracle;
+  std::unique_ptr<Guest> reference;
+  if (options.kernel) {
+    auto made = Guest::create("interpret", "", true);
+    if (!made) return fail(made.error());
+    reference = std::move(*made);
+  } else {
+    auto made = Oracle::create();
+    if (!made) return fail(made.error());
+    oracle = std::move(*made);
+  }
   bool translates = options.engine == "translate";
-  auto guest = Guest::create(options.engine, options.trace + (translates && !options.laxFlags ? ",strict-flags" : ""));
+  auto guest = Guest::create(options.engine, options.trace + (translates && !options.laxFlags ? ",strict-flags" : ""),
+                             options.kernel);
   if (!guest) return fail(guest.error());
   if (options.rounds == 0) options.rounds = translates ? 2 : 1;
   std::unique_ptr<Kicker> kicker;
   if (options.kicks) kicker = std::make_unique<Kicker>((*guest)->cpu());
+  Watchdog watchReference(reference.get()), watchGuest(guest->get());
   bool clean = true;
   for (std::uint64_t n = 0; n < options.seeds; ++n) {
-    Comparison comparison(options, **oracle, **guest, options.seed + n);
+    Comparison comparison(options, oracle.get(), reference.get(), **guest, options.seed + n);
     if (Status ran = comparison.run(); !ran) return fail(ran.error());
     if (options.list) list(comparison, **guest);
     std::uint64_t skipped = 0;

@@ -287,7 +287,40 @@ bool jumpsAstray(const Snippet& s) {
 Snippet Generator::next(unsigned slot) {
   for (;;) {
     Snippet s = draft(slot);
-    if (!jumpsAstray(s)) return s;
+    if (jumpsAstray(s)) continue;
+    if (kernel_) moveToUpperHalf(s);
+    return s;
+  }
+}
+
+/// Code, and most pointers.
+void Generator::moveToUpperHalf(Snippet& s) {
+  s.before.rip += kUpperHalf;
+  for (unsigned r = 0; r < 16; ++r) {
+    bool isPointer = s.before.gpr[r] - (kDataBase - 4096) < kReadOnlyBase + kReadOnlyBytes - (kDataBase - 4096);
+    if (isPointer && chance(r == rsp ? 98 : 85)) s.before.gpr[r] += kUpperHalf;
+  }
+  if (!chance(5)) s.before.rflags &= ~flag::ac;
+}
+
+/// Two guests need not agree on what the clock says, and little else.
+std::string_view Generator::reasonToLeaveOut(const Instruction& i) const {
+  if (!kernel_) return differential::reasonToLeaveOut(i);
+  switch (i.info->op) {
+    case Op::rdtsc:
+    case Op::rdtscp:
+    case Op::rdpmc:
+    case Op::rdrand:
+    case Op::rdseed:
+      return "random, or the clock's";
+    case Op::monitor:
+    case Op::mwait:
+      return "waits";
+    case Op::wrmsr:
+    case Op::rdmsr:
+      return "with chosen registers only (the clock's MSRs)";
+    default:
+      return "";
   }
 }
 

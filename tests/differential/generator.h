@@ -18,8 +18,9 @@ class Generator {
  public:
   /// `definedFlags`: without instructions that leave arithmetic flags undefined (but AF): on the host, what they leave
   /// there may be what was there before.
-  explicit Generator(std::uint64_t seed, bool definedFlags = false)
-      : state_(seed * 2 + 1), definedFlags_(definedFlags) {}
+  /// `kernel`: for CPL 0, in the upper half, with system instructions.
+  explicit Generator(std::uint64_t seed, bool definedFlags, bool kernel)
+      : state_(seed * 2 + 1), definedFlags_(definedFlags), kernel_(kernel) {}
   /// The snippet for slot `slot` of a batch (its code lies at kCodeBase + slot * kSlotBytes).
   Snippet next(unsigned slot);
 
@@ -42,10 +43,12 @@ class Generator {
   std::uint64_t segmentBase();
   void vectorState(Registers& r);
 
+  void moveToUpperHalf(Snippet& snippet);
+  std::string_view reasonToLeaveOut(const x86::Instruction& i) const;
   bool isWanted(const x86::Instruction& i) const;
 
   std::uint64_t state_;
-  bool definedFlags_;
+  bool definedFlags_, kernel_;
   std::map<std::string, std::uint64_t> generated_, leftOut_;
 };
 

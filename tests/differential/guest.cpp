@@ -18,12 +18,13 @@ constexpr std::uint64_t kTables = 0x1000, kKernel = 0x100000, kCode = 0x400000, 
                         kPatch = 0x820000;
 // The kernel's linear half and what lies in it.
 constexpr std::uint64_t kKernelBase = 0xffff'ffff'8000'0000, kKernelBytes = 0x10000;
-constexpr std::uint64_t kGdt = 0x0, kTss = 0x200, kIdt = 0x1000, kStubs = 0x2000, kStackTop = 0x8000;
+constexpr std::uint64_t kGdt = 0x0, kTss = 0x200, kIdt = 0x1000, kStubs = 0x2000, kStackTop = 0x8000,
+                        kInterruptStackTop = 0x9000;
 constexpr unsigned kStubBytes = 16;
 // Page-table entry bits.
 constexpr std::uint64_t kPresent = 1, kWrite = 2, kUser = 4, kAccessedDirty = 0x60, kNoExecute = 1ull << 63;
 // Selectors, in the order of Linux' own.
-constexpr std::uint16_t kKernelCs = 0x10, kUserSs = 0x2b, kUserCs = 0x33, kTr = 0x40;
+constexpr std::uint16_t kKernelCs = 0x10, kKernelSs = 0x18, kUserSs = 0x2b, kUserCs = 0x33, kTr = 0x40;
 
 bool hasErrorCode(unsigned vector) {
   return vector == 8 || (vector >= 10 && vector <= 14) || vector == 17 || vector == 21;
@@ -102,9 +103,15 @@ void Guest::buildTables() {
   map(kDataAlias, kData, kDataBytes, kUser | kWrite | kNoExecute);
   map(kPatchBase, kPatch, kPatchBytes, kUser | kWrite);
   map(kReadOnlyBase, kReadOnly, kReadOnlyBytes, kUser | kNoExecute);
-  std::vector<std::byte> readOnly(kReadOnlyBytes);
-  fillData(1, readOnly.data(), readOnly.size());
-  (void)memory_->write(Gpa{kReadOnly}, readOnly);
+  if (kernel_) {
+    map(kCodeBase + kUpperHalf, kCode, kCodeBytes, 0);
+    map(kDataBase + kUpperHalf, kData, kDataBytes, kWrite | kNoExecute);
+    map(kPatchBase + kUpperHalf, kPatch, kPatchBytes, kWrite);
+    map(kReadOnlyBase + kUpperHalf, kReadOnly, kReadOnlyBytes, kNoExecute);
+  }
+  readOnly_.resize(kReadOnlyBytes);
+  fillData(1, readOnly_.data(), readOnly_.size());
+  (void)memory_->write(Gpa{kReadOnly}, readOnly_);
 
   std::uint64_t tssBase = kKernelBase + kTss;
   const std::uint64_t gdt[] = {0,
@@ -120,12 +127,18 @@ void Guest::buildTables() {
   (void)memory_->write(Gpa{kKernel + kGdt}, std::as_bytes(std::span(gdt)));
   (void)memory_->writeObject(Gpa{kKernel + kTss + 4}, kKernelBase + kStackTop);
   (void)memory_->writeObject(Gpa{kKernel + kTss + 0x66}, std::uint16_t{0x68});
+  (void)memory_->writeObject(Gpa{kKernel + kTss + 36}, kKernelBase + kInterruptStackTop);  // IST1
+  buildGates();
+}
+
+/// Each handler halts. In kernel mode handlers have a stack of their own: a snippet's RSP may be anywhere.
+void Guest::buildGates() {
   for (unsigned vector = 0; vector < 256; ++vector) {
     std::uint64_t stub = kKernelBase + kStubs + vector * kStubBytes;
     std::uint64_t dpl = vector == 3 || vector == 4 ? 3 : 0;
-    std::uint64_t gate[2] = {
-        (stub & 0xffff) | std::uint64_t{kKernelCs} << 16 | (0x8e00 | dpl << 13) << 32 | ((stub >> 16) & 0xffff) << 48,
-        stub >> 32};
+    std::uint64_t gate[2] = {(stub & 0xffff) | std::uint64_t{kKernelCs} << 16 |
+                                 (0x8e00 | dpl << 13 | (kernel_ ? 1 : 0)) << 32 | ((stub >> 16) & 0xffff) << 48,
+                             stub >> 32};
     (void)memory_->write(Gpa{kKernel + kIdt + vector * 16}, std::as_bytes(std::span(gate)));
     const std::uint8_t code[] = {0xf4, 0xeb, 0xfd};  // hlt; jmp to it
     (void)memory_->write(Gpa{kKernel + kStubs + vector * kStubBytes}, std::as_bytes(std::span(code)));
@@ -150,8 +163,22 @@ void Guest::initialState(CpuState& state) const {
   state.activity = Activity::running;
 }
 
-Result<std::unique_ptr<Guest>> Guest::create(std::string_view engine, std::string trace) {
+/// 64-bit code at CPL 0, as a kernel's.
+void Guest::kernelState(CpuState& state) const {
+  state.segment[cs] = {0, 0xffffffff, kKernelCs, 0xa09b};
+  state.segment[ss] = {0, 0xffffffff, kKernelSs, 0xc093};
+  state.cpl = 0;
+  state.cr4 |= cr4::smap;
+  state.star = std::uint64_t{kUserSs - 8} << 48 | std::uint64_t{kKernelCs} << 32;
+  state.lstar = kKernelBase + kStubs + 0x81 * kStubBytes;
+  state.sfmask = 0x40700;
+  state.kernelGsBase = kDataBase + 64;
+  state.tscOffset = 0;
+}
+
+Result<std::unique_ptr<Guest>> Guest::create(std::string_view engine, std::string trace, bool kernel) {
   auto guest = std::unique_ptr<Guest>(new Guest());
+  guest->kernel_ = kernel;
   auto memory = GuestMemory::create(16_MiB);
   if (!memory) return std::move(memory).error();
   guest->memory_ = std::move(*memory);
@@ -169,6 +196,7 @@ Result<std::unique_ptr<Guest>> Guest::create(std::string_view engine, std::strin
   guest->vcpu_ = std::move(*vcpu);
   guest->initial_ = guest->vcpu_->cpu().state;
   guest->initialState(guest->initial_);
+  if (kernel) guest->kernelState(guest->initial_);
   return guest;
 }
 
@@ -179,14 +207,28 @@ void Guest::loadCode(std::span<const Snippet> snippets) {
   (void)memory_->write(Gpa{kCode}, code);
 }
 
-void Guest::loadPatchArea(const Snippet& snippet) {
+/// What an earlier run may have changed: the patch area, and, without CR0.WP, the snippet's own slot and the read-only
+/// page.
+void Guest::restoreCode(const Snippet& snippet) {
   std::vector<std::byte> code(kPatchBytes, std::byte{0xcc});
-  std::memcpy(code.data() + (snippet.before.rip - kPatchBase), snippet.code, snippet.length);
-  // Only what differs, so that translations of the same code may stay.
-  const std::byte* now = memory_->span(Gpa{kPatch}, kPatchBytes);
-  for (std::size_t at = 0; at < kPatchBytes; at += 64) {
-    if (std::memcmp(now + at, code.data() + at, 64) != 0)
-      (void)memory_->write(Gpa{kPatch + at}, std::span(code).subspan(at, 64));
+  if (snippet.inPatchArea)
+    std::memcpy(code.data() + (snippet.before.rip - upper() - kPatchBase), snippet.code, snippet.length);
+  restore(kPatch, code);
+  if (!kernel_) return;
+  if (!snippet.inPatchArea) {
+    std::uint64_t slot = snippet.before.rip - upper() - kCodeBase;
+    restore(kCode + slot, std::as_bytes(std::span(snippet.code)));
+  }
+  restore(kReadOnly, readOnly_);
+}
+
+/// Only what differs, so that translations of the same code may stay.
+void Guest::restore(std::uint64_t physical, std::span<const std::byte> content) {
+  const std::byte* now = memory_->span(Gpa{physical}, content.size());
+  for (std::size_t at = 0; at < content.size(); at += 32) {
+    std::size_t bytes = std::min<std::size_t>(32, content.size() - at);
+    if (std::memcmp(now + at, content.data() + at, bytes) != 0)
+      (void)memory_->write(Gpa{physical + at}, content.subspan(at, bytes));
   }
 }
 
@@ -195,6 +237,7 @@ void Guest::chill(std::uint64_t random) {
     bool drop = (random & 1) != 0, clean = (random & 6) == 0;
     random >>= 3;
     if (!drop) continue;
+    if (kernel_ && (random & 8) != 0 && page != kDataAlias && page != kDataAlias + kPageSize) page += kUpperHalf;
     if (clean) {
       std::uint64_t slot = entryOf(page), entry = 0;
       (void)memory_->readObject(Gpa{slot}, entry);
@@ -204,15 +247,20 @@ void Guest::chill(std::uint64_t random) {
   }
 }
 
-Outcome Guest::run(const Snippet& snippet) {
-  std::vector<std::byte> data(kDataBytes);
-  fillData(snippet.dataSeed, data.data(), data.size());
-  (void)memory_->write(Gpa{kData}, data);
-
-  if (snippet.inPatchArea) loadPatchArea(snippet);
-
-  CpuState& state = vcpu_->cpu().state;
+void Guest::reset(const Snippet& snippet) {
+  Cpu& cpu = vcpu_->cpu();
+  CpuState& state = cpu.state;
+  bool paging = state.cr0 != initial_.cr0 || state.cr3 != initial_.cr3 || state.cr4 != initial_.cr4 ||
+                state.efer != initial_.efer || state.dr[7] != initial_.dr[7];
   state = initial_;
+  cpu.events.store(0);
+  if (paging) {
+    if (cpu.listener) cpu.listener->addressSpaceChanged(false);
+    x86::flushTlbEverything(cpu);
+  }
+  if (cpu.listener) cpu.listener->modeChanged();
+  cpu.exception.valid = false;
+  cpu.deferredEvents = 0;
   state.segment[fs].base = snippet.before.fsBase;
   state.segment[gs].base = snippet.before.gsBase;
   std::memcpy(state.gpr, snippet.before.gpr, sizeof state.gpr);
@@ -221,33 +269,85 @@ Outcome Guest::run(const Snippet& snippet) {
   std::memcpy(state.xsave, snippet.before.vector.data(), kVectorBytes);
   std::memset(state.xsave + 512, 0, 64);
   state.xsave[512] = std::byte{7};
+}
 
+/// What only guests can show. `frame`: RIP, CS, RFLAGS, RSP and SS as the exception frame has them; null without one.
+void Guest::note(Outcome& outcome, const std::uint64_t* frame) {
+  const CpuState& state = vcpu_->cpu().state;
+  std::size_t n = 0;
+  auto add = [&](std::uint64_t value) {
+    if (n < outcome.system.size()) outcome.system[n++] = value;
+  };
+  for (std::uint64_t value : {state.cr0,
+                              state.cr2,
+                              state.cr3,
+                              state.cr4,
+                              state.efer,
+                              state.xcr0,
+                              state.dr[0],
+                              state.dr[1],
+                              state.dr[6],
+                              state.dr[7],
+                              state.kernelGsBase,
+                              state.star,
+                              state.lstar,
+                              state.sfmask,
+                              state.tscAux,
+                              state.tscOffset,
+                              state.gdtr.base,
+                              state.idtr.base,
+                              state.tr.base,
+                              std::uint64_t{state.cpl},
+                              std::uint64_t{state.interruptShadow},
+                              frame ? frame[1] : 0,
+                              frame ? frame[4] : 0})
+    add(value);
+  for (Segment s : {es, cs, ss, ds, fs, gs})
+    add(state.segment[s].selector | std::uint64_t{state.segment[s].attributes} << 16);
+}
+
+Outcome Guest::run(const Snippet& snippet) {
+  std::vector<std::byte> data(kDataBytes);
+  fillData(snippet.dataSeed, data.data(), data.size());
+  (void)memory_->write(Gpa{kData}, data);
+  restoreCode(snippet);
+  reset(snippet);
+
+  CpuState& state = vcpu_->cpu().state;
   Outcome outcome{};
+  running_ = true;
   VcpuExit exit = vcpu_->run();
+  running_ = false;
+  runs_.fetch_add(1);
   std::uint64_t stub = state.rip - (kKernelBase + kStubs);
-  if (exit != VcpuExit::halted || stub >= 256 * kStubBytes) {
-    outcome.vector = 0x100 + static_cast<unsigned>(exit);
-    outcome.after.rip = state.rip;
-    return outcome;
-  }
-  outcome.vector = static_cast<std::uint32_t>(stub / kStubBytes);
+  const std::uint64_t* f = nullptr;
   std::uint64_t frame[6] = {};
-  std::uint64_t words = hasErrorCode(outcome.vector) ? 6 : 5;
-  (void)memory_->read(Gpa{kKernel + (state.gpr[rsp] - kKernelBase)},
-                      std::as_writable_bytes(std::span(frame)).first(words * 8));
-  const std::uint64_t* f = frame;
-  if (words == 6) outcome.errorCode = static_cast<std::uint32_t>(*f++);
+  if (exit == VcpuExit::halted && stub < 256 * kStubBytes && state.gpr[rsp] - kKernelBase < kKernelBytes) {
+    outcome.vector = static_cast<std::uint32_t>(stub / kStubBytes);
+    std::uint64_t words = hasErrorCode(outcome.vector) ? 6 : 5;
+    (void)memory_->read(Gpa{kKernel + (state.gpr[rsp] - kKernelBase)},
+                        std::as_writable_bytes(std::span(frame)).first(words * 8));
+    f = frame;
+    if (words == 6) outcome.errorCode = static_cast<std::uint32_t>(*f++);
+  } else {
+    outcome.vector = 0x100 + static_cast<unsigned>(exit);
+    outcome.skipped = exit == VcpuExit::stopped;
+    vcpu_->cpu().events.store(0);
+    state.activity = Activity::running;
+    if (!kernel_) return outcome;
+  }
   std::memcpy(outcome.after.gpr, state.gpr, sizeof state.gpr);
-  outcome.after.rip = f[0];
-  outcome.after.rflags = f[2];
-  outcome.after.gpr[rsp] = f[3];
+  outcome.after.rip = f ? f[0] : state.rip;
+  outcome.after.rflags = f ? f[2] : state.rflags;
+  if (f) outcome.after.gpr[rsp] = f[3];
   outcome.faultAddress = state.cr2;
   std::memcpy(outcome.after.vector.data(), state.xsave, kVectorBytes);
   (void)memory_->read(Gpa{kData}, data);
   outcome.dataHash = hashData(data.data(), data.size());
   outcome.after.fsBase = state.segment[fs].base;
   outcome.after.gsBase = state.segment[gs].base;
-  if (snippet.inPatchArea) outcome.patchHash = hashData(memory_->span(Gpa{kPatch}, kPatchBytes), kPatchBytes);
+  outcome.patchHash = hashData(memory_->span(Gpa{kPatch}, kPatchBytes), kPatchBytes);
+  if (kernel_) note(outcome, f);
   return outcome;
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -14,8 +15,8 @@ namespace lodge::differential {
 /// at user privilege in 64-bit mode. Runs snippets on any engine.
 class Guest {
  public:
-  /// `engine`: "interpret" or "translate"; `trace`: EngineSetup::trace.
-  static Result<std::unique_ptr<Guest>> create(std::string_view engine, std::string trace);
+  /// `engine`: "interpret" or "translate"; `trace`: EngineSetup::trace; `kernel`: snippets run at CPL 0.
+  static Result<std::unique_ptr<Guest>> create(std::string_view engine, std::string trace, bool kernel);
   ~Guest();
   /// Writes a batch's code; then runs its snippets one by one by index.
   void loadCode(std::span<const Snippet> snippets);
@@ -23,6 +24,10 @@ class Guest {
   /// Drops some of the data pages' cached translations, and clears accessed and dirty bits of some of these.
   void chill(std::uint64_t random);
   x86::Cpu& cpu() { return vcpu_->cpu(); }
+  /// Snippets run until this takes them for endless.
+  void stop() { vcpu_->cpu().raise(x86::event::stop); }
+  std::uint64_t runs() const { return runs_.load(); }
+  bool isRunning() const { return running_.load(); }
   std::vector<std::pair<std::string, std::uint64_t>> statistics() const { return vcpu_->statistics(); }
 
  private:
@@ -31,9 +36,15 @@ class Guest {
   void buildTables();
   void map(std::uint64_t linear, std::uint64_t physical, std::uint64_t length, std::uint64_t flags);
   std::uint64_t entryOf(std::uint64_t linear);
-  void loadPatchArea(const Snippet& snippet);
+  void restoreCode(const Snippet& snippet);
+  void restore(std::uint64_t physical, std::span<const std::byte> content);
   std::uint64_t allocateTable();
   void initialState(x86::CpuState& state) const;
+  void kernelState(x86::CpuState& state) const;
+  void buildGates();
+  void reset(const Snippet& snippet);
+  std::uint64_t upper() const { return kernel_ ? kUpperHalf : 0; }
+  void note(Outcome& outcome, const std::uint64_t* frame);
 
   std::unique_ptr<GuestMemory> memory_;
   std::unique_ptr<x86::CpuModel> model_;
@@ -41,8 +52,12 @@ class Guest {
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<Vcpu> vcpu_;
   x86::CpuState initial_{};
+  std::vector<std::byte> readOnly_;
   std::uint64_t nextTable_ = 0;
   std::uint64_t root_ = 0;
+  bool kernel_ = false;
+  std::atomic<std::uint64_t> runs_{0};
+  std::atomic<bool> running_{false};
 };
 
 }  // namespace lodge::differential

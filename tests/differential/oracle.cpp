@@ -110,8 +110,8 @@ void loadNext(ucontext_t* context) {
   }
   const Snippet& snippet = child.snippets[index];
   fillData(snippet.dataSeed, data, kDataBytes);
+  std::memset(reinterpret_cast<void*>(kPatchBase), 0xcc, kPatchBytes);
   if (snippet.inPatchArea) {
-    std::memset(reinterpret_cast<void*>(kPatchBase), 0xcc, kPatchBytes);
     std::memcpy(reinterpret_cast<void*>(snippet.before.rip), snippet.code, snippet.length);
   }
   auto& gregs = context->uc_mcontext.gregs;
@@ -152,10 +152,9 @@ void onSignal(int signal, siginfo_t*, void* argument) {
     return;
   }
   Outcome& outcome = child.outcomes[child.current->load()];
-  const Snippet& snippet = child.snippets[child.current->load()];
   outcome.after.fsBase = fsBase;
   outcome.after.gsBase = gsBase;
-  outcome.patchHash = snippet.inPatchArea ? hashData(reinterpret_cast<const std::byte*>(kPatchBase), kPatchBytes) : 0;
+  outcome.patchHash = hashData(reinterpret_cast<const std::byte*>(kPatchBase), kPatchBytes);
   for (int i = 0; i < 16; ++i) outcome.after.gpr[i] = static_cast<std::uint64_t>(gregs[kGregs[i]]);
   outcome.after.rip = static_cast<std::uint64_t>(gregs[REG_RIP]);
   outcome.after.rflags = static_cast<std::uint64_t>(gregs[REG_EFL]);

@@ -62,6 +62,7 @@ void Program::chooseRegisters() {
   counter_ = pick(false);
   to_.before.gpr[index_] = chance(70) ? below(16) : ~below(16);
   kept_ = taken;
+  spare_ = pick(false);
 }
 
 void Program::dword(std::uint64_t d) {
@@ -178,7 +179,7 @@ unsigned Program::vexCandidate(std::uint8_t* p) {
 }
 
 bool Program::acceptable(const Instruction& i) {
-  if (!reasonToLeaveOut(i).empty() || !from_.isWanted(i) || escapesControl(i)) return false;
+  if (!from_.reasonToLeaveOut(i).empty() || !from_.isWanted(i) || escapesControl(i)) return false;
   if (i.info->cls == OpClass::system && !chance(10)) return false;
   std::uint16_t written = translate::writtenRegisters(i);
   if ((i.info->attributes & attribute::stackAccess) != 0) written &= static_cast<std::uint16_t>(~(1u << rsp));

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 
 #include "tests/differential/generator.h"
 
@@ -22,7 +23,7 @@ class Program {
   Register pointer();
   void chooseRegisters();
   /// Whether stores to the code must be avoided but those of patch(): they could make any instruction.
-  bool mindsStores() const { return to_.inPatchArea; }
+  bool mindsStores() const { return to_.inPatchArea || from_.kernel_; }
 
   // Bytes.
   void byte(std::uint64_t b) { to_.code[to_.length++] = static_cast<std::uint8_t>(b); }
@@ -54,12 +55,27 @@ class Program {
   void bitString();
   void flags();
 
+  // program_system.cpp: at CPL 0.
+  void system();
+  void bytes(std::initializer_list<unsigned> list);
+  void interruptFlag();
+  void accessCheck();
+  void segmentBases();
+  void controlRegister();
+  void modelRegister();
+  void invalidate();
+  void segmentRegister();
+  void interruptReturn(bool toUser);
+  void systemReturn();
+  void debugRegisters();
+  void portOrCpuid();
+
   static constexpr unsigned kTail = 40;
   Generator& from_;
   Snippet& to_;
   unsigned slot_;
   std::uint16_t kept_ = 0;  ///< registers that ordinary instructions should leave alone: pointers, counter, index
-  Register pointers_[5] = {}, counter_ = 0, index_ = 0;
+  Register pointers_[5] = {}, counter_ = 0, index_ = 0, spare_ = 0;
 };
 
 }  // namespace lodge::differential

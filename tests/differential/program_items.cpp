@@ -8,6 +8,7 @@ using namespace x86;
 
 void Program::item(unsigned depth) {
   if (!room(0)) return;
+  if (from_.kernel_ && chance(30)) return system();
   switch (below(depth == 0 ? 24 : 18)) {
     case 0:
       anyInstruction();
@@ -274,6 +275,7 @@ void Program::flags() {
   }
   if (chance(10)) image |= 0x400;
   if (chance(4)) image |= 0x40000;
+  if (from_.kernel_ && chance(4)) image |= 0x100;  // TF
   dword(image);
   byte(0x9d);
 }

@@ -23,6 +23,10 @@ inline constexpr std::uint64_t kDataAlias = kDataBase & 0xffff'ffff;  ///< the s
 inline constexpr std::uint64_t kReadOnlyBase = kDataBase + 4 * 4096;  ///< one page, read only
 inline constexpr std::uint64_t kReadOnlyBytes = 4096;
 
+/// In kernel mode (guests only) code and data lie in the upper half, this much higher; the data and the code are user
+/// pages at their addresses in the lower half.
+inline constexpr std::uint64_t kUpperHalf = 0xffff'9000'0000'0000;
+
 /// The legacy region of an XSAVE area (512 bytes), the header (64) and the upper halves of YMM (256).
 inline constexpr std::size_t kVectorBytes = 512 + 64 + 256;
 
@@ -46,10 +50,11 @@ struct Outcome {
   Registers after;       ///< RIP as the exception frame has it
   std::uint32_t vector;  ///< the exception that ended it (3: ran to the end, or INT3)
   std::uint32_t errorCode;
-  std::uint64_t faultAddress;  ///< CR2, for vector 14
-  std::uint32_t dataHash;      ///< of the data pages afterwards
-  std::uint32_t patchHash;     ///< of the patch area, if the snippet ran there
-  bool skipped;                ///< the host could not run it (made a system call, hung)
+  std::uint64_t faultAddress;            ///< CR2, for vector 14
+  std::uint32_t dataHash;                ///< of the data pages afterwards
+  std::uint32_t patchHash;               ///< of the patch area
+  std::array<std::uint64_t, 40> system;  ///< control registers and the like, where both sides are guests
+  bool skipped;                          ///< the host could not run it (made a system call, hung)
 };
 
 /// Whether user code of the host may use RDFSBASE and its kin (then snippets have FS and GS bases of their own).
