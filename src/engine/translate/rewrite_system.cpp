@@ -105,6 +105,7 @@ bool Rewriter::popFlags(const GuestInstruction& g) {
   hot_.patchTo(hot_.jcc(ccNe), slow);
   recordCold(RecordKind::instruction, g.offset);
   callStep(cold_, g);
+  recordCold(RecordKind::instruction, g.offset + g.decoded.length);  // done
   std::uint32_t back = cold_.jmp();
   if (kernel) {
     // IF from 0 to 1 with something waiting.
@@ -149,6 +150,7 @@ bool Rewriter::enableInterrupts(const GuestInstruction& g) {
   recordCold(keepFlags ? RecordKind::flagsSaved : RecordKind::instruction, g.offset);
   if (keepFlags) restoreFlagsCold();
   callStep(cold_, g);
+  recordCold(RecordKind::instruction, g.offset + g.decoded.length);  // done
   std::uint32_t back = cold_.jmp();
   hot_.movImmediate(host::addend, block_.nextRip(g));
   hot_.store(8, atState(FRAME_STI_RIP), host::addend);
