@@ -15,9 +15,16 @@ constexpr std::int64_t kMaxSpan = 512;
 constexpr std::int64_t kWord = 8;
 constexpr std::uint8_t kUnknown = 0xff;
 
-/// What a register holds: another register's value at the start of the tracking plus a constant, or something unknown.
+/// A sum of two registers' values at the start of the tracking.
+struct Pair {
+  std::uint8_t base, index, scale;
+  bool operator==(const Pair&) const = default;
+};
+constexpr unsigned kRegisters = 16, kPairs = 8, kOrigins = kRegisters + kPairs;
+
+/// What a register holds, or where an access goes: an origin plus a constant.
 struct Value {
-  std::uint8_t origin;  ///< register number, or kUnknown
+  std::uint8_t origin;  ///< a register's value at the start of the tracking, a Pair (from kRegisters on), or kUnknown
   std::int64_t offset;
 };
 
@@ -35,13 +42,17 @@ class Tracker {
   Tracker() {
     for (std::uint8_t r = 0; r < 16; ++r) now_[r] = {r, 0};
   }
-  Access operandAccess(const Instruction& i) const;
+  Access operandAccess(const Instruction& i);
   Access stackAccess(const Instruction& i) const;
   void update(const Instruction& i);
+  const Pair& pair(unsigned origin) const { return pairs_[origin - kRegisters]; }
 
  private:
+  Value address(const Instruction& i);
   bool copies(const Instruction& i);
-  std::array<Value, 16> now_;
+  std::array<Value, kRegisters> now_;
+  std::array<Pair, kPairs> pairs_;
+  unsigned pairCount_ = 0;
 };
 
 /// Moves that keep track of a value: returns whether `i` was one.
@@ -95,12 +106,28 @@ void Tracker::update(const Instruction& i) {
   }
 }
 
-Access Tracker::operandAccess(const Instruction& i) const {
-  if (!i.memory || i.base == kNoRegister || i.index != kNoRegister || i.addressSize != 8) return {};
+/// Of base and index registers, without the displacement.
+Value Tracker::address(const Instruction& i) {
+  Value base = now_[i.base];
+  if (i.index == kNoRegister || base.origin == kUnknown) return base;
+  Value index = now_[i.index];
+  if (index.origin == kUnknown) return index;
+  Pair sum{base.origin, index.origin, i.scale};
+  std::int64_t offset = base.offset + index.offset * i.scale;
+  for (unsigned n = 0; n < pairCount_; ++n) {
+    if (pairs_[n] == sum) return {static_cast<std::uint8_t>(kRegisters + n), offset};
+  }
+  if (pairCount_ == kPairs) return {kUnknown, 0};
+  pairs_[pairCount_] = sum;
+  return {static_cast<std::uint8_t>(kRegisters + pairCount_++), offset};
+}
+
+Access Tracker::operandAccess(const Instruction& i) {
+  if (!i.memory || i.base == kNoRegister || i.addressSize != 8) return {};
   if (i.segment == fs || i.segment == gs || i.info->op == Op::lea) return {};
   MemoryOperand m = memoryOperand(i);
   if (m.bytes == 0) return {};
-  Value v = now_[i.base];
+  Value v = address(i);
   return {v.origin != kUnknown, {v.origin, v.offset + i.displacement}, m.bytes, m.write};
 }
 
@@ -154,7 +181,17 @@ class Planner {
 
  private:
   bool isPlannable(unsigned n) const;
-  using Candidates = std::array<Candidate, 16>;
+  struct Candidates {
+    std::array<Candidate, kOrigins> by{};
+    Tracker tracker;
+    /// Whether the group of `origin` is cut into by one of another origin that has more members.
+    bool isBetterLeft(unsigned origin) const {
+      for (unsigned o = 0; o < kOrigins; ++o) {
+        if (o != origin && by[o].members > by[origin].members && by[o].first <= by[origin].last) return true;
+      }
+      return false;
+    }
+  };
   Candidates candidatesAt(unsigned start) const;
   bool hoist(unsigned n, std::uint8_t base, unsigned earliest, unsigned& at, std::uint8_t& holder) const;
   unsigned accept(unsigned at, std::uint8_t base);
@@ -173,13 +210,13 @@ bool Planner::isPlannable(unsigned n) const {
 }
 
 Planner::Candidates Planner::candidatesAt(unsigned start) const {
-  Candidates found{};
-  Tracker tracker;
+  Candidates found;
+  Tracker& tracker = found.tracker;
   for (unsigned n = start; n < block_.count && isPlannable(n); ++n) {
     const GuestInstruction& g = block_.instructions[n];
     if (n != start && g.isLabel) break;
     for (const Access& a : {tracker.operandAccess(g.decoded), tracker.stackAccess(g.decoded)}) {
-      if (a.present) found[a.value.origin].add(n, a);
+      if (a.present) found.by[a.value.origin].add(n, a);
     }
     tracker.update(g.decoded);
   }
@@ -198,9 +235,10 @@ bool Planner::hoist(unsigned n, std::uint8_t base, unsigned earliest, unsigned& 
     Tracker tracker;
     for (unsigned m = p; m < n; ++m) tracker.update(block_.instructions[m].decoded);
     const Instruction& i = block_.instructions[n].decoded;
-    for (std::uint8_t r = 0; r < 12; ++r) {
-      if (found[r].members < 2) continue;
-      if (!found[r].contains(tracker.operandAccess(i), r) && !found[r].contains(tracker.stackAccess(i), r)) continue;
+    for (std::uint8_t r = 0; r < kRegisters; ++r) {
+      const Candidate& c = found.by[r];
+      if (c.members < 2) continue;
+      if (!c.contains(tracker.operandAccess(i), r) && !c.contains(tracker.stackAccess(i), r)) continue;
       at = p;
       holder = r;
       return true;
@@ -211,9 +249,17 @@ bool Planner::hoist(unsigned n, std::uint8_t base, unsigned earliest, unsigned& 
 
 /// Makes the group whose probe comes before instruction `at`; returns the first instruction after it.
 unsigned Planner::accept(unsigned at, std::uint8_t base) {
-  Candidate c = candidatesAt(at)[base];
-  plan_.leader[at] = {true, c.write, base, static_cast<std::int32_t>(c.low),
-                      static_cast<std::uint32_t>(c.high - c.low)};
+  Candidates found = candidatesAt(at);
+  const Candidate& c = found.by[base];
+  GroupPlan::Leader& leader = plan_.leader[at];
+  leader = {.present = true, .write = c.write, .base = base, .low = static_cast<std::int32_t>(c.low),
+            .span = static_cast<std::uint32_t>(c.high - c.low)};
+  if (base >= kRegisters) {
+    const Pair& sum = found.tracker.pair(base);
+    leader.base = sum.base;
+    leader.index = sum.index;
+    leader.scale = sum.scale;
+  }
   Tracker tracker;
   for (unsigned m = at; m <= c.last; ++m) {
     const Instruction& i = block_.instructions[m].decoded;
@@ -229,19 +275,24 @@ unsigned Planner::accept(unsigned at, std::uint8_t base) {
 void Planner::run() {
   unsigned earliest = 0;
   for (unsigned n = 0; n < block_.count;) {
-    Candidates found{};
-    if (isPlannable(n)) found = candidatesAt(n);
-    unsigned best = 0;
-    for (unsigned r = 1; r < 12; ++r) {
-      if (found[r].members > found[best].members) best = r;
+    if (!isPlannable(n)) {
+      ++n;
+      continue;
     }
-    if (found[best].members < 2 || found[best].first != n) {
+    Candidates found = candidatesAt(n);
+    unsigned best = kOrigins;
+    for (unsigned o = 0; o < kOrigins; ++o) {
+      const Candidate& c = found.by[o];
+      if (c.members < 2 || c.first != n) continue;
+      if (best == kOrigins || c.members > found.by[best].members) best = o;
+    }
+    if (best == kOrigins || found.isBetterLeft(best)) {
       ++n;
       continue;
     }
     unsigned at = n;
     auto base = static_cast<std::uint8_t>(best);
-    if (block_.instructions[n].liveIn != 0) hoist(n, base, earliest, at, base);
+    if (base < kRegisters && block_.instructions[n].liveIn != 0) hoist(n, base, earliest, at, base);
     n = accept(at, base);
     earliest = n;
   }

@@ -151,15 +151,31 @@ Mem Rewriter::probe(std::uint8_t a, const Access& access) {
   return Mem{.base = a, .index = host::addend, .displacement = -static_cast<std::int32_t>(kTlbValid)};
 }
 
+/// The address of a group's lowest byte in a register that stays as it is.
+std::uint8_t Rewriter::leaderAddress(const GroupPlan::Leader& leader) {
+  Mem m{.base = hostOf(leader.base), .scale = leader.scale, .displacement = leader.low};
+  if (isSpilled(leader.base)) {
+    m.base = host::address;
+    hot_.load(8, m.base, slot(leader.base));
+  }
+  if (leader.index != kNoRegister) {
+    m.index = hostOf(leader.index);
+    if (isSpilled(leader.index)) {
+      m.index = host::addend;
+      hot_.load(8, m.index, slot(leader.index));
+    }
+  }
+  bool clobbered = m.base == host::rax && !flagsDead();
+  if (m.index == host::none && m.displacement == 0 && !clobbered) return m.base;
+  hot_.lea(8, host::address, m);
+  return host::address;
+}
+
 /// The probe of a group, before the current instruction; r14 is the addend from here on.
 void Rewriter::groupProbe(const GroupPlan::Leader& leader) {
   bool keepFlags = !flagsDead();
   RecordKind kind = keepFlags ? RecordKind::flagsSaved : RecordKind::instruction;
-  std::uint8_t a = hostOf(leader.base);
-  if (leader.low != 0 || (keepFlags && a == host::rax)) {
-    hot_.lea(8, host::address, Mem{.base = a, .displacement = leader.low});
-    a = host::address;
-  }
+  std::uint8_t a = leaderAddress(leader);
   if (keepFlags) saveFlags();
   hot_.patchTo(crossingTest(a, leader.span), cold_.here());
   recordCold(kind, current_->offset);
@@ -185,6 +201,10 @@ void Rewriter::groupProbe(const GroupPlan::Leader& leader) {
 
 Mem Rewriter::operand(const Instruction& i) {
   if (groups_.operandMember[index_]) {
+    if (i.index != kNoRegister) {
+      std::uint8_t a = address(i);
+      return Mem{.base = a, .index = host::group, .displacement = -static_cast<std::int32_t>(kTlbValid)};
+    }
     std::uint8_t base = hostOf(i.base);
     if (isSpilled(i.base)) {
       base = host::address;

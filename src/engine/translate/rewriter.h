@@ -80,6 +80,7 @@ class Rewriter {
   void missPath(std::uint8_t entry, std::uint8_t a, bool write, std::uint64_t retry, RecordKind kind);
   std::uint32_t crossingTest(std::uint8_t a, std::uint32_t bytes);
   void exactCrossingTest(std::uint8_t a, std::uint32_t bytes);
+  std::uint8_t leaderAddress(const GroupPlan::Leader& leader);
   void groupProbe(const GroupPlan::Leader& leader);
   /// The host operand of the instruction's memory operand, or of 8 bytes on the stack at RSP + displacement.
   Mem operand(const x86::Instruction& i);
