@@ -34,6 +34,11 @@ bool isBitString(const Instruction& i) {
   return i.memory && i.info->form == Form::e_g;
 }
 
+/// MOV r/m, Sreg: the selector into a register.
+bool isSelectorRead(const Instruction& i) {
+  return i.info->form == Form::e_s && !i.memory;
+}
+
 Treatment integerTreatment(const Instruction& i) {
   switch (i.info->op) {
     case Op::push:
@@ -56,13 +61,15 @@ Treatment integerTreatment(const Instruction& i) {
     case Op::bts:
     case Op::btr:
     case Op::btc:
-      return isBitString(i) ? Treatment::interpret : Treatment::generic;
+      if (!isBitString(i)) return Treatment::generic;
+      return i.operandSize >= 4 && i.addressSize == 8 ? Treatment::system : Treatment::interpret;
+    case Op::cld:
+    case Op::std:
+      return Treatment::system;
     case Op::enter:
     case Op::pusha:
     case Op::popa:
     case Op::xlat:
-    case Op::cld:
-    case Op::std:
     case Op::daa:
     case Op::das:
     case Op::aaa:
@@ -106,6 +113,8 @@ Treatment systemTreatment(const Instruction& i, ModeKey key) {
     case Op::cli:
     case Op::sti:
       return inlineIf(kernel);
+    case Op::movsreg_from:
+      return inlineIf(isSelectorRead(i));
     case Op::stac:
     case Op::clac:
       return inlineIf(kernel && key.has(ModeKey::smap));

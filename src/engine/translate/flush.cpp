@@ -75,7 +75,7 @@ void VcpuContext::addressSpaceChanged(bool noFlush) {
   acPages.fill({});
   spaces->switchTo(currentPcid(cpu->state));
   spaces->loadGsBase();
-  frame->userKey = 0;  // the new space may hold supervisor pages
+  if (spaces->current().supervisorCount != 0) frame->userKey = 0;  // must go before user code runs
   if (!noFlush) spaces->dropSpace(spaces->current());
   codeDropped = true;
 }

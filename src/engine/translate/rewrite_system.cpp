@@ -12,6 +12,7 @@ using namespace x86;
 constexpr std::int32_t kWord = 8;
 constexpr auto kHostFlags = static_cast<std::int32_t>(HOST_FLAGS);
 constexpr auto kInterruptFlag = static_cast<std::int32_t>(flag::if_);
+constexpr auto kDirectionFlag = static_cast<std::int32_t>(flag::df);
 constexpr auto kAccessFlag = static_cast<std::int32_t>(flag::ac);
 // Numbers of ALU operations in opcode groups 80-83 and opcodes 00-3F.
 constexpr unsigned kOr = 1, kAnd = 4, kXor = 6, kCmp = 7;
@@ -35,7 +36,17 @@ bool Rewriter::system(const GuestInstruction& g) {
     case Op::popf:
       return popFlags(g);
     case Op::cli:
-      return disableInterrupts();
+      return changeFlag(kInterruptFlag, false);
+    case Op::cld:
+    case Op::std:
+      return changeFlag(kDirectionFlag, g.decoded.info->op == Op::std);
+    case Op::bt:
+    case Op::bts:
+    case Op::btr:
+    case Op::btc:
+      return bitString(g);
+    case Op::movsreg_from:
+      return readSelector(g);
     case Op::sti:
       return enableInterrupts(g);
     case Op::stac:
@@ -131,10 +142,11 @@ bool Rewriter::popFlags(const GuestInstruction& g) {
   return true;
 }
 
-bool Rewriter::disableInterrupts() {
+/// One that lives in state.
+bool Rewriter::changeFlag(std::int32_t flag, bool value) {
   bool keepFlags = !flagsDead();
   if (keepFlags) saveFlags();
-  hot_.arithmeticImmediate(4, kAnd, flagsInState(), ~kInterruptFlag);
+  hot_.arithmeticImmediate(4, value ? kOr : kAnd, flagsInState(), value ? flag : ~flag);
   if (keepFlags) restoreFlags();
   return true;
 }
@@ -219,6 +231,50 @@ bool Rewriter::readTimeStamp(const GuestInstruction& g) {
   if (g.decoded.info->op == Op::rdtscp) {
     hot_.load(4, host::rcx, atState(static_cast<std::int32_t>(offsetof(CpuState, tscAux))));
   }
+  return true;
+}
+
+/// BT and friends on memory with a register bit offset, which reaches beyond the operand: finds the word first. Touches
+/// no flags before the instruction itself.
+bool Rewriter::bitString(const GuestInstruction& g) {
+  if (!host_.bmi2) return false;
+  constexpr unsigned kShlx = 1, kSarx = 2, kShrx = 3;  // VEX.pp of 0F38 F7
+  constexpr std::uint8_t kMovsxd = 0x63;
+  const Instruction& i = g.decoded;
+  bool quad = i.operandSize == 8;
+  RegMem offset = isSpilled(i.reg) ? RegMem(slot(i.reg)) : RegMem(hostOf(i.reg));
+  std::uint8_t a = address(i);
+  if (quad) {
+    hot_.legacy(8, 0, 0x8b, host::group, offset);
+  } else {
+    hot_.legacy(8, 0, kMovsxd, host::group, offset);
+  }
+  hot_.movImmediate(host::addend, quad ? 6 : 5);
+  hot_.vex(kSarx, 2, true, 0, 0xf7, host::group, host::addend, host::group);
+  hot_.lea(8, host::address,
+           Mem{.base = a, .index = host::group, .scale = static_cast<std::uint8_t>(i.operandSize)});
+  Mem word = probe(host::address, {i.operandSize, i.info->op != Op::bt, false});
+  hot_.lea(8, host::address, word);
+  hot_.movImmediate(host::addend, quad ? 58 : 59);
+  hot_.vex(kShlx, 2, true, 0, 0xf7, host::group, host::addend, offset);
+  hot_.vex(kShrx, 2, true, 0, 0xf7, host::group, host::addend, host::group);
+  reencode(Mem{.base = host::address}, host::group, 0);
+  return true;
+}
+
+/// MOV r, Sreg.
+bool Rewriter::readSelector(const GuestInstruction& g) {
+  const Instruction& i = g.decoded;
+  Mem selector = atState(static_cast<std::int32_t>(offsetof(CpuState, segment) + i.reg * sizeof(SegmentRegister) +
+                                                   offsetof(SegmentRegister, selector)));
+  std::uint8_t to = isSpilled(i.rm) ? host::addend : hostOf(i.rm);
+  unsigned width = i.operandSize == 2 ? 2 : 8;
+  if (width == 2) {
+    hot_.load(2, to, selector);
+  } else {
+    hot_.loadZeroExtend16(to, selector);
+  }
+  if (isSpilled(i.rm)) hot_.store(width, slot(i.rm), to);
   return true;
 }
 

@@ -137,11 +137,13 @@ class Rewriter {
   bool system(const GuestInstruction& g);
   bool pushFlags(const GuestInstruction& g);
   bool popFlags(const GuestInstruction& g);
-  bool disableInterrupts();
+  bool changeFlag(std::int32_t flag, bool value);
   bool enableInterrupts(const GuestInstruction& g);
   bool changeAccessCheck(const GuestInstruction& g);
   bool swapGs();
   bool readTimeStamp(const GuestInstruction& g);
+  bool bitString(const GuestInstruction& g);
+  bool readSelector(const GuestInstruction& g);
   bool accessSegmentBase(const GuestInstruction& g);
   bool systemCall(const GuestInstruction& g);
   void callStep(Assembler& a, const GuestInstruction& g);
