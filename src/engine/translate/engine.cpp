@@ -28,6 +28,7 @@ TranslationStore::Options optionsOf(const EngineSetup& setup) {
   TranslationStore::Options options{setup.codeCacheBytes, setup.model.features};
   options.strictFlags = setup.trace.find("strict-flags") != std::string::npos;
   options.groups = setup.trace.find("no-groups") == std::string::npos;
+  options.bmi = setup.trace.find("no-bmi") == std::string::npos;
   options.userfaultfd = setup.trace.find("no-userfaultfd") == std::string::npos;
   return options;
 }

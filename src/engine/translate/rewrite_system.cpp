@@ -251,8 +251,7 @@ bool Rewriter::bitString(const GuestInstruction& g) {
   }
   hot_.movImmediate(host::addend, quad ? 6 : 5);
   hot_.vex(kSarx, 2, true, 0, 0xf7, host::group, host::addend, host::group);
-  hot_.lea(8, host::address,
-           Mem{.base = a, .index = host::group, .scale = static_cast<std::uint8_t>(i.operandSize)});
+  hot_.lea(8, host::address, Mem{.base = a, .index = host::group, .scale = static_cast<std::uint8_t>(i.operandSize)});
   Mem word = probe(host::address, {i.operandSize, i.info->op != Op::bt, false});
   hot_.lea(8, host::address, word);
   hot_.movImmediate(host::addend, quad ? 58 : 59);
@@ -265,7 +264,8 @@ bool Rewriter::bitString(const GuestInstruction& g) {
 /// MOV r, Sreg.
 bool Rewriter::readSelector(const GuestInstruction& g) {
   const Instruction& i = g.decoded;
-  Mem selector = atState(static_cast<std::int32_t>(offsetof(CpuState, segment) + i.reg * sizeof(SegmentRegister) +
+  // REX.R is ignored.
+  Mem selector = atState(static_cast<std::int32_t>(offsetof(CpuState, segment) + (i.reg & 7) * sizeof(SegmentRegister) +
                                                    offsetof(SegmentRegister, selector)));
   std::uint8_t to = isSpilled(i.rm) ? host::addend : hostOf(i.rm);
   unsigned width = i.operandSize == 2 ? 2 : 8;

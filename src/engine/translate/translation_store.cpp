@@ -198,7 +198,10 @@ Translation* TranslationStore::translateLocked(PageUnit& unit, unsigned offset, 
   } else {
     planGroups(block, *groups_);
   }
-  Rewriter rewriter(block, *groups_, hot, cold, thunks_, hostFeatures(), *rewritten_);
+  HostFeatures host = hostFeatures();
+  host.bmi1 = host.bmi1 && options_.bmi;
+  host.bmi2 = host.bmi2 && options_.bmi;
+  Rewriter rewriter(block, *groups_, hot, cold, thunks_, host, *rewritten_);
   unsigned count = rewriter.run();
   return installLocked(unit, block, count, hot, cold, *rewritten_, ungrouped);
 }

@@ -36,6 +36,7 @@ class TranslationStore : public CodeWriteObserver {
     bool userfaultfd = true;
     bool strictFlags = false;  ///< faults and interrupts see the exact arithmetic flags everywhere
     bool groups = true;        ///< one soft TLB probe for several accesses
+    bool bmi = true;           ///< use BMI1 and BMI2 if the host has them
   };
   static Result<std::unique_ptr<TranslationStore>> create(GuestMemory& memory, const Options& options);
   ~TranslationStore() override;
