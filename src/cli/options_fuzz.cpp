@@ -24,7 +24,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   for (std::string_view word : split(text, '\0')) words.emplace_back(word);
   for (const cli::VerbSpec& verb : cli::allVerbs()) {
     auto invocation = cli::parseArguments(verb, words);
-    if (invocation && verb.name == "run") [[maybe_unused]] auto options = cli::runOptionsFrom(*invocation);
+    if (invocation && verb.name == "run") [[maybe_unused]]
+      auto options = cli::runOptionsFrom(*invocation);
   }
   return 0;
 }

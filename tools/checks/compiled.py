@@ -90,9 +90,26 @@ def check_tidy():
                        read(".clang-tidy"))
 
 
-def _nm(objects, *options):
-    out = subprocess.run(["nm", "-f", "posix", *options, *objects], check=True, capture_output=True, text=True).stdout
-    return {line.split()[0] for line in out.splitlines() if line and not line.endswith(":")}
+def _nm(libraries, *options):
+    """(object, symbol) pairs; an object is named LIBRARY/FILE.o."""
+    found, current = set(), ""
+    for library in libraries:
+        name = library.stem.removeprefix("liblodge_")
+        out = subprocess.run(["nm", "-f", "posix", *options, library], check=True, capture_output=True, text=True).stdout
+        for line in out.splitlines():
+            member = re.fullmatch(r".*\[(.+)\]:", line)
+            if member:
+                current = f"{name}/{member.group(1)}"
+            elif line:
+                found.add((current, line.split()[0]))
+    return found
+
+
+def _allowed():
+    """(symbols, objects) of the list."""
+    lines = {line.split("#")[0].strip() for line in read(ALLOWED_SYMBOLS).splitlines()} - {""}
+    objects = {line.split()[1] for line in lines if line.startswith("object ")}
+    return {line for line in lines if not line.startswith("object ")}, objects
 
 
 def check_guest_registers():
@@ -102,8 +119,11 @@ def check_guest_registers():
     libraries = [path for name in GUEST_REGISTER_LIBRARIES for path in build.glob(f"src/**/liblodge_{name}.a")]
     if not libraries:
         return ["nothing built to check: run `make build`"]
-    allowed = {line.split("#")[0].strip() for line in read(ALLOWED_SYMBOLS).splitlines()} - {""}
-    undefined = _nm(libraries, "--undefined-only") - _nm(libraries, "--defined-only")
-    names = subprocess.run(["c++filt"], input="\n".join(sorted(undefined)), check=True, capture_output=True, text=True).stdout
-    return [f"{name} is called with guest registers live; see {ALLOWED_SYMBOLS}" for name in names.splitlines()
-            if name not in allowed and not any(rule.endswith("*") and name.startswith(rule[:-1]) for rule in allowed)]
+    symbols, objects = _allowed()
+    defined = {symbol for _, symbol in _nm(libraries, "--defined-only")}
+    used = sorted((one, symbol) for one, symbol in _nm(libraries, "--undefined-only")
+                  if one not in objects and symbol not in defined)
+    names = subprocess.run(["c++filt"], input="\n".join(symbol for _, symbol in used), check=True, capture_output=True,
+                           text=True).stdout.splitlines()
+    return [f"{one}: {name} is called with guest registers live; see {ALLOWED_SYMBOLS}" for (one, _), name in zip(used, names)
+            if name not in symbols and not any(rule.endswith("*") and name.startswith(rule[:-1]) for rule in symbols)]
