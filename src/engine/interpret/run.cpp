@@ -56,18 +56,46 @@ bool fetchFault(Cpu& cpu, unsigned count) {
   return !x86::probeLinear(cpu, linear, 1, Access::execute);
 }
 
+constexpr std::uint64_t byteMask(unsigned count) {
+  return count >= 8 ? ~std::uint64_t{0} : (std::uint64_t{1} << (8 * count)) - 1;
+}
+
+[[gnu::always_inline]] inline bool sameBytes(const Decoded& d, const std::byte* host) {
+  std::uint64_t low = loadLe<std::uint64_t>(host);
+  if (d.length <= 8) [[likely]]
+    return ((low ^ d.bytes[0]) << (64 - 8 * d.length)) == 0;
+  return low == d.bytes[0] && ((loadLe<std::uint64_t>(host + 8) ^ d.bytes[1]) << (128 - 8 * d.length)) == 0;
+}
+
+void setBytes(Decoded& d, const std::byte* host) {
+  d.bytes[0] = loadLe<std::uint64_t>(host) & byteMask(d.length);
+  d.bytes[1] = d.length > 8 ? loadLe<std::uint64_t>(host + 8) & byteMask(d.length - 8u) : 0;
+}
+
 /// Slow fetch: page ends, page faults, limits. Null: a fault is pending.
 const Decoded* decodeUncached(Cpu& cpu, Context& c, ModeKey mode) {
   ++c.statistics[kSlowSteps];
   for (unsigned attempt = 0; attempt < 4; ++attempt) {
-    std::uint8_t bytes[15];
+    // Two words of which the last byte stays clear.
+    alignas(8) std::uint8_t copy[16] = {};
+    auto& bytes = *reinterpret_cast<std::uint8_t(*)[15]>(copy);
     unsigned available = x86::fetchInstruction(cpu, bytes);
     if (available == 0) return nullptr;
+    std::uint64_t key = cpu.state.rip | static_cast<std::uint64_t>(mode) << 60;
+    Decoded& edge = c.edges[cpu.state.rip >> 12 & (Context::kEdges - 1)];
+    auto* host = reinterpret_cast<const std::byte*>(copy);
+    if (available == kMaxInstructionLength && edge.key == key && sameBytes(edge, host)) return &edge;
     Instruction insn;
     switch (x86::decode(bytes, available, codeSizeOf(mode), insn)) {
       case DecodeStatus::ok:
-        prepare(cpu, insn, c.scratch);
-        return &c.scratch;
+        if (available != kMaxInstructionLength) {
+          prepare(cpu, insn, c.scratch);
+          return &c.scratch;
+        }
+        prepare(cpu, insn, edge);
+        setBytes(edge, host);
+        edge.key = key;
+        return &edge;
       case DecodeStatus::invalid:
         x86::raiseUd(cpu);
         return nullptr;
@@ -83,10 +111,6 @@ const Decoded* decodeUncached(Cpu& cpu, Context& c, ModeKey mode) {
   return nullptr;
 }
 
-constexpr std::uint64_t byteMask(unsigned count) {
-  return count >= 8 ? ~std::uint64_t{0} : (std::uint64_t{1} << (8 * count)) - 1;
-}
-
 /// Offsets in a page from which 16 bytes can be read.
 constexpr std::uint64_t kLastCached = kPageSize - 16;
 
@@ -100,17 +124,9 @@ const Decoded* fillEntry(Cpu& cpu, Context& c, const Fetch& f, const std::byte* 
       x86::decode(reinterpret_cast<const std::uint8_t*>(copy), kMaxInstructionLength, codeSizeOf(f.mode), insn);
   if (status != DecodeStatus::ok) return decodeUncached(cpu, c, f.mode);
   prepare(cpu, insn, entry);
-  entry.bytes[0] = copy[0] & byteMask(insn.length);
-  entry.bytes[1] = insn.length > 8 ? copy[1] & byteMask(insn.length - 8u) : 0;
+  setBytes(entry, reinterpret_cast<const std::byte*>(copy));
   entry.key = key;
   return &entry;
-}
-
-[[gnu::always_inline]] inline bool sameBytes(const Decoded& d, const std::byte* host) {
-  std::uint64_t low = loadLe<std::uint64_t>(host);
-  if (d.length <= 8) [[likely]]
-    return ((low ^ d.bytes[0]) << (64 - 8 * d.length)) == 0;
-  return low == d.bytes[0] && ((loadLe<std::uint64_t>(host + 8) ^ d.bytes[1]) << (128 - 8 * d.length)) == 0;
 }
 
 /// Moves to the page of `linear`. False: fetch it slowly.
