@@ -38,8 +38,8 @@ class CodeCache {
   void commit(const Assembler& hot, const Assembler& cold);
   /// Data that lives until reset(); zeroed; 16-byte aligned. Null when full.
   void* allocate(std::uint64_t bytes);
-  /// Whether one more translation of the largest size fits for sure.
-  bool hasRoom() const;
+  /// Whether one more translation of the largest size fits for sure, with `otherBytes` of memory elsewhere counted in.
+  bool hasRoom(std::uint64_t otherBytes = 0) const;
 
   /// Makes `translation` findable by the addresses of its code. Its code must have been committed just before.
   void publish(Translation* translation);
@@ -74,6 +74,7 @@ class CodeCache {
     return {write_ + at, run_ + at, static_cast<std::uint32_t>(r.capacity - r.used)};
   }
 
+  std::uint64_t bytes_ = 0;
   UniqueFd fd_;
   std::uint8_t* write_ = nullptr;
   std::uint64_t run_ = 0;

@@ -120,6 +120,7 @@ std::vector<std::pair<std::string, std::uint64_t>> TranslateVcpu::statistics() c
           {"cache_hot_bytes", cache.hotBytes()},
           {"cache_cold_bytes", cache.coldBytes()},
           {"cache_data_bytes", cache.dataBytes()},
+          {"cache_entry_table_bytes", s.entryTableBytes},
           {"exits_attention", c.exits[EXIT_ATTENTION]},
           {"exits_redo", c.exits[EXIT_REDO]},
           {"exits_step", c.exits[EXIT_STEP]},

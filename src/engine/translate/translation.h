@@ -66,6 +66,7 @@ struct PageUnit {
   std::uint64_t page;     ///< linear page address (low 12 bits zero)
   std::uint32_t key;      ///< ModeKey
   std::uint32_t id;
+  std::uint8_t tablePages;  ///< host pages of the entry table that are in use, a bit each
   std::uint64_t granules;  ///< which 64-byte pieces of the page are translated here
   PageUnit* nextByKey;     ///< in PageUnits' hash chains
   PageUnit* nextByRamPage;

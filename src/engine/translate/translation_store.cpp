@@ -180,7 +180,7 @@ TranslationStore::Entry TranslationStore::follow(std::uint64_t exitAddress, std:
 }
 
 Translation* TranslationStore::translateLocked(PageUnit& unit, unsigned offset, bool ungrouped) {
-  if (!cache_->hasRoom()) {
+  if (!cache_->hasRoom(counters_.entryTableBytes)) {
     needsReset_ = true;
     return nullptr;
   }
@@ -257,10 +257,22 @@ Translation* TranslationStore::installLocked(PageUnit& unit, const Block& block,
   return t;
 }
 
+/// Counts the host pages that the entry tables take.
+void TranslationStore::noteEntryTable(PageUnit& unit, unsigned offset) {
+  for (unsigned at : {offset * kEntryStride, offset * kEntryStride + 3}) {
+    auto bit = static_cast<std::uint8_t>(1u << ((unit.id * kEntryTableBytes + at) / kPageSize -
+                                                 unit.id * kEntryTableBytes / kPageSize));
+    if ((unit.tablePages & bit) != 0) continue;
+    unit.tablePages |= bit;
+    counters_.entryTableBytes += kPageSize;
+  }
+}
+
 /// Other CPUs may read the entries at the same time, and one that crosses an 8-byte boundary could be seen half. So its
 /// high part is nonzero only while its low part is whole: a torn value lies below 16 MiB, where nothing is mapped, and
 /// faults.
 void TranslationStore::setEntriesLocked(PageUnit& unit, std::span<const std::uint16_t> offsets, std::uint64_t host) {
+  for (std::uint16_t offset : offsets) noteEntryTable(unit, offset);
   auto crosses = [&unit](std::uint16_t offset) {
     return (reinterpret_cast<std::uint64_t>(unit.entryWord(offset)) & 7) > 4;
   };

@@ -93,6 +93,7 @@ class TranslationStore : public CodeWriteObserver {
   static constexpr std::uint64_t kLowestCode = 16_MiB;
   struct Counters {
     std::uint64_t translations, guestInstructions, guestBytes, units, invalidatedPages, resets;
+    std::uint64_t entryTableBytes;  ///< now
   };
   Counters counters() const { return counters_; }
 
@@ -109,6 +110,7 @@ class TranslationStore : public CodeWriteObserver {
   static bool findEntry(const PageUnit& unit, unsigned offset, bool ungrouped, Entry& entry);
   Entry entryForLocked(PageUnit& unit, unsigned offset, bool ungrouped);
   void setEntriesLocked(PageUnit& unit, std::span<const std::uint16_t> offsets, std::uint64_t host);
+  void noteEntryTable(PageUnit& unit, unsigned offset);
   bool othersInside() const;
   void invalidatePageLocked(std::uint64_t ramPage);
   std::uint64_t granulesLocked(std::uint64_t ramPage) const;
