@@ -33,6 +33,7 @@ bool escapesControl(const Instruction& i) {
 }  // namespace
 
 Program::Register Program::pointer() {
+  if (fixed_.on) return fixed_.base;
   return pointers_[below(5)];
 }
 
@@ -108,7 +109,7 @@ unsigned Program::operand(std::uint8_t* p, std::uint8_t reg, Register base, Regi
   auto middle = static_cast<std::uint8_t>((reg & 7) << 3);
   if (!isMemory) {
     p[n++] = static_cast<std::uint8_t>(0xc0 | middle | (base & 7));
-  } else if (chance(6) && !mindsStores()) {
+  } else if (!fixed_.on && chance(6) && !mindsStores()) {
     p[n++] = static_cast<std::uint8_t>(middle | 5);  // RIP-relative, to the snippet itself
     auto distance = static_cast<std::uint32_t>(below(96) - 64);
     std::memcpy(p + n, &distance, 4);
@@ -117,11 +118,12 @@ unsigned Program::operand(std::uint8_t* p, std::uint8_t reg, Register base, Regi
     unsigned mod = chance(15) ? 0 : chance(80) ? 1 : 2;
     if (mod == 0 && (base & 7) == 5) mod = 1;
     bool indexed = (index & 7) != 4 || index >= 8;
-    bool sib = (base & 7) == 4 || (indexed && chance(20));
+    bool sib = (base & 7) == 4 || (indexed && (fixed_.on ? fixed_.indexed : chance(20)));
     p[n++] = static_cast<std::uint8_t>(mod << 6 | middle | (sib ? 4 : base & 7));
     if (sib) {
-      bool use = indexed && chance(60);
-      p[n++] = static_cast<std::uint8_t>(use ? below(4) << 6 | (index & 7) << 3 | (base & 7) : 0x20 | (base & 7));
+      bool use = indexed && (fixed_.on ? fixed_.indexed : chance(60));
+      std::uint64_t scale = fixed_.on ? fixed_.scale : below(4);
+      p[n++] = static_cast<std::uint8_t>(use ? scale << 6 | (index & 7) << 3 | (base & 7) : 0x20 | (base & 7));
     }
     std::int32_t displacement = static_cast<std::int32_t>(below(mod == 2 ? 512 : 256)) - (mod == 2 ? 256 : 128);
     if (chance(60)) displacement &= chance(50) ? ~7 : ~15;

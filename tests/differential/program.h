@@ -54,6 +54,7 @@ class Program {
   void patch();
   void bitString();
   void flags();
+  void fields();
 
   // program_system.cpp: at CPL 0.
   void system();
@@ -70,6 +71,12 @@ class Program {
   void debugRegisters();
   void portOrCpuid();
 
+  /// While fields() writes: the one base, and perhaps index, of all memory operands.
+  struct Fixed {
+    bool on = false, indexed = false;
+    Register base = 0;
+    unsigned scale = 0;
+  } fixed_;
   static constexpr unsigned kTail = 40;
   Generator& from_;
   Snippet& to_;

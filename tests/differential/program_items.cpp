@@ -30,6 +30,9 @@ void Program::item(unsigned depth) {
         focused();
       }
       break;
+    case 6:
+      fields();
+      break;
     case 18:
     case 19:
       loop(depth);
@@ -259,6 +262,25 @@ void Program::patch() {
   } else {
     dword(from_.random());
   }
+}
+
+/// Several accesses off one base, or one base and index: fields of an object, elements of an array.
+void Program::fields() {
+  if (fixed_.on) return focused();
+  fixed_ = {true, chance(40), pointer(), static_cast<unsigned>(below(4))};
+  unsigned start = to_.length;
+  for (std::uint64_t n = 2 + below(4); n > 0 && to_.length - start < 20; --n) {
+    focused();
+    if (chance(15)) {  // the base moves on: LEA base, [base + 8]
+      Register b = fixed_.base;
+      byte(0x48 | (b >> 3) << 2 | b >> 3);
+      byte(0x8d);
+      byte(0x40 | (b & 7) << 3 | (b & 7));
+      if ((b & 7) == rsp) byte(0x24);
+      byte(chance(50) ? 8 : 0xf8);
+    }
+  }
+  fixed_.on = false;
 }
 
 /// POPF of arithmetic flags, and now and then of DF and AC: pushed as a constant, or changed on the stack.
