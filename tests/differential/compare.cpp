@@ -40,7 +40,7 @@ bool sameVector(const std::byte* a, const std::byte* b, std::string& where) {
 /// The instruction that the host stopped at, if it lies in the snippet.
 bool stoppedAt(const Snippet& s, const Outcome& host, x86::Instruction& i) {
   std::uint64_t offset = host.after.rip - s.before.rip;
-  return offset < s.length && x86::decode(s.code + offset, 15, x86::CodeSize::bits64, i) == x86::DecodeStatus::ok;
+  return offset < s.length && x86::decode(s.code + offset, 15, codeSize(s), i) == x86::DecodeStatus::ok;
 }
 
 bool isLastPage(const Outcome& o) {
@@ -62,7 +62,7 @@ bool hidesFlags(std::uint32_t vector) {
 bool readsClock(const Snippet& s) {
   x86::Instruction i{};
   for (unsigned at = 0; at < s.length; at += i.length) {
-    if (x86::decode(s.code + at, 15, x86::CodeSize::bits64, i) != x86::DecodeStatus::ok) break;
+    if (x86::decode(s.code + at, 15, codeSize(s), i) != x86::DecodeStatus::ok) break;
     if (i.info->op == x86::Op::rdtsc) return true;
   }
   return false;
@@ -75,7 +75,7 @@ bool showsX87Pointers(const Snippet& s) {
   bool shows = false, others = false;
   x86::Instruction i{};
   for (unsigned at = 0; at < s.length; at += i.length) {
-    if (x86::decode(s.code + at, 15, x86::CodeSize::bits64, i) != x86::DecodeStatus::ok) break;
+    if (x86::decode(s.code + at, 15, codeSize(s), i) != x86::DecodeStatus::ok) break;
     bool has = i.info->memoryBytes == x86::memory_size::x87Environment ||
                i.info->memoryBytes == x86::memory_size::x87State || i.info->memoryBytes == x86::memory_size::fxsaveArea;
     bool stores = has && x86::memoryOperand(i).write;
@@ -104,21 +104,6 @@ std::string_view reasonToSkip(const Snippet& snippet, const Outcome& host, Compa
   return "";
 }
 
-std::string_view reasonToDiffer(const Snippet& snippet, const Outcome& host, const Outcome& guest, Comparing how) {
-  if (how.kernel && host.vector == guest.vector && host.vector >= 0x100) return "endless, or a shutdown";
-  if (how.kernel && host.vector == 1 && readsClock(snippet)) return "the clock, seen by a trap right after RDTSC";
-  if (how.translator && showsX87Pointers(snippet))
-    return "x87 instruction and data pointers after instructions that the translator runs itself";
-  if (host.vector == 13 && guest.vector == 14 && isLastPage(guest)) return kLastPage;
-  if (eitherAlignmentFault(host, guest)) return "FXSAVE and FXRSTOR at a misaligned address with AC: #GP or #AC";
-  x86::Instruction last{};
-  if (!stoppedAt(snippet, guest, last)) return "";
-  if (last.info->op == x86::Op::maskmov) return kMaskmov;
-  if (guest.vector == 17 && x86::memoryOperand(last).bytes > 64)
-    return "from which alignment on FRSTOR and its kin raise #AC is the processor's choice";
-  return "";
-}
-
 std::string difference(const Outcome& host, const Outcome& guest, Comparing how) {
   std::string text;
   if (host.vector != guest.vector) {
@@ -138,7 +123,10 @@ std::string difference(const Outcome& host, const Outcome& guest, Comparing how)
     if (a != b) text += fmt::format(" {}: host {:x} guest {:x}", name, a, b);
   };
   if (host.vector == guest.vector && host.vector == 13) compare("error code", host.errorCode, guest.errorCode);
-  for (int i = 0; i < 16; ++i) compare(kNames[i], host.after.gpr[i], guest.after.gpr[i]);
+  // In 32-bit code the upper halves, and R8-R15, are undefined.
+  std::uint64_t seen = how.code32 ? 0xffff'ffff : ~std::uint64_t{0};
+  for (int i = 0; i < (how.code32 ? 8 : 16); ++i)
+    compare(kNames[i], host.after.gpr[i] & seen, guest.after.gpr[i] & seen);
   compare("rip", host.after.rip, guest.after.rip);
   std::uint64_t hidden = how.laxFlags && hidesFlags(host.vector) ? x86::flag::arithmetic : 0;
   compare("rflags", host.after.rflags | hidden, guest.after.rflags | hidden);
@@ -152,11 +140,49 @@ std::string difference(const Outcome& host, const Outcome& guest, Comparing how)
   return text;
 }
 
+namespace {
+bool isDecimal(const Snippet& s) {
+  x86::Instruction i{};
+  for (unsigned at = 0; at < s.length; at += i.length) {
+    if (x86::decode(s.code + at, 15, codeSize(s), i) != x86::DecodeStatus::ok) break;
+    x86::Op op = i.info->op;
+    if (op == x86::Op::daa || op == x86::Op::das || op == x86::Op::aaa || op == x86::Op::aas) return true;
+  }
+  return false;
+}
+
+bool onlyUndefinedFlagsDiffer(Outcome host, Outcome guest, Comparing how) {
+  constexpr std::uint64_t kUndefined = x86::flag::of | x86::flag::sf | x86::flag::zf | x86::flag::pf;
+  host.after.rflags |= kUndefined;
+  guest.after.rflags |= kUndefined;
+  return difference(host, guest, how).empty();
+}
+}  // namespace
+
+std::string_view reasonToDiffer(const Snippet& snippet, const Outcome& host, const Outcome& guest, Comparing how) {
+  if (how.kernel && host.vector == guest.vector && host.vector >= 0x100) return "endless, or a shutdown";
+  if (how.kernel && host.vector == 1 && readsClock(snippet)) return "the clock, seen by a trap right after RDTSC";
+  if (how.translator && showsX87Pointers(snippet))
+    return "x87 instruction and data pointers after instructions that the translator runs itself";
+  if (host.vector == 13 && guest.vector == 14 && isLastPage(guest)) return kLastPage;
+  if (how.code32 && isDecimal(snippet) && onlyUndefinedFlagsDiffer(host, guest, how))
+    return "flags that DAA, DAS, AAA and AAS leave undefined";
+  if (eitherAlignmentFault(host, guest)) return "FXSAVE and FXRSTOR at a misaligned address with AC: #GP or #AC";
+  x86::Instruction last{};
+  if (!stoppedAt(snippet, guest, last)) return "";
+  if (last.info->op == x86::Op::maskmov) return kMaskmov;
+  if (last.info->op == x86::Op::popa && host.vector == guest.vector)
+    return "POPA: whether registers popped before a fault keep their values is the processor's choice";
+  if (guest.vector == 17 && x86::memoryOperand(last).bytes > 64)
+    return "from which alignment on FRSTOR and its kin raise #AC is the processor's choice";
+  return "";
+}
+
 std::string describe(const Snippet& s) {
   std::string text;
   for (unsigned at = 0; at < s.length;) {
     x86::Instruction i{};
-    if (x86::decode(s.code + at, s.length - at, x86::CodeSize::bits64, i) != x86::DecodeStatus::ok) {
+    if (x86::decode(s.code + at, s.length - at, codeSize(s), i) != x86::DecodeStatus::ok) {
       text += " (invalid)";
       for (; at < s.length; ++at) text += fmt::format(" {:02x}", s.code[at]);
       break;

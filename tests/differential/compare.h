@@ -14,6 +14,7 @@ struct Comparing {
   bool translator;  ///< the engine is the translator
   bool laxFlags;    ///< without strict-flags
   bool kernel;      ///< both are guests, at CPL 0
+  bool code32;
 };
 
 /// Why the host's outcome is the host's own and nothing to compare with ("" if it can be).

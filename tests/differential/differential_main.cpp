@@ -32,7 +32,7 @@ struct Options {
   std::uint64_t seeds = 1;
   unsigned rounds = 0;
   std::string trace;
-  bool list = false, laxFlags = false, kicks = false, kernel = false, verbose = false;
+  bool list = false, laxFlags = false, kicks = false, kernel = false, code32 = false, verbose = false;
 };
 
 constexpr const char* kUsage =
@@ -43,17 +43,20 @@ constexpr const char* kUsage =
     "  --trace WORDS   options of the engine, as lodge run --trace has them\n"
     "  --kicks         another thread interrupts the engine all the time\n"
     "  --kernel        at CPL 0, with system instructions; compared with the interpreter instead of the host\n"
+    "  --code32        32-bit code\n"
     "  --verbose       the registers before each difference\n"
     "  --list          what was generated, what was left out and why\n";
 
 bool parse(int argc, char** argv, Options& o) {
   for (int i = 1; i < argc; ++i) {
     std::string_view a = argv[i];
-    if (a == "--list" || a == "--lax-flags" || a == "--kicks" || a == "--kernel" || a == "--verbose") {
+    if (a == "--list" || a == "--lax-flags" || a == "--kicks" || a == "--kernel" || a == "--code32" ||
+        a == "--verbose") {
       (a == "--list"        ? o.list
        : a == "--lax-flags" ? o.laxFlags
        : a == "--kicks"     ? o.kicks
        : a == "--kernel"    ? o.kernel
+       : a == "--code32"    ? o.code32
                             : o.verbose) = true;
       continue;
     }
@@ -149,8 +152,8 @@ class Comparison {
         reference_(reference),
         guest_(guest),
         seed_(seed),
-        how_{options.engine == "translate", options.laxFlags, options.kernel},
-        generator_(seed, options.laxFlags, options.kernel),
+        how_{options.engine == "translate", options.laxFlags, options.kernel, options.code32},
+        generator_(seed, {options.laxFlags, options.kernel, options.code32}),
         chill_(seed) {}
   Status run();
   std::uint64_t done = 0, differences = 0;

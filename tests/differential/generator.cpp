@@ -10,6 +10,8 @@ namespace lodge::differential {
 using namespace x86;
 
 std::string_view reasonToLeaveOut(const Instruction& i) {
+  if (i.codeSize == CodeSize::bits32 && (i.segmentOverride == fs || i.segmentOverride == gs))
+    return "no such segment in the host's 32-bit code";
   switch (i.info->op) {
     case Op::cpuid:
     case Op::rdtsc:
@@ -50,6 +52,8 @@ std::string_view reasonToLeaveOut(const Instruction& i) {
     case Op::lsl:
     case Op::verr:
     case Op::verw:
+    case Op::jmp_far:
+    case Op::call_far:
     case Op::jmp_far_indirect:
     case Op::call_far_indirect:
     case Op::ret_far:
@@ -57,7 +61,7 @@ std::string_view reasonToLeaveOut(const Instruction& i) {
       return "depends on the host's descriptor tables";
     case Op::push:
     case Op::pop:
-      if (i.map == 1) return "depends on the host's segment registers";
+      if (i.info->form == Form::sreg) return "depends on the host's segment registers";
       break;
     case Op::rdfsbase:
     case Op::rdgsbase:
@@ -84,7 +88,7 @@ std::string_view reasonToLeaveOut(const Instruction& i) {
     default:
       break;
   }
-  bool nearBranch = i.info->cls == OpClass::branch;
+  bool nearBranch = i.info->cls == OpClass::branch && i.codeSize == CodeSize::bits64;
   if (nearBranch && i.operandSizePrefix) return "AMD takes a 16-bit target, Intel ignores the prefix (as Lodge does)";
   if (i.map == 1 && i.opcode == 0x0d && i.mod == 3) return "#UD on AMD, a NOP on Intel (and here)";
   if (i.segmentOverride == fs && !hostHasFsgsbase()) return "FS is the oracle's own thread pointer";
@@ -198,7 +202,7 @@ unsigned Generator::legacyBytes(std::uint8_t* p) {
   if (chance(5)) p[n++] = 0xf0;
   if (chance(3)) p[n++] = 0x67;
   if (chance(3)) p[n++] = static_cast<std::uint8_t>(0x64 | below(2));
-  if (chance(55)) p[n++] = static_cast<std::uint8_t>(0x40 + below(16));
+  if (!code32_ && chance(55)) p[n++] = static_cast<std::uint8_t>(0x40 + below(16));
   unsigned map = static_cast<unsigned>(below(10));
   if (map >= 4) p[n++] = 0x0f;
   if (map == 8) p[n++] = 0x38;
@@ -232,7 +236,7 @@ unsigned Generator::instruction(std::uint8_t (&bytes)[kMaxInstructionLength]) {
     std::uint8_t raw[64];
     unsigned available = chance(35) ? vexBytes(raw) : legacyBytes(raw);
     Instruction decoded{};
-    DecodeStatus status = decode(raw, available < 15 ? available : 15, CodeSize::bits64, decoded);
+    DecodeStatus status = decode(raw, available < 15 ? available : 15, codeSize(), decoded);
     if (status == DecodeStatus::invalid) {
       // A few invalid ones are kept: the host must find them invalid, too. Not what the host may know and no model
       // offers: EVEX, VEX (mask registers), SSE4A, SVM, MOVDIRI.
@@ -269,7 +273,7 @@ bool jumpsAstray(const Snippet& s) {
   for (unsigned at = 0; at < s.length;) {
     boundary[at] = true;
     Instruction i{};
-    if (decode(s.code + at, 15, CodeSize::bits64, i) != DecodeStatus::ok) break;
+    if (decode(s.code + at, 15, differential::codeSize(s), i) != DecodeStatus::ok) break;
     at += i.length;
     if (i.info->form == Form::j && count < 64) targets[count++] = static_cast<std::int64_t>(at + i.immediate);
   }
@@ -287,10 +291,17 @@ bool jumpsAstray(const Snippet& s) {
 Snippet Generator::next(unsigned slot) {
   for (;;) {
     Snippet s = draft(slot);
+    if (code32_) moveToLow4G(s, slot);
     if (jumpsAstray(s)) continue;
     if (kernel_) moveToUpperHalf(s);
     return s;
   }
+}
+
+/// The data are there, too.
+void Generator::moveToLow4G(Snippet& s, unsigned slot) {
+  s.before.rip = kCode32Base + slot * kSlotBytes;
+  for (auto& g : s.before.gpr) g &= 0xffff'ffff;
 }
 
 /// Code, and most pointers.
@@ -324,11 +335,17 @@ std::string_view Generator::reasonToLeaveOut(const Instruction& i) const {
   }
 }
 
+/// DAA, DAS, AAA and AAS leave flags undefined, and nothing that comes after them may show these.
+bool Generator::leavesFlagsUndefined(std::uint8_t opcode) const {
+  return code32_ && (opcode == 0x27 || opcode == 0x2f || opcode == 0x37 || opcode == 0x3f);
+}
+
 Snippet Generator::draft(unsigned slot) {
   Snippet s{};
   std::memset(s.code, 0xcc, sizeof s.code);
   s.dataSeed = random();
-  if (chance(50)) {
+  s.code32 = code32_;
+  if (!code32_ && chance(50)) {
     Program(*this, s, slot).write();
     return s;
   }
@@ -339,6 +356,7 @@ Snippet Generator::draft(unsigned slot) {
     if (s.length + length + 1 > kSlotBytes) break;
     std::memcpy(s.code + s.length, bytes, length);
     s.length += length;
+    if (leavesFlagsUndefined(bytes[length - 1])) break;
   }
   registers(s.before);
   s.before.rip = kCodeBase + slot * kSlotBytes;

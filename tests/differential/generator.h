@@ -16,11 +16,15 @@ namespace lodge::differential {
 /// with its reason.
 class Generator {
  public:
-  /// `definedFlags`: without instructions that leave arithmetic flags undefined (but AF): on the host, what they leave
-  /// there may be what was there before.
-  /// `kernel`: for CPL 0, in the upper half, with system instructions.
-  explicit Generator(std::uint64_t seed, bool definedFlags, bool kernel)
-      : state_(seed * 2 + 1), definedFlags_(definedFlags), kernel_(kernel) {}
+  struct Options {
+    /// Without instructions that leave arithmetic flags undefined (but AF): on the host, what they leave there may be
+    /// what was there before.
+    bool definedFlags;
+    bool kernel;  ///< for CPL 0, in the upper half, with system instructions
+    bool code32;  ///< 32-bit code
+  };
+  Generator(std::uint64_t seed, Options options)
+      : state_(seed * 2 + 1), definedFlags_(options.definedFlags), kernel_(options.kernel), code32_(options.code32) {}
   /// The snippet for slot `slot` of a batch (its code lies at kCodeBase + slot * kSlotBytes).
   Snippet next(unsigned slot);
 
@@ -43,12 +47,15 @@ class Generator {
   std::uint64_t segmentBase();
   void vectorState(Registers& r);
 
+  x86::CodeSize codeSize() const { return code32_ ? x86::CodeSize::bits32 : x86::CodeSize::bits64; }
+  void moveToLow4G(Snippet& snippet, unsigned slot);
   void moveToUpperHalf(Snippet& snippet);
   std::string_view reasonToLeaveOut(const x86::Instruction& i) const;
+  bool leavesFlagsUndefined(std::uint8_t opcode) const;
   bool isWanted(const x86::Instruction& i) const;
 
   std::uint64_t state_;
-  bool definedFlags_, kernel_;
+  bool definedFlags_, kernel_, code32_;
   std::map<std::string, std::uint64_t> generated_, leftOut_;
 };
 

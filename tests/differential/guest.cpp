@@ -24,7 +24,8 @@ constexpr unsigned kStubBytes = 16;
 // Page-table entry bits.
 constexpr std::uint64_t kPresent = 1, kWrite = 2, kUser = 4, kAccessedDirty = 0x60, kNoExecute = 1ull << 63;
 // Selectors, in the order of Linux' own.
-constexpr std::uint16_t kKernelCs = 0x10, kKernelSs = 0x18, kUserSs = 0x2b, kUserCs = 0x33, kTr = 0x40;
+constexpr std::uint16_t kKernelCs = 0x10, kKernelSs = 0x18, kUserCs32 = 0x23, kUserSs = 0x2b, kUserCs = 0x33,
+                        kTr = 0x40;
 
 bool hasErrorCode(unsigned vector) {
   return vector == 8 || (vector >= 10 && vector <= 14) || vector == 17 || vector == 21;
@@ -102,6 +103,8 @@ void Guest::buildTables() {
   map(kDataBase, kData, kDataBytes, kUser | kWrite | kNoExecute);
   map(kDataAlias, kData, kDataBytes, kUser | kWrite | kNoExecute);
   map(kPatchBase, kPatch, kPatchBytes, kUser | kWrite);
+  map(kCode32Base, kCode, kCodeBytes, kUser);
+  map(kReadOnlyAlias, kReadOnly, kReadOnlyBytes, kUser | kNoExecute);
   map(kReadOnlyBase, kReadOnly, kReadOnlyBytes, kUser | kNoExecute);
   if (kernel_) {
     map(kCodeBase + kUpperHalf, kCode, kCodeBytes, 0);
@@ -156,7 +159,8 @@ void Guest::initialState(CpuState& state) const {
   state.idtr = {kKernelBase + kIdt, 0xfff, 0};
   state.tr = {kKernelBase + kTss, 0x67, kTr, 0x8b};
   state.ldtr = {};
-  for (Segment s : {es, ds, fs, gs}) state.segment[s] = {0, 0, 0, 0};
+  for (Segment s : {es, ds}) state.segment[s] = {0, 0xffffffff, kUserSs, 0xc0f3};
+  for (Segment s : {fs, gs}) state.segment[s] = {0, 0, 0, 0};
   state.segment[cs] = {0, 0xffffffff, kUserCs, 0xa0fb};
   state.segment[ss] = {0, 0xffffffff, kUserSs, 0xc0f3};
   state.cpl = 3;
@@ -263,6 +267,7 @@ void Guest::reset(const Snippet& snippet) {
   cpu.deferredEvents = 0;
   state.segment[fs].base = snippet.before.fsBase;
   state.segment[gs].base = snippet.before.gsBase;
+  if (snippet.code32) state.segment[cs] = {0, 0xffffffff, kUserCs32, 0xc0fb};
   std::memcpy(state.gpr, snippet.before.gpr, sizeof state.gpr);
   state.rip = snippet.before.rip;
   state.rflags = snippet.before.rflags;

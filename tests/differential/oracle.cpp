@@ -59,6 +59,9 @@ struct Oracle::Shared {
 
 namespace {
 
+// Linux' selectors (arch/x86/include/asm/segment.h).
+constexpr greg_t kCode32 = 0x23, kCode64 = 0x33;
+constexpr std::uint16_t kUserData = 0x2b;
 constexpr std::size_t kSignalStack = 64 << 10;
 
 // The child's state, used by its signal handler alone.
@@ -118,6 +121,7 @@ void loadNext(ucontext_t* context) {
   for (int i = 0; i < 16; ++i) gregs[kGregs[i]] = static_cast<greg_t>(snippet.before.gpr[i]);
   gregs[REG_RIP] = static_cast<greg_t>(snippet.before.rip);
   gregs[REG_EFL] = static_cast<greg_t>(snippet.before.rflags);
+  gregs[REG_CSGSFS] = (gregs[REG_CSGSFS] & ~greg_t{0xffff}) | (snippet.code32 ? kCode32 : kCode64);
   // Bytes 464..511 are software-reserved: the kernel keeps its own description of the frame there.
   std::memcpy(vector, snippet.before.vector.data(), 464);
   std::memcpy(vector + 576, snippet.before.vector.data() + 576, 256);
@@ -173,11 +177,12 @@ void* mapAt(std::uint64_t address, std::size_t length, int protection, int fd = 
   return ::mmap(reinterpret_cast<void*>(address), length, protection, kind | MAP_FIXED_NOREPLACE | MAP_POPULATE, fd, 0);
 }
 
-bool mapData() {
-  int fd = ::memfd_create("data", MFD_CLOEXEC);
-  if (fd < 0 || ::ftruncate(fd, kDataBytes) != 0) return false;
-  return mapAt(kDataBase, kDataBytes, PROT_READ | PROT_WRITE, fd) != MAP_FAILED &&
-         mapAt(kDataAlias, kDataBytes, PROT_READ | PROT_WRITE, fd) != MAP_FAILED;
+/// The same memory twice.
+bool mapTwice(std::uint64_t address, std::uint64_t alias, std::size_t length, int aliasProtection) {
+  int fd = ::memfd_create("snippets", MFD_CLOEXEC);
+  if (fd < 0 || ::ftruncate(fd, static_cast<off_t>(length)) != 0) return false;
+  return mapAt(address, length, PROT_READ | PROT_WRITE, fd) != MAP_FAILED &&
+         mapAt(alias, length, aliasProtection, fd) != MAP_FAILED;
 }
 
 bool forbidSystemCalls() {
@@ -200,13 +205,15 @@ bool forbidSystemCalls() {
 }
 
 bool prepareChild() {
-  if (mapAt(kCodeBase, kCodeBytes, PROT_READ | PROT_WRITE) == MAP_FAILED) return false;
+  if (!mapTwice(kCodeBase, kCode32Base, kCodeBytes, PROT_READ | PROT_EXEC)) return false;
   if (mapAt(kPatchBase, kPatchBytes, PROT_READ | PROT_WRITE | PROT_EXEC) == MAP_FAILED) return false;
-  if (!mapData()) return false;
+  if (!mapTwice(kDataBase, kDataAlias, kDataBytes, PROT_READ | PROT_WRITE)) return false;
+  // 32-bit code needs them.
+  asm volatile("mov %0, %%ds\n\tmov %0, %%es" : : "r"(kUserData));
   child.hasFsgsbase = hostHasFsgsbase();
   if (child.hasFsgsbase) child.homeFs = readFs();
-  void* readOnly = mapAt(kReadOnlyBase, kReadOnlyBytes, PROT_READ | PROT_WRITE);
-  if (readOnly == MAP_FAILED) return false;
+  if (!mapTwice(kReadOnlyBase, kReadOnlyAlias, kReadOnlyBytes, PROT_READ)) return false;
+  void* readOnly = reinterpret_cast<void*>(kReadOnlyBase);
   fillData(1, static_cast<std::byte*>(readOnly), kReadOnlyBytes);
   ::mprotect(readOnly, kReadOnlyBytes, PROT_READ);
   stack_t stack{};

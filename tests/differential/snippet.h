@@ -8,6 +8,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "x86/instruction.h"
+
 namespace lodge::differential {
 
 // Linear layout. Everything around these areas is unmapped on both sides.
@@ -22,6 +24,10 @@ inline constexpr std::uint64_t kDataBytes = 2 * 4096;
 inline constexpr std::uint64_t kDataAlias = kDataBase & 0xffff'ffff;  ///< the same memory, within 32-bit addresses
 inline constexpr std::uint64_t kReadOnlyBase = kDataBase + 4 * 4096;  ///< one page, read only
 inline constexpr std::uint64_t kReadOnlyBytes = 4096;
+
+/// 32-bit code: the same memory as the code area and the read-only page, within 32-bit addresses.
+inline constexpr std::uint64_t kCode32Base = 0x2000'0000;
+inline constexpr std::uint64_t kReadOnlyAlias = kReadOnlyBase & 0xffff'ffff;
 
 /// In kernel mode (guests only) code and data lie in the upper half, this much higher; the data and the code are user
 /// pages at their addresses in the lower half.
@@ -42,9 +48,14 @@ struct Snippet {
   std::uint8_t code[kSlotBytes];  ///< padded with INT3
   unsigned length;                ///< bytes of instructions
   bool inPatchArea;               ///< runs at before.rip in the patch area, which is INT3 otherwise; else in its slot
+  bool code32;                    ///< 32-bit code (compatibility mode)
   Registers before;
   std::uint64_t dataSeed;  ///< fills the data pages
 };
+
+inline x86::CodeSize codeSize(const Snippet& s) {
+  return s.code32 ? x86::CodeSize::bits32 : x86::CodeSize::bits64;
+}
 
 struct Outcome {
   Registers after;       ///< RIP as the exception frame has it

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Execution of Op::native and of the small state instructions that need nothing but checks before they run natively.
+#include "base/bytes.h"
 #include "engine/interpret/handlers.h"
 #include "engine/interpret/operands.h"
 #include "engine/interpret/thunk.h"
@@ -70,8 +71,9 @@ bool locateSlow(Cpu& cpu, const Decoded& d, const Thunk& t, NativeOperand& o) {
   Context& c = contextOf(cpu);
   Access access = t.writes ? Access::write : Access::read;
   std::uint64_t offset = effectiveAddress(cpu, d);
-  // A misaligned address is #GP even where a stack address that is not canonical would be #SS.
-  if (d.code64 && d.segment < x86::fs && !alignedOrFault(cpu, t, offset)) return false;
+  // A misaligned address is #GP even where a stack address beyond its limits would be #SS.
+  std::uint64_t segmentBase = d.code64 ? 0 : cpu.state.segment[d.segment].base;
+  if ((!d.code64 || d.segment < x86::fs) && !alignedOrFault(cpu, t, segmentBase + offset)) return false;
   if (!x86::linearAddressFast(cpu, static_cast<Segment>(d.segment), offset, t.bytes, access, o.linear)) return false;
   if (!alignedOrFault(cpu, t, o.linear)) return false;
   // #AC goes by the operand's size, up to 16 bytes (10 bytes: 8; SDM vol. 3, table 6-7).
@@ -167,6 +169,22 @@ Outcome runNative(Cpu& cpu, const Decoded& d) {
   return Outcome::next;
 }
 
+/// Outside 64-bit code VZEROUPPER and VZEROALL leave registers 8 to 15 alone.
+Outcome zeroEightRegisters(Cpu& cpu, const Decoded& d) {
+  if (!checkVectorState(cpu, d.insn)) return Outcome::fault;
+  std::byte* content = contextOf(cpu).vectors[0];
+  for (unsigned i = 0; i < 32; i += 8) storeLe(content + i, std::uint64_t{0});
+  for (unsigned n = 0; n < 8; ++n) {
+    if (d.insn.vexL == 0) storeVector(cpu, n, 16, content);
+    loadVector(cpu, n, 16, content);  // clears the rest
+  }
+  return Outcome::next;
+}
+
+bool zeroesRegisters(const Instruction& i) {
+  return i.encoding == x86::Encoding::vex && i.map == 1 && i.opcode == 0x77;
+}
+
 /// The new value must have no reserved bits: the host would fault.
 Outcome ldmxcsr(Cpu& cpu, const Decoded& d) {
   if (!checkVectorState(cpu, d.insn)) return Outcome::fault;
@@ -182,6 +200,7 @@ Outcome ldmxcsr(Cpu& cpu, const Decoded& d) {
 Handler vectorHandler(const Instruction& i) {
   switch (i.info->op) {
     case x86::Op::native:
+      return zeroesRegisters(i) && i.codeSize != x86::CodeSize::bits64 ? &zeroEightRegisters : &runNative;
     case x86::Op::stmxcsr:
     case x86::Op::fwait:
     case x86::Op::emms:

@@ -207,7 +207,11 @@ Outcome arpl(Cpu& cpu, const Decoded& d) {
     return raised ? static_cast<std::uint16_t>((target & ~3) | (source & 3)) : target;
   };
   if (d.insn.memory) {
-    if (changeMemory<std::uint16_t>(cpu, d, adjust) == Outcome::fault) return Outcome::fault;
+    // Written only if it changes (so on AMD processors).
+    std::uint16_t target = 0;
+    if (!readMemory<std::uint16_t>(cpu, d, target)) return Outcome::fault;
+    std::uint16_t adjusted = adjust(target);
+    if (raised && !writeMemory<std::uint16_t>(cpu, d, adjusted)) return Outcome::fault;
   } else {
     writeReg(cpu, d.rm, adjust(readReg<std::uint16_t>(cpu, d.rm)));
   }

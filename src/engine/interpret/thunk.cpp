@@ -88,7 +88,10 @@ unsigned emitInstruction(std::uint8_t* out, const Instruction& i) {
     emitLegacy(e, i, f);
   }
   if (i.hasModrm) e.byte((i.memory ? 0u : 0xc0u) | (f.reg & 7) << 3 | (f.rm & 7));
-  if (i.info->immediate == Immediate::byte) e.byte(static_cast<unsigned>(i.immediate));
+  // Where the immediate's upper half names a register (VBLENDVPS and its kin), 32-bit code has eight of them.
+  bool namesRegister = i.encoding == Encoding::vex && i.map == 3 && i.opcode >= 0x4a && i.opcode <= 0x4c;
+  unsigned mask = namesRegister && i.codeSize != x86::CodeSize::bits64 ? 0x7f : 0xff;
+  if (i.info->immediate == Immediate::byte) e.byte(static_cast<unsigned>(i.immediate) & mask);
   return e.length();
 }
 
