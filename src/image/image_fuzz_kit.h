@@ -59,7 +59,7 @@ inline void fuzzImage(const FormatDriver& driver, std::vector<std::byte> bytes, 
   setLogLevel(LogLevel::error);
   setLogFile(-1);
   for (bool readOnly : {true, false}) {
-    auto file = makeMemoryFile("image", bytes, std::uint64_t{1} << 40);
+    auto file = makeMemoryFile("image", bytes, std::max<std::uint64_t>(bytes.size(), fileBytes) + (64 << 20));
     (void)file->truncate(std::max<std::uint64_t>(bytes.size(), fileBytes));
     FuzzFiles files(file);
     OpenContext context{"image", file, {}, &files, {"/image"}};

@@ -94,6 +94,12 @@ class Check {
         ++result_.corruptions;
         continue;
       }
+      // A few copies mend an accident; a table that shares all over is none, and shall not fill the host's disk.
+      copied_ += span() * table_.unitBytes();
+      if (copied_ > file_.size()) {
+        ++result_.corruptions;
+        continue;
+      }
       if (int error = copy(block, unit); error != 0) return error;
       ++result_.corruptionsFixed;
     }
@@ -176,7 +182,8 @@ class Check {
   CheckResult& result_;
   std::vector<std::uint32_t> units_;  ///< where blocks begin, ascending
   std::set<std::uint32_t> shared_, inTables_;
-  std::uint64_t next_ = 0;  ///< where copies go
+  std::uint64_t next_ = 0;    ///< where copies go
+  std::uint64_t copied_ = 0;  ///< bytes
 };
 
 }  // namespace
