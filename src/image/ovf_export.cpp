@@ -39,16 +39,15 @@ class OneFile final : public FileSpace {
 class Export {
  public:
   explicit Export(const ExportRequest& request) : request_(request), machine_(request.machine) {
-    std::string name = fileNameOf(request.path);
-    stem_ = name.substr(0, name.rfind('.'));
-    archive_ = name.ends_with(".ova");
+    stem_ = request.name.substr(0, request.name.rfind('.'));
+    archive_ = request.name.ends_with(".ova");
   }
 
   Status run() {
     // Names in the package must do for whoever reads it.
     if (!isSafeName(stem_) || stem_.size() > 80) {
       return Error(ErrorKind::invalidArgument,
-                   "export to " + inQuotes(request_.path) + ": a shorter, plainer name is due");
+                   "export to " + inQuotes(request_.name) + ": a shorter, plainer name is due");
     }
     machine_.disks.clear();
     return archive_ ? writeArchive() : writeFolder();

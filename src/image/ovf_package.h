@@ -56,7 +56,8 @@ struct ExportDisk {
   std::string path, format;  ///< the image; format empty: by content
 };
 struct ExportRequest {
-  std::string path;  ///< ".ova": one archive; ".ovf": a descriptor with files beside it
+  std::string path;  ///< where to write
+  std::string name;  ///< what it will be called: "x.ova" is one archive, "x.ovf" a descriptor with files beside it
   Machine machine;   ///< its disks are filled in from `disks`
   std::vector<ExportDisk> disks;
   OpenOptions open{};

@@ -198,7 +198,7 @@ int createSparse(BlockFile& file, const Plan& plan, Header header, const std::ve
 }
 
 Status fillParent(const CreateRequest& request, Header& header, std::vector<std::byte>& text) {
-  std::string path = request.backingName, folder = folderOf(request.path);
+  std::string path = request.backingName, folder = folderOf(request.lastingPath());
   if (!path.starts_with("/") && folder != ".") path = folder + "/" + path;
   OpenOptions options;
   options.paths = PathPolicy::anywhere;

@@ -126,7 +126,7 @@ Status plan(const CreateRequest& request, Contents& c, bool& fixed) {
 
 Status planParent(const CreateRequest& request, Contents& c) {
   if (request.backingName.empty()) return {};
-  std::string path = request.backingName, folder = folderOf(request.path);
+  std::string path = request.backingName, folder = folderOf(request.lastingPath());
   if (!path.starts_with("/") && folder != ".") path = folder + "/" + path;
   OpenOptions options;
   options.paths = PathPolicy::anywhere;

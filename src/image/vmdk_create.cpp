@@ -62,7 +62,7 @@ Result<Plan> planOf(const CreateRequest& request) {
         .withHint("this kind has room for " + formatSize(most));
   }
   while (plan.cid == 0 || plan.cid >= 0xfffffffe) plan.cid = std::random_device()();
-  std::string name = fileNameOf(request.path);
+  std::string name = fileNameOf(request.lastingPath());
   if (name.find_first_of("\"\n\r") != std::string::npos) {
     return Error(ErrorKind::invalidArgument, "a descriptor cannot hold the file name " + inQuotes(name));
   }
@@ -79,7 +79,7 @@ Status planParent(const CreateRequest& request, Plan& plan) {
   if (request.backingName.find_first_of("\"\n\r") != std::string::npos) {
     return Error(ErrorKind::invalidArgument, "a descriptor cannot hold the name " + inQuotes(request.backingName));
   }
-  std::string path = request.backingName, folder = folderOf(request.path);
+  std::string path = request.backingName, folder = folderOf(request.lastingPath());
   if (!path.starts_with("/") && folder != ".") path = folder + "/" + path;
   OpenOptions options;
   options.paths = PathPolicy::anywhere;
@@ -171,7 +171,7 @@ Status createVmdk(const CreateRequest& request) {
   bool alone = !plan->flat && !plan->split;
   std::uint64_t part = plan->split ? kSplitSectors : plan->sectors;
   for (std::uint64_t at = 0; at < plan->sectors; at += part) {
-    std::string name = alone         ? fileNameOf(request.path)
+    std::string name = alone         ? fileNameOf(request.lastingPath())
                        : plan->split ? fmt::format("{}-{}{:03}.vmdk", plan->stem, plan->flat ? 'f' : 's', at / part + 1)
                                      : plan->stem + "-flat.vmdk";
     Access access = plan->stream ? Access::readOnly : Access::readWrite;
