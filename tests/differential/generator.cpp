@@ -12,6 +12,8 @@ using namespace x86;
 std::string_view reasonToLeaveOut(const Instruction& i) {
   if (i.codeSize == CodeSize::bits32 && (i.segmentOverride == fs || i.segmentOverride == gs))
     return "no such segment in the host's 32-bit code";
+  bool quad = i.encoding == Encoding::vex && i.map == 3 && (i.opcode == 0x16 || i.opcode == 0x22) && i.vexW;
+  if (quad && i.codeSize == CodeSize::bits32) return "VPEXTRQ, VPINSRQ: #UD on AMD, W is ignored on Intel (and here)";
   switch (i.info->op) {
     case Op::cpuid:
     case Op::rdtsc:

@@ -111,6 +111,7 @@ void Guest::buildTables() {
     map(kDataBase + kUpperHalf, kData, kDataBytes, kWrite | kNoExecute);
     map(kPatchBase + kUpperHalf, kPatch, kPatchBytes, kWrite);
     map(kReadOnlyBase + kUpperHalf, kReadOnly, kReadOnlyBytes, kNoExecute);
+    map(kEntriesBase, entryOf(kDataBase + kUpperHalf) & ~kPageMask, kPageSize, kWrite | kNoExecute);
   }
   readOnly_.resize(kReadOnlyBytes);
   fillData(1, readOnly_.data(), readOnly_.size());
@@ -236,12 +237,26 @@ void Guest::restore(std::uint64_t physical, std::span<const std::byte> content) 
   }
 }
 
+/// The page-table entries that snippets may change; for half of the snippets not accessed and not dirty yet.
+void Guest::resetEntries(const Snippet& snippet) {
+  constexpr std::uint64_t kContent[] = {kData | kWrite, (kData + kPageSize) | kWrite, kReadOnly};
+  std::uint64_t used = (snippet.dataSeed & 1) != 0 ? kAccessedDirty : 0;
+  for (unsigned n = 0; n < 3; ++n) {
+    std::uint64_t linear = kDataBase + kUpperHalf + kEntryPages[n] * kPageSize, entry = 0;
+    std::uint64_t wanted = kContent[n] | kNoExecute | kPresent | used;
+    (void)memory_->readObject(Gpa{entryOf(linear)}, entry);
+    if (entry == wanted) continue;
+    (void)memory_->writeObject(Gpa{entryOf(linear)}, wanted);
+    x86::flushTlbPage(vcpu_->cpu(), linear);
+  }
+}
+
 void Guest::chill(std::uint64_t random) {
+  if (kernel_) return;  // resetEntries() does it, for both guests alike
   for (std::uint64_t page : {kDataBase, kDataBase + kPageSize, kDataAlias, kDataAlias + kPageSize, kReadOnlyBase}) {
     bool drop = (random & 1) != 0, clean = (random & 6) == 0;
     random >>= 3;
     if (!drop) continue;
-    if (kernel_ && (random & 8) != 0 && page != kDataAlias && page != kDataAlias + kPageSize) page += kUpperHalf;
     if (clean) {
       std::uint64_t slot = entryOf(page), entry = 0;
       (void)memory_->readObject(Gpa{slot}, entry);
@@ -307,6 +322,9 @@ void Guest::note(Outcome& outcome, const std::uint64_t* frame) {
                               frame ? frame[1] : 0,
                               frame ? frame[4] : 0})
     add(value);
+  for (unsigned page = 0; page < 3; ++page)
+    (void)memory_->readObject(Gpa{entryOf(kDataBase + kUpperHalf + kEntryPages[page] * kPageSize)},
+                              outcome.entries[page]);
   for (Segment s : {es, cs, ss, ds, fs, gs})
     add(state.segment[s].selector | std::uint64_t{state.segment[s].attributes} << 16);
 }
@@ -317,6 +335,7 @@ Outcome Guest::run(const Snippet& snippet) {
   (void)memory_->write(Gpa{kData}, data);
   restoreCode(snippet);
   reset(snippet);
+  if (kernel_) resetEntries(snippet);
 
   CpuState& state = vcpu_->cpu().state;
   Outcome outcome{};

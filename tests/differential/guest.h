@@ -36,6 +36,7 @@ class Guest {
   void buildTables();
   void map(std::uint64_t linear, std::uint64_t physical, std::uint64_t length, std::uint64_t flags);
   std::uint64_t entryOf(std::uint64_t linear);
+  void resetEntries(const Snippet& snippet);
   void restoreCode(const Snippet& snippet);
   void restore(std::uint64_t physical, std::span<const std::byte> content);
   std::uint64_t allocateTable();

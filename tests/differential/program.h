@@ -65,6 +65,8 @@ class Program {
   void controlRegister();
   void modelRegister();
   void invalidate();
+  void moveImmediate64(Register r, std::uint64_t value);
+  void changeMapping();
   void segmentRegister();
   void interruptReturn(bool toUser);
   void systemReturn();

@@ -100,8 +100,35 @@ void Program::modelRegister() {
   if (chance(60)) bytes({0x0f, 0x30});
 }
 
+void Program::moveImmediate64(Register r, std::uint64_t value) {
+  byte(0x48 | r >> 3);
+  byte(0xb8 | (r & 7));
+  dword(value);
+  dword(value >> 32);
+}
+
+/// Turns P, W, U, A or D of a data page's entry, and INVLPG or a reload of CR3.
+void Program::changeMapping() {
+  unsigned page = kEntryPages[below(3)], r = spare_, b = r >> 3, low = r & 7;
+  constexpr unsigned kBits[] = {0, 1, 1, 2, 5, 6};
+  moveImmediate64(spare_, kEntriesBase + (((kDataBase >> 12) + page) & 511) * 8);
+  bytes({0x48 | b, 0x0f, 0xba, 0x78 | low});  // BTC qword [r + 0], bit
+  if (low == 4) byte(0x24);
+  bytes({0, kBits[below(6)]});
+  if (chance(20)) {
+    bytes({0x40 | b, 0x0f, 0x20, 0xd8 | low, 0x40 | b, 0x0f, 0x22, 0xd8 | low});
+  } else {
+    moveImmediate64(spare_, kDataBase + kUpperHalf + page * 4096);
+    bytes({0x40 | b, 0x0f, 0x01, 0x78 | low});
+    if (low == 4) byte(0x24);
+    byte(below(128));
+  }
+  focused();
+}
+
 /// INVLPG of a pointer's page.
 void Program::invalidate() {
+  if (chance(60)) return changeMapping();
   Register base = pointer();
   bytes({0x40u | base >> 3, 0x0f, 0x01, 0x78u | (base & 7u)});
   if ((base & 7) == rsp) byte(0x24);

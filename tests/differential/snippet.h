@@ -33,6 +33,10 @@ inline constexpr std::uint64_t kReadOnlyAlias = kReadOnlyBase & 0xffff'ffff;
 /// pages at their addresses in the lower half.
 inline constexpr std::uint64_t kUpperHalf = 0xffff'9000'0000'0000;
 
+/// In kernel mode: the page-table entries of the data and read-only pages in the upper half, to be changed.
+inline constexpr std::uint64_t kEntriesBase = kUpperHalf + 0x3'0000'0000;
+inline constexpr unsigned kEntryPages[] = {0, 1, 4};  ///< pages from kDataBase on
+
 /// The legacy region of an XSAVE area (512 bytes), the header (64) and the upper halves of YMM (256).
 inline constexpr std::size_t kVectorBytes = 512 + 64 + 256;
 
@@ -65,6 +69,7 @@ struct Outcome {
   std::uint32_t dataHash;                ///< of the data pages afterwards
   std::uint32_t patchHash;               ///< of the patch area
   std::array<std::uint64_t, 40> system;  ///< control registers and the like, where both sides are guests
+  std::array<std::uint64_t, 3> entries;  ///< of kEntryPages, in kernel mode
   bool skipped;                          ///< the host could not run it (made a system call, hung)
 };
 
