@@ -241,11 +241,11 @@ unsigned Generator::instruction(std::uint8_t (&bytes)[kMaxInstructionLength]) {
     DecodeStatus status = decode(raw, available < 15 ? available : 15, codeSize(), decoded);
     if (status == DecodeStatus::invalid) {
       // A few invalid ones are kept: the host must find them invalid, too. Not what the host may know and no model
-      // offers: EVEX, VEX (mask registers), SSE4A, SVM, MOVDIRI.
+      // offers: EVEX, VEX (mask registers), SSE4A, SVM, MOVDIRI, LOCK MOV CR0 (CR8 on AMD).
       if (!chance(1)) continue;
       bool offered = true;
       for (unsigned k = 0; k < 8; ++k) {
-        for (std::uint8_t other : {0x62, 0xc4, 0xc5, 0x78, 0x79, 0x2b, 0x01, 0xf8, 0xf9})
+        for (std::uint8_t other : {0x62, 0xc4, 0xc5, 0x20, 0x22, 0x78, 0x79, 0x2b, 0x01, 0xf8, 0xf9})
           offered = offered && raw[k] != other;
       }
       if (!offered) continue;
