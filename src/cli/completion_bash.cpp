@@ -35,11 +35,11 @@ std::string offer(Complete kind, const std::vector<std::string>& choices) {
 
 std::string valueCases() {
   std::string out;
-  for (const VerbSpec& verb : allVerbs()) {
-    for (const OptionSpec& option : verb.options) {
+  for (const VerbSpec* verb : flatVerbs()) {
+    for (const OptionSpec& option : verb->options) {
       if (option.value.empty()) continue;
-      std::string pattern = verb.name + ":--" + option.name;
-      if (option.letter != 0) pattern += "|" + verb.name + ":-" + option.letter;
+      std::string pattern = "\"" + verb->name + ":--" + option.name + "\"";
+      if (option.letter != 0) pattern += "|\"" + verb->name + ":-" + option.letter + "\"";
       out += "    " + pattern + ") " + offer(option.complete, option.choices) + "; return ;;\n";
     }
   }
@@ -53,7 +53,7 @@ std::string verbCase(const VerbSpec& verb) {
   }
   std::string argument =
       verb.arguments.empty() ? "COMPREPLY=()" : offer(verb.arguments[0].complete, verb.arguments[0].choices);
-  return "    " + verb.name + ") if [[ $cur == -* ]]; then " + words(options) + "; else " + argument + "; fi ;;\n";
+  return "    \"" + verb.name + "\") if [[ $cur == -* ]]; then " + words(options) + "; else " + argument + "; fi ;;\n";
 }
 
 }  // namespace
@@ -68,11 +68,22 @@ _lodge() {
   if [[ $prev == = ]]; then prev="${COMP_WORDS[COMP_CWORD-2]}"; fi
   if [[ $cur == = ]]; then cur=""; fi
   if (( COMP_CWORD > 1 )); then verb="${COMP_WORDS[1]}"; fi
-  case "$verb:$prev" in
 )";
+  for (const VerbSpec& verb : allVerbs()) {
+    if (!verb.verbs.empty())
+      out +=
+          "  if [[ $verb == " + verb.name + " ]] && (( COMP_CWORD > 2 )); then verb=\"$verb ${COMP_WORDS[2]}\"; fi\n";
+  }
+  out += "  case \"$verb:$prev\" in\n";
   out += valueCases();
   out += "  esac\n  case \"$verb\" in\n    \"\") " + words(first) + " ;;\n";
-  for (const VerbSpec& verb : allVerbs()) out += verbCase(verb);
+  for (const VerbSpec* verb : flatVerbs()) out += verbCase(*verb);
+  for (const VerbSpec& verb : allVerbs()) {
+    if (verb.verbs.empty()) continue;
+    std::vector<std::string> inner;
+    for (const VerbSpec& v : verb.verbs) inner.push_back(v.name.substr(verb.name.size() + 1));
+    out += "    " + verb.name + ") " + words(inner) + " ;;\n";
+  }
   return out + "  esac\n}\ncomplete -F _lodge lodge\n";
 }
 

@@ -44,6 +44,16 @@ std::string fishCompletion() {
   out += "complete -c lodge -n __fish_use_subcommand -l version -d 'Print the version'\n";
   for (const VerbSpec& verb : allVerbs()) {
     out += "complete -c lodge -n __fish_use_subcommand -a " + verb.name + " -d " + singleQuoted(verb.summary) + "\n";
+    for (const VerbSpec& inner : verb.verbs) {
+      std::string word = inner.name.substr(verb.name.size() + 1);
+      out += "complete -c lodge -n '__fish_seen_subcommand_from " + verb.name + "' -a " + word + " -d " +
+             singleQuoted(inner.summary) + "\n";
+      for (const OptionSpec& option : inner.options)
+        out += optionLine(verb.name + "; and __fish_seen_subcommand_from " + word, option);
+      if (!inner.arguments.empty() && inner.arguments[0].complete == Complete::file)
+        out += "complete -c lodge -n '__fish_seen_subcommand_from " + verb.name + "; and __fish_seen_subcommand_from " +
+               word + "' -F\n";
+    }
     for (const auto* list : {&verb.options, &commonOptions()}) {
       for (const OptionSpec& option : *list) out += optionLine(verb.name, option);
     }

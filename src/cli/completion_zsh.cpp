@@ -56,8 +56,8 @@ std::string optionLine(const OptionSpec& option) {
   return prefix + forms + "'" + spec + "'";
 }
 
-std::string verbCase(const VerbSpec& verb) {
-  std::string out = "        " + verb.name + ")\n          _arguments -s";
+std::string verbCase(const VerbSpec& verb, const std::string& word) {
+  std::string out = "        " + word + ")\n          _arguments -s";
   for (const auto* list : {&verb.options, &commonOptions()}) {
     for (const OptionSpec& option : *list) out += " \\\n            " + optionLine(option);
   }
@@ -66,6 +66,18 @@ std::string verbCase(const VerbSpec& verb) {
            action(argument.complete, argument.choices) + "'";
   }
   return out + "\n          ;;\n";
+}
+
+/// A verb that has verbs of its own: one level deeper.
+std::string groupCase(const VerbSpec& group) {
+  std::string names, cases;
+  for (const VerbSpec& verb : group.verbs) {
+    std::string word = verb.name.substr(group.name.size() + 1);
+    names += (names.empty() ? "" : " ") + word;
+    cases += verbCase(verb, word);
+  }
+  return "        " + group.name + ")\n          _arguments -C '1:verb:(" + names +
+         ")' '*::argument:->inner'\n          case $words[1] in\n" + cases + "          esac\n          ;;\n";
 }
 
 }  // namespace
@@ -81,7 +93,7 @@ std::string zshCompletion() {
       "  _arguments -C '(- *)--help[Show help]' '(- *)--version[Print the version]' '1:verb:_lodge_verbs' "
       "'*::argument:->rest'\n";
   out += "  case $state in\n    rest)\n      case $words[1] in\n";
-  for (const VerbSpec& verb : allVerbs()) out += verbCase(verb);
+  for (const VerbSpec& verb : allVerbs()) out += verb.verbs.empty() ? verbCase(verb, verb.name) : groupCase(verb);
   return out +
          "      esac\n      ;;\n  esac\n}\n\nif [[ $funcstack[1] == _lodge ]]; then _lodge \"$@\"; else compdef _lodge "
          "lodge; fi\n";

@@ -28,6 +28,8 @@ std::string optionText(const OptionSpec& option) {
 
 std::string verbHelp(const VerbSpec& verb, std::size_t width) {
   std::string out = "Usage: " + usageLine(verb) + "\n\n" + wrapped(verb.description, 0, width);
+  if (!verb.verbs.empty()) out += "\nVerbs:\n";
+  for (const VerbSpec& inner : verb.verbs) out += definition(inner.name, inner.summary, kColumn, width);
   out += "\nOptions:\n";
   for (const auto* list : {&verb.options, &commonOptions()}) {
     for (const OptionSpec& option : *list) out += definition(optionTerm(option), optionText(option), kColumn, width);

@@ -15,14 +15,20 @@ int run(const Invocation& invocation, const Program&) {
   } else if (invocation.arguments().empty()) {
     text = programHelp(outputWidth());
   } else {
-    text = verbHelp(*findVerb(invocation.arguments().front()), outputWidth());
+    const VerbSpec* verb = findVerb(invocation.arguments().front());
+    for (const VerbSpec& inner : verb->verbs) {
+      if (invocation.arguments().size() > 1 && inner.name == verb->name + " " + invocation.arguments()[1])
+        verb = &inner;
+    }
+    text = verbHelp(*verb, outputWidth());
   }
   return print(text) ? exit_status::kSuccess : exit_status::kLodgeError;
 }
 
 std::vector<std::string> verbNames() {
   // Not allVerbs(), which this is part of.
-  return {"run", "ps", "console", "stop", "kill", "reset", "stats", "rm", "doctor", "completion", "help", "version"};
+  return {"run", "ps",    "console", "stop",       "kill", "reset",  "stats",
+          "rm",  "image", "doctor",  "completion", "help", "version"};
 }
 }  // namespace
 
@@ -31,7 +37,8 @@ VerbSpec helpVerb() {
       .name = "help",
       .summary = "explain a verb, or list them",
       .description = "Explains a verb, as 'lodge VERB --help' does, or lists the verbs.",
-      .arguments = {{.name = "VERB", .required = false, .choices = verbNames(), .complete = Complete::verb}},
+      .arguments = {{.name = "VERB", .required = false, .choices = verbNames(), .complete = Complete::verb},
+                    {.name = "VERB-OF-IMAGE", .required = false}},
       .options = {{.name = "man", .help = "Write the manual page lodge(1) instead, in roff."}},
       .examples = {{"lodge help run", "Everything about starting machines."},
                    {"lodge help --man | man -l -", "The manual page of a program that is not installed."}},

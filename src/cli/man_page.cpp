@@ -101,7 +101,7 @@ std::string manPage() {
   out += ".PP\nEvery verb also takes these options:\n";
   for (const OptionSpec& option : commonOptions()) out += item(trimmed(optionTerm(option)), optionText(option));
   out += ".SH VERBS\n";
-  for (const VerbSpec& verb : allVerbs()) out += command(verb);
+  for (const VerbSpec* verb : flatVerbs()) out += command(*verb);
   out += ".SH EXIT STATUS\n";
   for (const auto& [status, meaning] : exitStatusTable()) out += item(status, meaning);
   out += ".SH ENVIRONMENT\n" +
@@ -111,7 +111,7 @@ std::string manPage() {
                               "last console output. Without XDG_RUNTIME_DIR: /run/user/UID/lodge "
                               "or /tmp/lodge-UID.");
   out += ".SH EXAMPLES\n";
-  for (const VerbSpec& verb : allVerbs()) out += examples(verb);
+  for (const VerbSpec* verb : flatVerbs()) out += examples(*verb);
   return out.substr(0, out.size() - 4);  // the last .PP has nothing to part
 }
 

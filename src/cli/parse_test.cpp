@@ -82,7 +82,8 @@ TEST(Parse, SurplusArguments) {
 }
 
 TEST(Verbs, AreConsistent) {
-  for (const VerbSpec& verb : allVerbs()) {
+  for (const VerbSpec* each : flatVerbs()) {
+    const VerbSpec& verb = *each;
     EXPECT_TRUE(verb.run) << verb.name;
     EXPECT_FALSE(verb.description.empty()) << verb.name;
     std::set<std::string> names = {"help", "verbose"};

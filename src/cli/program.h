@@ -9,6 +9,7 @@
 namespace lodge::cli {
 
 /// The whole program: runs the verb that the arguments (without the program's name) ask for; returns the exit status.
-int runProgram(const std::vector<std::string>& arguments, const Program& program);
+/// `called`: the program's name; "qemu-img" makes it take that program's command lines.
+int runProgram(const std::vector<std::string>& arguments, const Program& program, const std::string& called = "lodge");
 
 }  // namespace lodge::cli

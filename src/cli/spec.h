@@ -54,6 +54,7 @@ class Invocation;
 struct Program {
   using CreateMachine = Result<std::unique_ptr<Machine>> (*)(EventLoop&, const MachineConfig&, ConsoleSink&);
   CreateMachine createMachine = nullptr;
+  bool qemuImg = false;  ///< called by the name qemu-img: its exit statuses, messages and path rules
 };
 
 /// One verb: the parser, the help, the manual page and the shells' completions are all made from this.
@@ -65,6 +66,8 @@ struct VerbSpec {
   std::vector<OptionSpec> options{};
   std::vector<Section> sections{};
   std::vector<Example> examples{};
+  /// Verbs of its own, whose names begin with this one's: "image convert". Then there is no run().
+  std::vector<VerbSpec> verbs{};
   /// Returns the exit status.
   std::function<int(const Invocation&, const Program&)> run{};
 };

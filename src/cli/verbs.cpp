@@ -4,9 +4,9 @@
 namespace lodge::cli {
 
 const std::vector<VerbSpec>& allVerbs() {
-  static const std::vector<VerbSpec> verbs = {runVerb(),    psVerb(),         consoleVerb(), stopVerb(),
-                                              killVerb(),   resetVerb(),      statsVerb(),   rmVerb(),
-                                              doctorVerb(), completionVerb(), helpVerb(),    versionVerb()};
+  static const std::vector<VerbSpec> verbs = {runVerb(),        psVerb(),    consoleVerb(), stopVerb(),  killVerb(),
+                                              resetVerb(),      statsVerb(), rmVerb(),      imageVerb(), doctorVerb(),
+                                              completionVerb(), helpVerb(),  versionVerb()};
   return verbs;
 }
 
@@ -15,6 +15,15 @@ const VerbSpec* findVerb(std::string_view name) {
     if (verb.name == name) return &verb;
   }
   return nullptr;
+}
+
+std::vector<const VerbSpec*> flatVerbs() {
+  std::vector<const VerbSpec*> all;
+  for (const VerbSpec& verb : allVerbs()) {
+    if (verb.verbs.empty()) all.push_back(&verb);
+    for (const VerbSpec& inner : verb.verbs) all.push_back(&inner);
+  }
+  return all;
 }
 
 std::string programDescription() {

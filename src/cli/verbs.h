@@ -11,6 +11,8 @@ namespace lodge::cli {
 
 /// Every verb, in the order of help.
 const std::vector<VerbSpec>& allVerbs();
+/// The same, with groups ("image") replaced by their verbs ("image convert").
+std::vector<const VerbSpec*> flatVerbs();
 /// By name, or nullptr.
 const VerbSpec* findVerb(std::string_view name);
 
@@ -28,6 +30,7 @@ VerbSpec killVerb();
 VerbSpec resetVerb();
 VerbSpec statsVerb();
 VerbSpec rmVerb();
+VerbSpec imageVerb();
 VerbSpec doctorVerb();
 VerbSpec completionVerb();
 VerbSpec helpVerb();

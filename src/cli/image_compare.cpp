@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: Apache-2.0
+// compare, map and measure: looking at content.
+#include <algorithm>
+
+#include "base/text.h"
+#include "cli/exit_status.h"
+#include "cli/image_common.h"
+#include "cli/image_target.h"
+#include "cli/layout.h"
+
+namespace lodge::cli {
+
+using image::BlockStatus;
+using image::Image;
+
+namespace {
+
+int runCompare(const Invocation& invocation, const Program& program) {
+  auto trouble = [&](const Error& error) {
+    int status = imageFail(program, error);
+    return program.qemuImg ? 2 : status;
+  };
+  const auto& names = invocation.arguments();
+  auto options = openOptions(invocation, program, false);
+  if (!options) return trouble(options.error());
+  auto one = image::openImage(names[0], invocation.value("format"), *options);
+  if (!one) return trouble(one.error());
+  auto other = image::openImage(names[1], invocation.value("second-format"), *options);
+  if (!other) return trouble(other.error());
+  Result<image::Difference> result = Error(ErrorKind::internal, "");
+  {
+    ProgressBar bar(invocation, program);
+    result = image::compareContent(**one, **other, invocation.has("strict"), bar.callback());
+  }
+  if (!result) return trouble(result.error());
+  if (wantsJson(invocation)) {
+    Json out = {{"identical", result->same}};
+    if (!result->same) out["offset"] = result->offset;
+    printJson(out);
+  } else if (!invocation.has("quiet")) {
+    print(result->same    ? "Images are identical.\n"
+          : result->sizes ? "Strict mode: Image size mismatch!\n"
+                          : fmt::format("Content mismatch at offset {}!\n", result->offset));
+  }
+  if (result->same) return exit_status::kSuccess;
+  return program.qemuImg ? 1 : exit_status::kUsage;
+}
+
+/// A range of the disk, and what it comes from.
+struct MapEntry {
+  std::uint64_t start = 0, length = 0, depth = 0;
+  bool present = true;  // allocated somewhere in the chain
+  BlockStatus status{};
+};
+
+Result<MapEntry> entryAt(Image& top, std::uint64_t at, std::uint64_t length) {
+  MapEntry entry{.start = at};
+  for (Image* layer = &top;;) {
+    if (int error = layer->blockStatus(at, length, entry.status); error != 0)
+      return Error::fromErrno(error, fmt::format("status at 0x{:x}", at));
+    entry.length = length = entry.status.length;
+    if (entry.status.kind != BlockStatus::Kind::unallocated) return entry;
+    Image* below = layer->backing();
+    if (!below || at >= below->size()) {
+      entry.present = false;
+      return entry;
+    }
+    length = std::min(length, below->size() - at);
+    layer = below;
+    ++entry.depth;
+  }
+}
+
+bool joins(const MapEntry& a, const MapEntry& b) {
+  const BlockStatus &x = a.status, &y = b.status;
+  if (a.depth != b.depth || a.present != b.present || x.kind != y.kind || x.compressed != y.compressed ||
+      x.hostOffset.has_value() != y.hostOffset.has_value())
+    return false;
+  return !x.hostOffset || *x.hostOffset + a.length == *y.hostOffset;
+}
+
+Result<std::vector<MapEntry>> mapOf(Image& image, std::uint64_t begin, std::uint64_t end) {
+  std::vector<MapEntry> entries;
+  while (begin < end) {
+    auto entry = entryAt(image, begin, end - begin);
+    if (!entry) return std::move(entry).error();
+    begin += entry->length;
+    if (!entries.empty() && joins(entries.back(), *entry))
+      entries.back().length += entry->length;
+    else
+      entries.push_back(*entry);
+    if (ProgressBar::interrupted()) return Error(ErrorKind::interrupted, "interrupted");
+  }
+  return entries;
+}
+
+Json toJson(const MapEntry& e) {
+  bool data = e.status.kind == BlockStatus::Kind::data;
+  Json out = {{"start", e.start},     {"length", e.length}, {"depth", e.depth},
+              {"present", e.present}, {"zero", !data},      {"data", data}};
+  if (e.status.hostOffset) out["offset"] = *e.status.hostOffset;
+  if (e.status.compressed) out["compressed"] = true;
+  return out;
+}
+
+std::string toText(const std::vector<MapEntry>& entries, const std::string& path) {
+  std::vector<std::vector<std::string>> rows = {{"Offset", "Length", "Mapped to", "File"}};
+  for (const MapEntry& e : entries) {
+    if (e.status.kind != BlockStatus::Kind::data) continue;
+    std::string host = e.status.hostOffset ? fmt::format("{:#x}", *e.status.hostOffset) : "compressed";
+    rows.push_back({fmt::format("{:#x}", e.start), fmt::format("{:#x}", e.length), host,
+                    e.depth == 0 ? path : fmt::format("backing image {}", e.depth)});
+  }
+  return columns(rows);
+}
+
+int runMap(const Invocation& invocation, const Program& program) {
+  auto image = openFor(invocation, program, invocation.arguments()[0], false);
+  if (!image) return imageFail(program, image.error());
+  auto begin = imageSize(invocation.value("start-offset", "0"));
+  if (!begin) return imageFail(program, begin.error());
+  std::uint64_t from = std::min(*begin, (*image)->size()), end = (*image)->size();
+  if (std::string text = invocation.value("max-length"); !text.empty()) {
+    auto length = imageSize(text);
+    if (!length) return imageFail(program, length.error());
+    end = std::min(end, from + *length);
+  }
+  auto entries = mapOf(**image, from, end);
+  if (!entries) return imageFail(program, entries.error());
+  if (!wantsJson(invocation)) {
+    return print(toText(*entries, invocation.arguments()[0])) ? exit_status::kSuccess : exit_status::kLodgeError;
+  }
+  Json all = Json::array();
+  for (const MapEntry& entry : *entries) all.push_back(toJson(entry));
+  return printJson(all);
+}
+
+Result<image::Measure> measure(const Invocation& invocation, const Program& program) {
+  auto driver = image::formatNamed(invocation.value("output-format", program.qemuImg ? "raw" : "qcow2"));
+  if (!driver) return std::move(driver).error();
+  image::CreateRequest request;
+  auto settings = imageSettings(invocation);
+  if (!settings) return std::move(settings).error();
+  request.options = std::move(*settings);
+  if (invocation.arguments().empty()) {
+    if (!invocation.has("size")) return Error(ErrorKind::invalidArgument, "give an image, or --size");
+    auto bytes = imageSize(invocation.value("size"));
+    if (!bytes) return std::move(bytes).error();
+    return image::measureImage(**driver, nullptr, *bytes, request);
+  }
+  auto options = openOptions(invocation, program, false);
+  if (!options) return std::move(options).error();
+  options->snapshot = invocation.value("snapshot");
+  auto source = image::openImage(invocation.arguments()[0], invocation.value("format"), *options);
+  if (!source) return std::move(source).error();
+  return image::measureImage(**driver, source->get(), 0, request);
+}
+
+int runMeasure(const Invocation& invocation, const Program& program) {
+  auto result = measure(invocation, program);
+  if (!result) return imageFail(program, result.error());
+  if (wantsJson(invocation))
+    return printJson({{"required", result->required}, {"fully-allocated", result->fullyAllocated}});
+  return print(fmt::format("required size: {}\nfully allocated size: {}\n", result->required, result->fullyAllocated))
+             ? exit_status::kSuccess
+             : exit_status::kLodgeError;
+}
+
+}  // namespace
+
+VerbSpec imageCompare() {
+  return {
+      .name = "image compare",
+      .summary = "tell whether two disks have the same content",
+      .description =
+          "Compares two disks. The rest of a longer one must be zero. The exit status is 0 if they are the same, else "
+          "2.",
+      .arguments = {{.name = "FILE", .complete = Complete::file}, {.name = "OTHER", .complete = Complete::file}},
+      .options = {image_option::format("The first one's format; otherwise by its content."),
+                  {.name = "second-format", .letter = 'F', .value = "FORMAT", .help = "The other one's."},
+                  {.name = "strict", .letter = 's', .help = "The sizes must be the same, too."},
+                  image_option::sourceCache(),
+                  image_option::progress(),
+                  image_option::quiet(),
+                  image_option::share(),
+                  image_option::allowPath(),
+                  image_option::output(),
+                  image_option::json()},
+      .examples = {{"lodge image compare disk.vmdk disk.qcow2", "Whether a conversion was true."}},
+      .run = runCompare,
+  };
+}
+
+VerbSpec imageMap() {
+  return {
+      .name = "image map",
+      .summary = "show where a disk's content lies",
+      .description =
+          "Lists the ranges of a disk that have content, the image of the chain that has it, and where in the file.",
+      .arguments = {{.name = "FILE", .complete = Complete::file}},
+      .options = {image_option::format(),
+                  {.name = "start-offset", .value = "SIZE", .help = "Begin there."},
+                  {.name = "max-length", .value = "SIZE", .help = "End after that much."},
+                  image_option::output(),
+                  image_option::json(),
+                  image_option::share(),
+                  image_option::allowPath()},
+      .examples = {{"lodge image map --json disk.qcow2", "Every range, holes too."}},
+      .run = runMap,
+  };
+}
+
+VerbSpec imageMeasure() {
+  return {
+      .name = "image measure",
+      .summary = "tell how large an image file would become",
+      .description =
+          "Computes the size of a new image file with a disk's content, and of one with everything allocated.",
+      .arguments = {{.name = "FILE", .required = false, .complete = Complete::file}},
+      .options = {{.name = "output-format", .letter = 'O', .value = "FORMAT", .help = "The new image's format."},
+                  {.name = "size", .value = "SIZE", .help = "Of an empty disk of this size, instead of a file's."},
+                  image_option::settings(),
+                  {.name = "snapshot", .letter = 'l', .value = "SNAPSHOT", .help = "Of an internal snapshot."},
+                  image_option::format(),
+                  image_option::output(),
+                  image_option::json(),
+                  image_option::share(),
+                  image_option::allowPath()},
+      .examples = {{"lodge image measure -O qcow2 disk.raw", "Whether it will fit."}},
+      .run = runMeasure,
+  };
+}
+
+}  // namespace lodge::cli

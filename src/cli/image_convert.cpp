@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+
+#include "base/text.h"
+#include "cli/exit_status.h"
+#include "cli/image_common.h"
+#include "cli/image_target.h"
+#include "cli/layout.h"
+
+namespace lodge::cli {
+
+using image::FormatDriver;
+using image::Image;
+
+namespace {
+
+/// The options as they were read and checked.
+struct Plan {
+  std::string source, target;
+  image::OpenOptions read, write;
+  image::CreateRequest request;
+  image::CopyOptions copy;
+  const FormatDriver* driver = nullptr;
+};
+
+/// -l: "snapshot.name=X", "snapshot.id=1", or either alone.
+std::string snapshotName(const std::string& text) {
+  for (const std::string& field : splitFields(text, ',')) {
+    for (std::string_view key : {"snapshot.id=", "snapshot.name="}) {
+      if (field.starts_with(key)) return field.substr(key.size());
+    }
+  }
+  return text;
+}
+
+Status readNumbers(const Invocation& invocation, Plan& plan) {
+  if (std::string text = invocation.value("sparse"); !text.empty()) {
+    auto bytes = imageSize(text);
+    if (!bytes) return std::move(bytes).error();
+    if (*bytes % 512 != 0)
+      return Error(ErrorKind::invalidArgument, "-S " + text).withHint("use a multiple of 512, or 0");
+    plan.copy.sparseBytes = *bytes;
+  }
+  if (std::string text = invocation.value("threads"); !text.empty()) {
+    auto count = parseNumber(text, 64);
+    if (!count || *count == 0) return Error(ErrorKind::invalidArgument, "-m " + inQuotes(text)).withHint("use 1 to 64");
+    plan.copy.threads = static_cast<unsigned>(*count);
+  }
+  return {};
+}
+
+Result<Plan> readPlan(const Invocation& invocation, const Program& program) {
+  Plan plan;
+  const auto& names = invocation.arguments();
+  if (names.size() > 2)
+    return Error(ErrorKind::unsupported, "several sources cannot be joined").withHint("convert them one by one");
+  plan.source = names[0];
+  plan.target = names[1];
+  auto driver = targetFormat(invocation.value("output-format"), plan.target, program);
+  if (!driver) return std::move(driver).error();
+  plan.driver = *driver;
+  auto settings = imageSettings(invocation);
+  if (!settings) return std::move(settings).error();
+  plan.request.options = std::move(*settings);
+  plan.request.replace = true;
+  plan.request.backingName = takeSetting(plan.request, "backing_file", invocation.value("backing"));
+  plan.request.backingFormat = takeSetting(plan.request, "backing_fmt", invocation.value("backing-format"));
+  auto read = openOptions(invocation, program, false);
+  if (!read) return std::move(read).error();
+  plan.read = std::move(*read);
+  plan.read.snapshot = snapshotName(invocation.value("snapshot"));
+  auto cache = cacheMode(invocation.value("cache", "unsafe"));
+  if (!cache) return std::move(cache).error();
+  plan.write.file = {.readOnly = false, .cache = *cache};
+  plan.write.openBacking = !plan.request.backingName.empty();
+  plan.write.paths = image::PathPolicy::anywhere;  // the names in it are the user's
+  if (Status good = readNumbers(invocation, plan); !good) return std::move(good).error();
+  plan.copy.compress = invocation.has("compress");
+  if (plan.copy.compress && !plan.driver->compression)
+    return Error(ErrorKind::unsupported, fmt::format("{} images have no compressed form", plan.driver->name));
+  plan.copy.topLayerOnly = !plan.request.backingName.empty();
+  return plan;
+}
+
+Status copyInto(Plan& plan, Image& source, const std::string& path, const Invocation& invocation,
+                const Program& program) {
+  auto target = image::openImage(path, std::string(plan.driver->name), plan.write);
+  if (!target) return std::move(target).error();
+  ProgressBar bar(invocation, program);
+  plan.copy.progress = bar.callback();
+  if (Status copied = image::copyContent(source, **target, plan.copy); !copied) return copied;
+  if (int error = (*target)->flush(); error != 0) return Error::fromErrno(error, "flush");
+  return {};
+}
+
+Status convert(Plan& plan, const Invocation& invocation, const Program& program) {
+  auto source = image::openImage(plan.source, invocation.value("format"), plan.read);
+  if (!source) return std::move(source).error();
+  if (invocation.has("no-create")) {
+    plan.copy.targetIsZero = invocation.has("target-is-zero");
+    return copyInto(plan, **source, plan.target, invocation, program);
+  }
+  bool address = plan.target.starts_with("nbd");
+  if (address) {
+    plan.copy.targetIsZero = false;
+    return copyInto(plan, **source, plan.target, invocation, program);
+  }
+  auto fresh = FreshFile::begin(plan.target, hasSeveralFiles(*plan.driver, plan.request));
+  if (!fresh) return std::move(fresh).error();
+  plan.request.path = (*fresh)->path();
+  plan.request.bytes = (*source)->size();
+  if (Status made = image::createImage(*plan.driver, plan.request); !made) return made;
+  if (Status copied = copyInto(plan, **source, plan.request.path, invocation, program); !copied) return copied;
+  return (*fresh)->commit();
+}
+
+int run(const Invocation& invocation, const Program& program) {
+  if (asksForSettings(invocation)) {
+    auto driver = targetFormat(invocation.value("output-format"), invocation.arguments().back(), program);
+    if (!driver) return imageFail(program, driver.error());
+    return print(settingsHelp(**driver)) ? exit_status::kSuccess : exit_status::kLodgeError;
+  }
+  auto plan = readPlan(invocation, program);
+  if (!plan) return imageFail(program, plan.error());
+  Status done = convert(*plan, invocation, program);
+  if (!done) return imageFail(program, std::move(done).error().context("convert " + inQuotes(plan->source)));
+  if (!wantsJson(invocation)) return exit_status::kSuccess;
+  return printJson({{"source", plan->source}, {"target", plan->target}, {"format", plan->driver->name}});
+}
+
+}  // namespace
+
+VerbSpec imageConvert() {
+  return {
+      .name = "image convert",
+      .summary = "copy a disk into another image or format",
+      .description =
+          "Copies a disk's content into a new image, in the format that the target's suffix tells. Backing images are "
+          "followed: the target stands alone. The target appears under its name when it is complete; if the copy "
+          "fails or is interrupted nothing is left of it, and an old file of that name stays.",
+      .arguments = {{.name = "SOURCE", .complete = Complete::file},
+                    {.name = "TARGET", .repeats = true, .complete = Complete::file}},
+      .options =
+          {image_option::format("The source's format; otherwise by its content."),
+           {.name = "output-format",
+            .letter = 'O',
+            .value = "FORMAT",
+            .help = "The target's format; otherwise by its name's suffix, or raw."},
+           image_option::settings(),
+           {.name = "compress", .letter = 'c', .help = "Write compressed clusters."},
+           {.name = "backing",
+            .letter = 'B',
+            .value = "FILE",
+            .help =
+                "The target's backing image, which has what the source's has: only the source's own content is copied.",
+            .complete = Complete::file},
+           {.name = "backing-format", .letter = 'F', .value = "FORMAT", .help = "Its format."},
+           {.name = "snapshot",
+            .letter = 'l',
+            .value = "SNAPSHOT",
+            .help = "Copy an internal snapshot's content, by its name or id."},
+           {.name = "sparse",
+            .letter = 'S',
+            .value = "SIZE",
+            .help = "How many zeroes in a row become a hole; 0: none. 4K if not given."},
+           {.name = "threads", .letter = 'm', .value = "N", .help = "How many threads copy, 1 to 64."},
+           {.name = "out-of-order",
+            .letter = 'W',
+            .help = "Accepted for qemu-img's sake: copies are always made out of order."},
+           {.name = "no-create", .letter = 'n', .help = "Write into a target that exists already."},
+           {.name = "target-is-zero",
+            .help = "With --no-create: the target reads as zero, so zeroes need not be written."},
+           image_option::cache("unsafe"),
+           image_option::sourceCache(),
+           image_option::progress(),
+           image_option::quiet(),
+           image_option::share(),
+           image_option::allowPath(),
+           image_option::output(),
+           image_option::json()},
+      .examples = {{"lodge image convert windows.vmdk windows.qcow2", "From VMware to here."},
+                   {"lodge image convert -c -o compression_type=zstd disk.raw disk.qcow2", "As small as it gets."},
+                   {"lodge image convert -l before-upgrade disk.qcow2 old.raw", "A snapshot's content."}},
+      .run = run,
+  };
+}
+
+}  // namespace lodge::cli

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <functional>
+
+#include "image/format.h"
+
+namespace lodge::image {
+
+/// Called now and then, from any thread but one at a time; false: stop.
+using Progress = std::function<bool(std::uint64_t done, std::uint64_t total)>;
+
+struct CopyOptions {
+  unsigned threads = 0;  ///< 0: as many as there is work for
+  bool compress = false;
+  std::uint64_t sparseBytes = 4096;  ///< zeroes that become holes, at least that many in a row; 0: none do
+  bool targetIsZero = true;          ///< what is not written reads as zero there
+  bool topLayerOnly = false;         ///< what the source does not have itself is left to the target's backing image
+  Progress progress{};
+};
+
+/// Copies all of the disk's content, on several threads. The target may be larger. Errors: io (naming the place),
+/// interrupted (progress said so), invalidArgument (target too small).
+Status copyContent(Image& from, Image& to, const CopyOptions& options);
+
+struct Difference {
+  bool same = true;
+  bool sizes = false;  ///< the disks' sizes differ
+  std::uint64_t offset = 0;
+};
+/// First place where the contents differ; a longer disk's rest compares as zero. `strict`: sizes count.
+Result<Difference> compareContent(Image& a, Image& b, bool strict, const Progress& progress);
+
+/// Writes what `top` has of its own into `base`, an image of its chain that was opened for writing.
+Status commitContent(Image& top, Image& base, const Progress& progress);
+
+/// Makes `image` independent of the differences between its backing image and `newBacking` (nullptr: none): what reads
+/// differently there is written into the image. `image` stays open on its old chain.
+Status rebaseContent(Image& image, Image* newBacking, const Progress& progress);
+
+struct Measure {
+  std::uint64_t required = 0;        ///< bytes of a new image file with this content
+  std::uint64_t fullyAllocated = 0;  ///< bytes once everything was written
+};
+/// `source` nullptr: an empty disk. Exact for raw; for qcow2 as its layout is; others an upper bound.
+Result<Measure> measureImage(const FormatDriver& driver, Image* source, std::uint64_t bytes,
+                             const CreateRequest& request);
+
+}  // namespace lodge::image
