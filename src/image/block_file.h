@@ -49,8 +49,12 @@ class BlockFile {
   /// As readv()/writev() if that needs no wait for storage; EAGAIN otherwise (then nothing was done to the file).
   virtual int tryReadv(std::uint64_t, std::span<const iovec>) { return 11 /* EAGAIN */; }
   virtual int tryWritev(std::uint64_t, std::span<const iovec>) { return 11 /* EAGAIN */; }
-  /// The descriptor under it for requests made elsewhere (io_uring), -1 if it has none.
-  virtual int descriptor() const { return -1; }
+  /// The descriptor under it for a request made elsewhere (io_uring) that does not grow the file, -1 if it has none;
+  /// `direct`: it bypasses the page cache.
+  virtual int descriptor(std::uint64_t, std::span<const iovec>, bool& direct) const {
+    direct = false;
+    return -1;
+  }
 
   int read(std::uint64_t offset, void* to, std::size_t length) {
     iovec v{to, length};

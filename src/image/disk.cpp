@@ -10,18 +10,23 @@
 #include "base/text.h"
 #include "image/format.h"
 #include "image/overlay.h"
+#include "image/uring.h"
+#include "image/vectors.h"
 
 namespace lodge {
 
 namespace {
 
-/// Runs a Store's blocking calls on a few threads, which start with the first request.
+/// What needs no wait is done on the caller's thread: data in the page cache costs one system call. What lies in a file
+/// as it is goes by io_uring, where that is allowed. The rest of a Store's calls, which block, run on a few threads
+/// that start with the first of them.
 class ThreadedDisk : public Disk {
  public:
   static constexpr unsigned kMaxThreads = 8;
 
   ThreadedDisk(std::unique_ptr<Store> store, bool readOnly) : store_(std::move(store)), readOnly_(readOnly) {}
   ~ThreadedDisk() override {
+    ring_.reset();
     {
       std::lock_guard lock(mutex_);
       leaving_ = true;
@@ -34,9 +39,13 @@ class ThreadedDisk : public Disk {
   bool readOnly() const override { return readOnly_; }
 
   void read(std::uint64_t offset, std::span<const iovec> to, Completion done) override {
+    if (store_->tryRead(offset, to) == 0) return done(0);
+    if (viaRing(offset, to, false, done)) return;
     enqueue([this, offset, to] { return store_->read(offset, to); }, std::move(done));
   }
   void write(std::uint64_t offset, std::span<const iovec> from, Completion done) override {
+    if (store_->tryWrite(offset, from) == 0) return done(0);
+    if (viaRing(offset, from, true, done)) return;
     enqueue([this, offset, from] { return store_->write(offset, from); }, std::move(done));
   }
   void flush(Completion done) override {
@@ -51,6 +60,25 @@ class ThreadedDisk : public Disk {
   }
 
  private:
+  /// By io_uring, where the range lies in a file as it is. Writes through the page cache gain nothing by that.
+  bool viaRing(std::uint64_t offset, std::span<const iovec> vectors, bool writing, const Completion& done) {
+    Store::Loan loan;
+    if (!ring_ || vectors.empty() || !store_->lend(offset, vectors, writing, loan)) return false;
+    std::uint64_t length = image::totalBytes(vectors);
+    auto ended = [this, offset, vectors, writing, loan, length, done](int result) {
+      store_->giveBack(loan);
+      if (result >= 0 && static_cast<std::uint64_t>(result) == length) return done(0);
+      // Short transfers and all errors: once more, in the ordinary way.
+      enqueue([this, offset, vectors,
+               writing] { return writing ? store_->write(offset, vectors) : store_->read(offset, vectors); },
+              done);
+    };
+    if ((!writing || loan.direct) && ring_->submit(writing, loan.fd, loan.offset, vectors, std::move(ended)))
+      return true;
+    store_->giveBack(loan);
+    return false;
+  }
+
   struct Job {
     std::function<int()> work;
     Completion done;
@@ -82,6 +110,7 @@ class ThreadedDisk : public Disk {
   }
 
   std::unique_ptr<Store> store_;
+  std::unique_ptr<image::Uring> ring_ = image::Uring::create();
   bool readOnly_;
   std::mutex mutex_;
   std::condition_variable wanted_;

@@ -17,6 +17,7 @@
 #include "base/text.h"
 #include "image/block_file.h"
 #include "image/file_lock.h"
+#include "image/nbd_client.h"
 #include "image/store.h"
 
 namespace lodge::image {
@@ -46,7 +47,11 @@ class HostFile : public BlockFile {
     struct stat info {};
     return device_ || ::fstat(fd_.get(), &info) != 0 ? size() : static_cast<std::uint64_t>(info.st_blocks) * 512;
   }
-  int descriptor() const override { return direct_ ? -1 : fd_.get(); }
+  int descriptor(std::uint64_t offset, std::span<const iovec> vectors, bool& direct) const override {
+    int fd = choose(offset, vectors);
+    direct = direct_ && fd == direct_.get();
+    return offset + lengthOf(vectors) <= size() ? fd : -1;
+  }
 
   int readv(std::uint64_t offset, std::span<const iovec> to) override {
     return readFully(choose(offset, to), offset, to, true);
@@ -162,6 +167,7 @@ Error openError(int error, const std::string& path, bool writing) {
 class HostFiles : public FileSpace {
  public:
   Result<std::shared_ptr<BlockFile>> open(const std::string& path, const FileMode& mode) override {
+    if (path.starts_with("nbd://") || path.starts_with("nbd+unix://")) return openNbd(path, mode.readOnly);
     int flags = (mode.readOnly ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NONBLOCK;  // a FIFO must not hang us
     UniqueFd fd(::open(path.c_str(), flags));
     if (!fd) return openError(errno, path, !mode.readOnly);

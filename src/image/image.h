@@ -117,10 +117,6 @@ class Image : public Store {
   /// Whether such an image can only be filled by streamWriter().
   virtual bool streamOnly() const { return false; }
 
-  /// As read()/write() if that needs no wait for storage; EAGAIN otherwise (nothing was done).
-  virtual int tryRead(std::uint64_t, std::span<const iovec>) { return 11 /* EAGAIN */; }
-  virtual int tryWrite(std::uint64_t, std::span<const iovec>) { return 11 /* EAGAIN */; }
-
  protected:
   Error lacks(std::string_view what);
 };

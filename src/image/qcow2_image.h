@@ -62,6 +62,8 @@ class Qcow2Image final : public Image {
   int blockStatus(std::uint64_t offset, std::uint64_t length, BlockStatus& status) override;
   int tryRead(std::uint64_t offset, std::span<const iovec> to) override;
   int tryWrite(std::uint64_t offset, std::span<const iovec> from) override;
+  bool lend(std::uint64_t offset, std::span<const iovec> vectors, bool writing, Loan& loan) override;
+  void giveBack(const Loan& loan) override { leave(loan.ticket); }
 
   Result<ImageInfo> info() override;
   Status resize(std::uint64_t newBytes, Preallocation preallocation) override;

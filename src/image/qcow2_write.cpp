@@ -255,4 +255,19 @@ int Qcow2Image::tryWrite(std::uint64_t offset, std::span<const iovec> from) {
   return dataFile().tryWritev(run.host, from);
 }
 
+bool Qcow2Image::lend(std::uint64_t offset, std::span<const iovec> vectors, bool writing, Loan& loan) {
+  if (writing && readOnly_) return false;
+  std::shared_lock lock(mutex_, std::try_to_lock);
+  if (!lock) return false;
+  std::uint64_t length = totalBytes(vectors);
+  Run run;
+  if (findRun(offset, length, run) != 0 || run.length < length || run.kind != Run::Kind::data) return false;
+  if (writing && (!run.copied || (!dataFile_ && hitsMetadata(run.host, run.length)))) return false;
+  loan.fd = dataFile().descriptor(run.host, vectors, loan.direct);
+  loan.offset = run.host;
+  if (loan.fd < 0) return false;
+  loan.ticket = enter();
+  return true;
+}
+
 }  // namespace lodge::image::qcow2

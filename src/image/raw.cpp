@@ -26,6 +26,12 @@ class RawImage : public Image {
   int write(std::uint64_t offset, std::span<const iovec> from) override { return file_->writev(offset, from); }
   int tryRead(std::uint64_t offset, std::span<const iovec> to) override { return file_->tryReadv(offset, to); }
   int tryWrite(std::uint64_t offset, std::span<const iovec> from) override { return file_->tryWritev(offset, from); }
+  bool lend(std::uint64_t offset, std::span<const iovec> vectors, bool writing, Loan& loan) override {
+    if (writing && readOnly()) return false;
+    loan.fd = file_->descriptor(offset, vectors, loan.direct);
+    loan.offset = offset;
+    return loan.fd >= 0;
+  }
   int flush() override { return file_->flush(); }
   int discard(std::uint64_t offset, std::uint64_t length) override { return file_->discard(offset, length); }
   int writeZeroes(std::uint64_t offset, std::uint64_t length, bool mayUnmap) override {

@@ -16,6 +16,20 @@ class Store {
   virtual std::uint64_t size() const = 0;
   virtual int read(std::uint64_t offset, std::span<const iovec> to) = 0;
   virtual int write(std::uint64_t offset, std::span<const iovec> from) = 0;
+  /// As read()/write() if that needs no wait for storage; EAGAIN otherwise (nothing was done that read()/write() would
+  /// not do again).
+  virtual int tryRead(std::uint64_t, std::span<const iovec>) { return 11 /* EAGAIN */; }
+  virtual int tryWrite(std::uint64_t, std::span<const iovec>) { return 11 /* EAGAIN */; }
+  /// Where a range lies as it is, for requests made elsewhere (io_uring). Until giveBack() nothing else comes to lie
+  /// there.
+  struct Loan {
+    int fd = -1;
+    std::uint64_t offset = 0;
+    bool direct = false;  ///< past the page cache: a request really waits for the storage, and no thread has to
+    unsigned ticket = 0;
+  };
+  virtual bool lend(std::uint64_t, std::span<const iovec>, bool, Loan&) { return false; }
+  virtual void giveBack(const Loan&) {}
   virtual int flush() = 0;
   virtual int discard(std::uint64_t offset, std::uint64_t length) = 0;
   virtual int writeZeroes(std::uint64_t offset, std::uint64_t length, bool mayUnmap) = 0;

@@ -1,0 +1,125 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Disk images: Lodge against qemu-img on the same files, both warmed, in one run.
+
+image_bench.py [--folder DIR] [--size MIB] [--rounds N] [--lodge PROGRAM]
+Prints, for each pair of formats, the best time of each tool (qemu-img with its default and its best options), and ratios
+above 1 where Lodge is faster. CPU time is printed, too: on a busy machine it is the steadier figure.
+"""
+
+import argparse
+import os
+import random
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+MIB = 1 << 20
+BEST = ["-W", "-m", "16"]
+PAIRS = [("raw", "qcow2", []), ("qcow2", "raw", []), ("raw", "raw", []), ("qcow2", "qcow2", []), ("raw", "vmdk", []),
+         ("vmdk", "raw", []), ("raw", "vdi", []), ("vdi", "raw", []), ("raw", "vpc", []), ("vpc", "raw", []),
+         ("raw", "vhdx", []), ("vhdx", "raw", []), ("raw", "qcow2", ["-c"]),
+         ("raw", "qcow2", ["-c", "-o", "compression_type=zstd"]), ("raw", "vmdk", ["-o", "subformat=streamOptimized"])]
+
+
+def make_disk(path, mib):
+    """60 % data, half of that compressible; 40 % holes."""
+    rng = random.Random(1)
+    with open(path, "wb") as file:
+        file.truncate(mib * MIB)
+        for i in range(mib):
+            file.seek(i * MIB)
+            if i % 10 < 3:
+                file.write(rng.randbytes(MIB))
+            elif i % 10 < 6:
+                lines, size = [], 0
+                while size < MIB:
+                    line = b"line %d %s value=%d\n" % (i, bytes(rng.choices(b"abcdefghijklmnop", k=24)), size) * 3
+                    lines.append(line)
+                    size += len(line)
+                file.write(b"".join(lines)[:MIB])
+
+
+def run(words):
+    """Wall and CPU seconds, or None if it fails."""
+    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    if subprocess.run(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode != 0:
+        return None
+    wall, after = time.monotonic() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def best(words, target, rounds):
+    results = []
+    for _ in range(rounds):
+        if os.path.exists(target):
+            os.unlink(target)
+        results.append(run(words))
+    if None in results:
+        return None
+    return min(r[0] for r in results), min(r[1] for r in results)
+
+
+def ratio(theirs, ours):
+    return "%6.2f" % (theirs / ours) if theirs and ours else "     -"
+
+
+def conversions(folder, lodge, rounds):
+    print("%-44s %8s %8s %8s  ratios: default, best, CPU" % ("", "lodge s", "default", "best"))
+    for source, target, options in PAIRS:
+        path, out = os.path.join(folder, "disk." + source), os.path.join(folder, "out")
+        if not os.path.exists(path):
+            subprocess.run(["qemu-img", "convert", "-O", source, os.path.join(folder, "disk.raw"), path], check=True)
+        tail = ["-f", source, "-O", target, *options, path, out]
+        theirs = best(["qemu-img", "convert", *tail], out, rounds)
+        fast = [] if "streamOptimized" in " ".join(options) else BEST
+        theirs_best = best(["qemu-img", "convert", *fast, *tail], out, rounds)
+        ours = best([lodge, "image", "convert", *tail], out, rounds)
+        name = "%s to %s %s" % (source, target, " ".join(options))
+        if not ours or not theirs or not theirs_best:
+            print("%-44s failed" % name)
+            continue
+        print("%-44s %8.2f %8.2f %8.2f  %s %s %s" % (name, ours[0], theirs[0], theirs_best[0], ratio(theirs[0], ours[0]),
+                                                    ratio(theirs_best[0], ours[0]), ratio(theirs[1], ours[1])), flush=True)
+
+
+def random_access(folder, bench, count):
+    """4 KiB at a queue depth of 32, on a qcow2 image with content."""
+    path = os.path.join(folder, "disk.qcow2")
+    for word, flag in ("reads", []), ("writes", ["-w"]):
+        theirs = run(["qemu-img", "bench", "-f", "qcow2", "-c", str(count), "-d", "32", "-s", "4096", "-S", "1048577536", *flag, path])
+        ours = run([bench, path, str(count), "32", word])
+        if not theirs or not ours:
+            print("random %s: failed" % word)
+            continue
+        print("random 4 KiB %-6s  lodge %8.0f/s  qemu-img bench %8.0f/s  ratio %s" % (word, count / ours[0], count / theirs[0],
+                                                                                     ratio(theirs[0], ours[0])))
+
+
+def main():
+    here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", default="/dev/shm")
+    parser.add_argument("--size", type=int, default=2048, help="MiB")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--count", type=int, default=200000, help="random accesses")
+    parser.add_argument("--lodge", default=os.path.join(here, "build/release/lodge"))
+    options = parser.parse_args()
+    if not shutil.which("qemu-img"):
+        sys.exit("qemu-img is not installed")
+    folder = tempfile.mkdtemp(prefix="lodge-bench-", dir=options.folder)
+    try:
+        make_disk(os.path.join(folder, "disk.raw"), options.size)
+        print("load %.1f on %d CPUs" % (os.getloadavg()[0], os.cpu_count()))
+        conversions(folder, options.lodge, options.rounds)
+        bench = os.path.join(os.path.dirname(options.lodge), "image_bench")
+        if os.path.exists(bench):
+            random_access(folder, bench, options.count)
+    finally:
+        shutil.rmtree(folder)
+
+
+main()

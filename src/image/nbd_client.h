@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "image/block_file.h"
+
+namespace lodge::image {
+
+/// A disk that an NBD server exports, as a file. `address`: see nbd::parseAddress(). Requests of several threads are in
+/// flight at once. Errors: invalidArgument, notFound (server, export), permissionDenied (read-only export), io.
+Result<std::shared_ptr<BlockFile>> openNbd(const std::string& address, bool readOnly);
+
+}  // namespace lodge::image

@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The commands of 'lodge image': results, errors, exit statuses, the qemu-img name, NBD, images made elsewhere."""
+
+import csv
+import gzip
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+import unittest
+
+from image_kit import LODGE, ImageTest, pattern, shared
+
+MIB = 1 << 20
+
+
+class Commands(ImageTest):
+    def test_info_and_map(self):
+        self.write("base.raw", b"x" * MIB)
+        self.lodge("create", "-b", "base.raw", "-F", "raw", "a.qcow2", "2M")
+        info = self.lodge_json("info", "a.qcow2")
+        self.assertEqual((info["format"], info["virtual-size"], info["backing-filename"]), ("qcow2", 2 * MIB, "base.raw"))
+        self.assertEqual(len(self.lodge_json("info", "--backing-chain", "a.qcow2")), 2)
+        ranges = self.lodge_json("map", "a.qcow2")
+        self.assertEqual([(r["start"], r["length"], r["depth"], r["data"]) for r in ranges],
+                         [(0, MIB, 1, True), (MIB, MIB, 0, False)])
+
+    def test_compare_tells_the_place(self):
+        self.write("a.raw", b"x" * MIB)
+        self.write("b.raw", b"x" * 5000 + b"y" + b"x" * (MIB - 5001))
+        result = self.lodge("compare", "a.raw", "b.raw", check=False)
+        self.assertEqual((result.returncode, result.stdout), (2, "Content mismatch at offset 5000!\n"))
+
+    def test_failed_conversions_leave_nothing(self):
+        self.write("a.raw", b"x" * MIB)
+        self.write("old.qcow2", b"old")
+        for words in ["-O", "qcow2", "-o", "cluster_size=3"], ["-O", "fs"], ["-O", "raw", "-c"]:
+            self.assertEqual(self.lodge("convert", *words, "a.raw", "old.qcow2", check=False).returncode, 2)
+        self.assertEqual(self.read("old.qcow2"), b"old")
+        self.assertEqual(sorted(os.listdir(self.folder)), ["a.raw", "old.qcow2"])
+
+    def test_interrupted_conversions_leave_nothing(self):
+        with open(self.path("big.raw"), "wb") as big:
+            for _ in range(300):
+                big.write(os.urandom(MIB))
+        process = subprocess.Popen([LODGE, "image", "convert", "-c", "-O", "qcow2", "big.raw", "out.qcow2"], cwd=self.folder)
+        while not any(name.startswith(".out") for name in os.listdir(self.folder)):
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        self.assertEqual(process.wait(30), 4)
+        self.assertEqual(os.listdir(self.folder), ["big.raw"])
+
+    def test_names_in_images_stay_in_their_folder(self):
+        os.mkdir(self.path("in"))
+        self.write("secret.raw", b"s" * MIB)
+        self.lodge("create", "-u", "-b", "../secret.raw", "-F", "raw", "in/a.qcow2", "1M")
+        result = self.lodge("convert", "in/a.qcow2", "out.raw", check=False)
+        self.assertEqual(result.returncode, 2)
+        self.assertIn("outside the image's folder", result.stderr)
+        self.lodge("convert", "--allow-path", self.folder, "in/a.qcow2", "out.raw")
+        self.assertEqual(self.read("out.raw"), b"s" * MIB)
+
+    def test_a_loop_is_found(self):
+        self.lodge("create", "-u", "-b", "b.qcow2", "-F", "qcow2", "a.qcow2", "1M")
+        self.lodge("create", "-u", "-b", "a.qcow2", "-F", "qcow2", "b.qcow2", "1M")
+        result = self.lodge("convert", "a.qcow2", "out.raw", check=False)
+        self.assertIn("comes back to", result.stderr)
+
+    def test_sizes(self):
+        self.lodge("create", "a.qcow2", "10M")
+        self.lodge("resize", "a.qcow2", "+10M")
+        self.assertEqual(self.lodge("resize", "a.qcow2", "-5M", check=False).returncode, 2)
+        self.lodge("resize", "--shrink", "a.qcow2", "-5M")
+        self.assertEqual(self.lodge_json("info", "a.qcow2")["virtual-size"], 15 * MIB)
+        self.lodge("create", "huge.qcow2", "16T")
+        self.assertLess(os.path.getsize(self.path("huge.qcow2")), MIB)
+
+
+class QemuImgName(ImageTest):
+    """Called by the name qemu-img."""
+
+    def setUp(self):
+        super().setUp()
+        self.name = self.path("qemu-img")
+        os.symlink(os.path.abspath(LODGE), self.name)
+
+    def img(self, *words, status=0):
+        result = self.run_command(self.name, *words, check=False)
+        self.assertEqual(result.returncode, status, result.stdout + result.stderr)
+        return result
+
+    def test_command_lines_of_qemu(self):
+        self.img("create", "-f", "qcow2", "-o", "cluster_size=4096", "a.qcow2", "1073741824")
+        self.assertEqual(json.loads(self.img("info", "--output=json", "a.qcow2").stdout)["cluster-size"], 4096)
+        self.img("snapshot", "-c", "one", "a.qcow2")
+        self.assertIn("one", self.img("snapshot", "-l", "a.qcow2").stdout)
+        self.img("convert", "-p", "-f", "qcow2", "-O", "raw", "-S", "4k", "-m", "4", "-W", "a.qcow2", "b.raw")
+        self.img("compare", "a.qcow2", "b.raw")
+        self.img("check", "-r", "all", "a.qcow2")
+        self.img("resize", "--shrink", "a.qcow2", "-512M", status=1)  # it has a snapshot
+        self.img("snapshot", "-d", "one", "a.qcow2")
+        self.img("resize", "--shrink", "a.qcow2", "-512M")
+        self.write("c.raw", b"x" * 512)
+        self.img("compare", "c.raw", "b.raw", status=1)
+        self.img("bench", "a.qcow2", status=1)
+
+
+class Nbd(ImageTest):
+    def serve(self, *words):
+        process = subprocess.Popen([LODGE, "image", "serve", *words], cwd=self.folder, stdout=subprocess.PIPE, text=True)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.terminate)
+        self.addCleanup(process.stdout.close)
+        return process.stdout.readline().strip()
+
+    def test_our_client_and_our_server(self):
+        content = pattern(5 * MIB)
+        self.write("a.raw", content)
+        self.lodge("convert", "a.raw", "a.qcow2")
+        address = self.serve("-r", "-k", self.path("s"), "-x", "disk one", "a.qcow2").replace(" ", "%20")
+        self.lodge("convert", address, "b.raw")
+        self.assertEqualContent(self.read("b.raw"), content)
+        refused = self.lodge("convert", "-n", "-O", "raw", "a.raw", address, check=False)
+        self.assertIn("read-only", refused.stderr)
+
+    def test_writing_through_it(self):
+        content = pattern(5 * MIB, 2)
+        self.write("a.raw", content)
+        self.lodge("create", "b.qcow2", str(len(content)))
+        address = self.serve("-k", self.path("s"), "b.qcow2")
+        self.lodge("convert", "-n", "-O", "raw", "a.raw", address)
+        self.lodge("compare", "a.raw", address)
+
+    def test_qemu_as_client(self):
+        self.need_qemu()
+        content = pattern(5 * MIB, 3)
+        self.write("a.raw", content)
+        self.lodge("convert", "a.raw", "a.qcow2")
+        self.serve("-k", self.path("s"), "-x", "x", "a.qcow2")
+        address = "nbd+unix:///x?socket=" + self.path("s")
+        self.qemu_img("compare", "a.raw", address)
+        self.run_command("qemu-io", "-f", "raw", "-c", "write -P 7 100k 50k", "-c", "write -z 1M 1M", "-c", "discard 3M 1M", "-c", "flush",
+                         "-c", "read -P 7 100k 50k", "-c", "read -P 0 1M 1M", address)
+
+    def test_qemu_as_server(self):
+        self.need_qemu()
+        content = pattern(5 * MIB, 4)
+        self.write("a.raw", content)
+        process = subprocess.Popen(["qemu-nbd", "-f", "raw", "-k", self.path("q"), "-t", "a.raw"], cwd=self.folder)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.terminate)
+        while not os.path.exists(self.path("q")):
+            time.sleep(0.02)
+        self.lodge("convert", "nbd+unix:///?socket=" + self.path("q"), "b.raw")
+        self.assertEqualContent(self.read("b.raw"), content)
+
+
+class MadeElsewhere(ImageTest):
+    def test_checksums(self):
+        folder = shared("images")
+        if not folder:
+            self.skipTest("../shared/data/images is not there")
+        with open(os.path.join(folder, "index.csv")) as index:
+            rows = list(csv.DictReader(index))
+        for row in rows:
+            # Larger disks are mostly holes; reading them all takes long.
+            if int(row["virtual_bytes"]) > 2 << 30 or not row["file"].endswith(".qcow2"):
+                continue
+            with self.subTest(file=row["file"]):
+                path = self.path(row["file"])
+                shutil.copy(os.path.join(folder, row["file"]), path)
+                self.lodge("convert", "-O", "raw", path, "out.raw")
+                digest = hashlib.sha256()
+                with open(self.path("out.raw"), "rb") as out:
+                    while part := out.read(1 << 20):
+                        digest.update(part)
+                self.assertEqual(digest.hexdigest(), row["sha256_of_raw_content"])
+
+
+if __name__ == "__main__":
+    unittest.main()

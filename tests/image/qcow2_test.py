@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""qcow2 against qemu-img: what one writes the other reads, and random changes by both in turns."""
+
+import random
+import unittest
+
+from image_kit import ImageTest, pattern
+
+MIB = 1 << 20
+GEOMETRIES = [
+    [],
+    ["-o", "compat=0.10"],
+    ["-o", "cluster_size=512"],
+    ["-o", "cluster_size=2M"],
+    ["-o", "cluster_size=4K,refcount_bits=1"],
+    ["-o", "cluster_size=1K,refcount_bits=64"],
+    ["-o", "cluster_size=64K,extended_l2=on"],
+    ["-o", "lazy_refcounts=on,refcount_bits=8"],
+    ["-c"],
+    ["-c", "-o", "compression_type=zstd"],
+    ["-c", "-o", "cluster_size=512"],
+    ["-c", "-o", "cluster_size=2M"],
+]
+
+
+class Exchange(ImageTest):
+    def setUp(self):
+        super().setUp()
+        self.need_qemu()
+        self.content = pattern(9 * MIB + 512 * 7)
+        self.write("a.raw", self.content)
+
+    def test_what_lodge_writes_qemu_reads(self):
+        for options in GEOMETRIES:
+            with self.subTest(options=options):
+                self.lodge("convert", "-O", "qcow2", *options, "a.raw", "a.qcow2")
+                self.qemu_check("a.qcow2")
+                self.qemu_img("compare", "-s", "a.raw", "a.qcow2")
+                self.lodge("check", "a.qcow2")
+
+    def test_what_qemu_writes_lodge_reads(self):
+        for options in GEOMETRIES:
+            with self.subTest(options=options):
+                self.qemu_img("convert", "-O", "qcow2", *options, "a.raw", "a.qcow2")
+                self.lodge("check", "a.qcow2")
+                self.lodge("compare", "-s", "a.raw", "a.qcow2")
+                self.lodge("convert", "a.qcow2", "b.raw")
+                self.assertEqualContent(self.read("b.raw"), self.content)
+
+    def test_external_data_file(self):
+        for raw in "off", "on":
+            self.lodge("create", "-o", "data_file=d%s.raw,data_file_raw=%s" % (raw, raw), "d%s.qcow2" % raw, str(len(self.content)))
+            self.lodge("convert", "-n", "-O", "qcow2", "a.raw", "d%s.qcow2" % raw)
+            self.qemu_check("d%s.qcow2" % raw)
+            self.qemu_img("compare", "a.raw", "d%s.qcow2" % raw)
+        self.assertEqualContent(self.read("don.raw"), self.content)
+
+    def test_measure_is_right(self):
+        for size in "1G", "300G":
+            for options in [], ["-o", "cluster_size=4K"]:
+                ours = self.lodge("measure", "-O", "qcow2", *options, "--size", size).stdout
+                theirs = self.qemu_img("measure", "-O", "qcow2", *options, "--size", size).stdout
+                self.assertEqual(ours.split()[-1], theirs.split()[-1])
+
+    def test_preallocation(self):
+        for mode in "metadata", "falloc", "full":
+            self.lodge("create", "-o", "preallocation=" + mode, "p.qcow2", "20M")
+            self.qemu_check("p.qcow2")
+
+    def test_bitmaps_are_not_made_stale(self):
+        self.qemu_img("convert", "-O", "qcow2", "a.raw", "a.qcow2")
+        self.qemu_img("bitmap", "--add", "a.qcow2", "nightly")
+        self.lodge("check", "a.qcow2")
+        result = self.lodge("resize", "a.qcow2", "+1M", check=False)
+        self.assertNotEqual(result.returncode, 0)
+        self.assertIn("'nightly'", result.stderr)
+
+
+class Turns(ImageTest):
+    """One image, changed by Lodge and by QEMU in turns, mirrored on a byte array."""
+
+    SIZE = 6 * MIB
+
+    def setUp(self):
+        super().setUp()
+        self.need_qemu()
+
+    def change_content(self, rng):
+        """By either program; both write a pattern byte."""
+        offset = rng.randrange(self.SIZE // 512) * 512
+        length = min(rng.choice([512, 4096, 65536, 300 * 512, MIB]), self.SIZE - offset)
+        value = rng.randrange(1, 255)
+        kind = rng.choice(["write", "write", "zero"])
+        if rng.random() < 0.5:
+            command = "write -P %d %d %d" % (value, offset, length) if kind == "write" else "write -z -u %d %d" % (offset, length)
+            self.run_command("qemu-io", "-f", "qcow2", "-c", command, "a.qcow2")
+        else:
+            # Through an overlay, so that commit is in it, too.
+            self.lodge("create", "-b", "a.qcow2", "-F", "qcow2", "over.qcow2")
+            command = "write -P %d %d %d" % (value, offset, length) if kind == "write" else "write -z %d %d" % (offset, length)
+            self.run_command("qemu-io", "-f", "qcow2", "-c", command, "over.qcow2")
+            self.lodge("commit", "over.qcow2")
+        self.model[offset:offset + length] = bytes([value if kind == "write" else 0]) * length
+
+    def change_snapshots(self, rng, tool):
+        if len(self.kept) < 3:
+            name = "s%d" % rng.randrange(1 << 30)
+            tool("snapshot", "-c", name, "a.qcow2")
+            self.kept[name] = bytes(self.model)
+        elif rng.random() < 0.5:
+            name = rng.choice(sorted(self.kept))
+            tool("snapshot", "-a", name, "a.qcow2")
+            self.model = bytearray(self.kept[name])
+        else:
+            name = rng.choice(sorted(self.kept))
+            tool("snapshot", "-d", name, "a.qcow2")
+            del self.kept[name]
+
+    def rebase(self, tool):
+        """Onto another base and back to none."""
+        self.write("base.raw", pattern(self.SIZE // 2, 5))
+        tool("rebase", "-b", "base.raw", "-F", "raw", "a.qcow2")
+        tool("rebase", "-b", "", "a.qcow2")
+
+    def test_random_changes(self):
+        for seed, options in enumerate([[], ["-o", "cluster_size=4K"], ["-o", "extended_l2=on"]]):
+            with self.subTest(options=options):
+                rng = random.Random(seed)
+                self.model, self.kept = bytearray(self.SIZE), {}
+                self.lodge("create", *options, "a.qcow2", str(self.SIZE))
+                for number in range(25):
+                    tool = self.lodge if rng.random() < 0.6 else self.qemu_img
+                    what = rng.random()
+                    if what < 0.6:
+                        self.change_content(rng)
+                    elif what < 0.9:
+                        self.change_snapshots(rng, tool)
+                    else:
+                        self.rebase(tool)
+                    self.qemu_check("a.qcow2")
+                    self.lodge("check", "a.qcow2")
+                self.assertDisk("a.qcow2", bytes(self.model))
+                for name, content in self.kept.items():
+                    self.assertDisk("a.qcow2", content, name)
+
+
+if __name__ == "__main__":
+    unittest.main()
