@@ -4,6 +4,8 @@
 #include "control/fake_machine.h"
 
 int main(int argc, char** argv) {
+  std::string name = argc > 0 ? argv[0] : "lodge";
   return lodge::cli::runProgram({argv + (argc > 0 ? 1 : 0), argv + argc},
-                                {.createMachine = &lodge::control::FakeMachine::create});
+                                {.createMachine = &lodge::control::FakeMachine::create},
+                                name.substr(name.rfind('/') + 1));
 }
