@@ -122,6 +122,7 @@ int run(const Invocation& invocation, const Program& program) {
   }
   auto plan = readPlan(invocation, program);
   if (!plan) return imageFail(program, plan.error());
+  ProgressBar signals(invocation, program);  // from here on a signal leaves nothing half made behind
   Status done = convert(*plan, invocation, program);
   if (!done) return imageFail(program, std::move(done).error().context("convert " + inQuotes(plan->source)));
   if (!wantsJson(invocation)) return exit_status::kSuccess;

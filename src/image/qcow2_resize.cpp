@@ -42,10 +42,12 @@ int Qcow2Image::preallocatePart(std::uint64_t begin, std::uint64_t end, Prealloc
     return 0;
   }
   int error = 0;
+  // A raw data file ends where the disk does.
+  std::uint64_t bytes = header_.rawDataFile() ? std::min(p.bytes, size() - p.begin) : p.bytes;
   if (preallocation >= Preallocation::falloc)
-    error = dataFile().writeZeroes(p.host, p.bytes, false);
+    error = dataFile().writeZeroes(p.host, bytes, false);
   else if (!p.blank)
-    error = dataFile().writeZeroes(p.host, p.bytes, true);
+    error = dataFile().writeZeroes(p.host, bytes, true);
   else if (file_->size() < p.host + p.bytes)
     error = file_->truncate(p.host + p.bytes);
   if (error == 0) error = link(p, {p.begin, p.begin + p.bytes});

@@ -160,6 +160,8 @@ int Qcow2Image::readEdge(const L2Entry& old, std::uint64_t offset, std::uint64_t
 int Qcow2Image::fill(const Plan& plan, std::uint64_t offset, std::span<const iovec> data, std::uint64_t length) {
   Range all = widened(plan, offset, length);
   std::uint64_t end = offset + length;
+  // A raw data file ends where the disk does.
+  if (header_.rawDataFile()) all.end = std::min(all.end, std::max(end, size()));
   std::vector<std::byte> head, tail;
   if (int error = readEdge(plan.old.front(), all.begin, offset - all.begin, plan.blank, head); error != 0) return error;
   const L2Entry& last = plan.old[(end - 1 - plan.begin) / cluster()];
