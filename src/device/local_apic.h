@@ -47,6 +47,7 @@ class LocalApic : public x86::LocalApic, public IoDevice {
   bool writeMsr(std::uint32_t msr, std::uint64_t value) override;
   void reset() override;
   bool eoiMayBeSkipped() const override;
+  void tscChanged() override { timer_.tscChanged(); }
   void endOfInterrupt() override;
 
   /// The xAPIC page; `offset` < 4096.

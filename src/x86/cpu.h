@@ -20,15 +20,14 @@ struct CpuModel;  // cpu_model.h
 /// Reasons for a vCPU to leave straight execution, as bits of Cpu::events. Set by any thread with Cpu::raise().
 namespace event {
 inline constexpr std::uint32_t
-    interrupt = 1 << 0,   ///< the local APIC may have something to deliver (re-evaluated by LocalApic::pending)
-    nmi = 1 << 1,
-    init = 1 << 2,
-    sipi = 1 << 3,        ///< with Cpu::sipiVector
+    interrupt = 1 << 0,  ///< the local APIC may have something to deliver (re-evaluated by LocalApic::pending)
+    nmi = 1 << 1, init = 1 << 2,
+    sipi = 1 << 3,  ///< with Cpu::sipiVector
     smi = 1 << 4,
-    stop = 1 << 5,        ///< Vcpu::run() returns VcpuExit::stopped as soon as the state is precise
-    flushTlb = 1 << 6,    ///< asked by another vCPU (paravirtual flush) or by the machine
-    quiesce = 1 << 7,     ///< the engine's own: all vCPUs pass a safe point (code cache reclaim)
-    unhalt = 1 << 8;      ///< KVM_HC_KICK_CPU: ends HLT, also with IF = 0; remembered until the next HLT
+    stop = 1 << 5,      ///< Vcpu::run() returns VcpuExit::stopped as soon as the state is precise
+    flushTlb = 1 << 6,  ///< asked by another vCPU (paravirtual flush) or by the machine
+    quiesce = 1 << 7,   ///< the engine's own: all vCPUs pass a safe point (code cache reclaim)
+    unhalt = 1 << 8;    ///< KVM_HC_KICK_CPU: ends HLT, also with IF = 0; remembered until the next HLT
 }
 
 /// The world around one vCPU: ports, memory-mapped devices, its APIC, paravirtual services. Implemented by the machine.
@@ -54,13 +53,13 @@ class CpuEnvironment {
 class TranslationCacheListener {
  public:
   virtual ~TranslationCacheListener() = default;
-  virtual void flushPage(std::uint64_t linear) = 0;    ///< INVLPG: this page, all PCIDs' globals included
-  virtual void flushAll(bool globalToo) = 0;           ///< current address space; with or without global pages
-  virtual void flushPcid(std::uint16_t pcid) = 0;      ///< INVPCID type 1
+  virtual void flushPage(std::uint64_t linear) = 0;  ///< INVLPG: this page, all PCIDs' globals included
+  virtual void flushAll(bool globalToo) = 0;         ///< current address space; with or without global pages
+  virtual void flushPcid(std::uint16_t pcid) = 0;    ///< INVPCID type 1
   virtual void flushPcidPage(std::uint16_t pcid, std::uint64_t linear) = 0;
-  virtual void flushEverything() = 0;                  ///< every PCID, globals too (CR4.PCIDE change, INVPCID type 2...)
+  virtual void flushEverything() = 0;  ///< every PCID, globals too (CR4.PCIDE change, INVPCID type 2...)
   virtual void addressSpaceChanged(bool noFlush) = 0;  ///< CR3 was loaded
-  virtual void modeChanged() = 0;                      ///< CPL, CS, CR0, CR4, EFER, or AC changed in a way that affects caches
+  virtual void modeChanged() = 0;  ///< CPL, CS, CR0, CR4, EFER, or AC changed in a way that affects caches
 };
 
 /// A fault or trap that an instruction raised, not delivered yet.
@@ -68,7 +67,7 @@ struct PendingException {
   std::uint8_t vector;
   bool hasErrorCode;
   bool valid;
-  bool softwareInterrupt;     ///< INT n / INT3 / INTO: DPL is checked, no EXT bit
+  bool softwareInterrupt;  ///< INT n / INT3 / INTO: DPL is checked, no EXT bit
   std::uint32_t errorCode;
   std::uint64_t address;      ///< CR2 for page faults
   std::uint64_t debugStatus;  ///< DR6 bits for #DB
@@ -82,9 +81,9 @@ struct TlbEntry {
   std::byte* host = nullptr;  ///< the page in GuestMemory's CPU view
 };
 
-/// x87 last-instruction pointers (SDM vol. 1, 8.1.8). The host's own would name native routines and host addresses, so they
-/// are kept here while vector state is live, and stored wherever the guest or a snapshot can see them. An engine that runs
-/// x87 instructions without recording them leaves older values, never the host's.
+/// x87 last-instruction pointers (SDM vol. 1, 8.1.8). The host's own would name native routines and host addresses, so
+/// they are kept here while vector state is live, and stored wherever the guest or a snapshot can see them. An engine
+/// that runs x87 instructions without recording them leaves older values, never the host's.
 struct X87Pointers {
   std::uint64_t ip, dp;
   std::uint16_t cs, ds, opcode;
@@ -106,8 +105,9 @@ struct Cpu {
   /// Whether the thread sleeps in HLT (futex on `events`), and who wakes it otherwise (tgkill by the engine's kick).
   std::atomic<std::uint32_t> sleeping{0};
 
-  /// Events that arrived while they were masked (IF, interrupt shadow, NMI blocking): moved here from `events`, so that an
-  /// engine does not spin on them, and given back by rearmDeferredEvents() (x86/events.h) when the mask may have gone.
+  /// Events that arrived while they were masked (IF, interrupt shadow, NMI blocking): moved here from `events`, so that
+  /// an engine does not spin on them, and given back by rearmDeferredEvents() (x86/events.h) when the mask may have
+  /// gone.
   std::uint32_t deferredEvents = 0;
   /// The guest's PV EOI flag was set at the last delivery: its next EOI may be the flag's clearing.
   bool paravirtEoiArmed = false;
@@ -126,8 +126,8 @@ struct Cpu {
   /// A bit an entry: not empty; of a global page; cut out of a page larger than 4 KiB.
   std::uint64_t tlbUsed[kTlbEntries / 64] = {}, tlbGlobal[kTlbEntries / 64] = {}, tlbLarge[kTlbEntries / 64] = {};
 
-  /// Makes sure that guest vector state is in state.xsave and that host code may use vector registers. Must precede every
-  /// call to code that is not compiled with lodge_guest_registers (libc, devices). Cheap when already parked.
+  /// Makes sure that guest vector state is in state.xsave and that host code may use vector registers. Must precede
+  /// every call to code that is not compiled with lodge_guest_registers (libc, devices). Cheap when already parked.
   void parkFpu();
   /// Loads guest vector state into the host's registers.
   void unparkFpu();

@@ -13,13 +13,14 @@
 
 namespace lodge::x86 {
 
-/// Whose manual decides where Intel's and AMD's differ: SYSCALL and SYSENTER in compatibility mode, SYSRET, reserved bits.
+/// Whose manual decides where Intel's and AMD's differ: SYSCALL and SYSENTER in compatibility mode, SYSRET, reserved
+/// bits.
 enum class CpuVendor : std::uint8_t { intel, amd };
 
 struct CpuidEntry {
   std::uint32_t leaf, subleaf;
   std::uint32_t eax, ebx, ecx, edx;
-  bool perSubleaf;   ///< false: any subleaf gives this entry
+  bool perSubleaf;  ///< false: any subleaf gives this entry
 };
 
 /// What a guest CPU is: its CPUID leaves (sorted by leaf, subleaf), what follows from them, and its clock.
@@ -27,14 +28,14 @@ struct CpuidEntry {
 struct CpuModel {
   std::string name;
   std::vector<CpuidEntry> leaves;
-  std::uint64_t features = 0;        ///< bit a Feature
+  std::uint64_t features = 0;  ///< bit a Feature
   std::uint64_t xcr0Supported = 3;
   CpuVendor vendor = CpuVendor::intel;
   std::uint64_t tscHz = 0;
-  std::uint64_t tscBase = 0;         ///< the host's TSC when the guest's is 0 (at power-up, on all CPUs)
+  std::uint64_t tscBase = 0;  ///< the host's TSC when the guest's is 0 (at power-up, on all CPUs)
   unsigned cpus = 1;
   unsigned physicalAddressBits = 40;
-  unsigned linearAddressBits = 48;   ///< 57 with LA57
+  unsigned linearAddressBits = 48;  ///< 57 with LA57
   bool gigabytePages = false;
   std::uint64_t cr4Supported = 0;       ///< bits of CR4 that may be set; others are #GP(0)
   std::uint64_t eferSupported = 0;      ///< likewise EFER, LMA aside
@@ -47,8 +48,8 @@ struct CpuModel {
 /// Rate of the local APIC timer's input clock (before its divider), as the CPUID leaves tell it: KVM's 1 GHz.
 inline constexpr std::uint32_t kApicBusHz = 1'000'000'000;
 
-/// "x86-64-v2", "x86-64-v3", "host" (the host's features less those that cannot be offered). Errors: notFound with the list of
-/// names; unsupported if the host lacks a feature that the model needs.
+/// "x86-64-v2", "x86-64-v3", "host" (the host's features less those that cannot be offered). Errors: notFound with the
+/// list of names; unsupported if the host lacks a feature that the model needs.
 Result<std::unique_ptr<CpuModel>> makeCpuModel(std::string_view name, unsigned cpus);
 std::vector<std::string> cpuModelNames();
 

@@ -27,6 +27,8 @@ class LocalApic {
   /// ISR bit (edge-triggered, nothing else pending). An APIC that says yes must raise event::interrupt for every vector
   /// that it accepts from then on, whatever PPR says: its ISR may be stale until endOfInterrupt().
   virtual bool eoiMayBeSkipped() const { return false; }
+  /// The guest TSC jumped: the TSC deadline comes at another time. Vector state is parked.
+  virtual void tscChanged() {}
   /// What a write to the EOI register does.
   virtual void endOfInterrupt() {}
 };

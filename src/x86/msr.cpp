@@ -48,6 +48,8 @@ void moveTsc(Cpu& cpu, std::uint64_t delta) {
   cpu.state.tscOffset += delta;
   cpu.state.tscAdjust += delta;
   publishParavirtClock(cpu);
+  cpu.parkFpu();
+  cpu.environment->apic().tscChanged();
 }
 
 bool hasTscAux(const Cpu& cpu) {

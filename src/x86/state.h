@@ -21,8 +21,8 @@ inline constexpr std::uint64_t arithmetic = cf | pf | af | zf | sf | of;
 }  // namespace flag
 
 namespace cr0 {
-inline constexpr std::uint64_t pe = 1 << 0, mp = 1 << 1, em = 1 << 2, ts = 1 << 3, et = 1 << 4, ne = 1 << 5, wp = 1 << 16,
-                               am = 1 << 18, nw = 1 << 29, cd = 1 << 30, pg = 1u << 31;
+inline constexpr std::uint64_t pe = 1 << 0, mp = 1 << 1, em = 1 << 2, ts = 1 << 3, et = 1 << 4, ne = 1 << 5,
+                               wp = 1 << 16, am = 1 << 18, nw = 1 << 29, cd = 1 << 30, pg = 1u << 31;
 }
 namespace cr4 {
 inline constexpr std::uint64_t vme = 1 << 0, pvi = 1 << 1, tsd = 1 << 2, de = 1 << 3, pse = 1 << 4, pae = 1 << 5,
@@ -31,13 +31,31 @@ inline constexpr std::uint64_t vme = 1 << 0, pvi = 1 << 1, tsd = 1 << 2, de = 1 
                                smep = 1 << 20, smap = 1 << 21, pke = 1 << 22;
 }
 namespace efer {
-inline constexpr std::uint64_t sce = 1 << 0, lme = 1 << 8, lma = 1 << 10, nxe = 1 << 11, svme = 1 << 12, ffxsr = 1 << 14;
+inline constexpr std::uint64_t sce = 1 << 0, lme = 1 << 8, lma = 1 << 10, nxe = 1 << 11, svme = 1 << 12,
+                               ffxsr = 1 << 14;
 }
 
 /// Exception vectors (SDM vol. 3, table 6-1).
 enum class Vector : std::uint8_t {
-  de = 0, db = 1, nmi = 2, bp = 3, of = 4, br = 5, ud = 6, nm = 7, df = 8, ts = 10, np = 11, ss = 12, gp = 13, pf = 14,
-  mf = 16, ac = 17, mc = 18, xm = 19, cp = 21,
+  de = 0,
+  db = 1,
+  nmi = 2,
+  bp = 3,
+  of = 4,
+  br = 5,
+  ud = 6,
+  nm = 7,
+  df = 8,
+  ts = 10,
+  np = 11,
+  ss = 12,
+  gp = 13,
+  pf = 14,
+  mf = 16,
+  ac = 17,
+  mc = 18,
+  xm = 19,
+  cp = 21,
 };
 
 /// Page-fault error code bits (SDM vol. 3, 4.7).
@@ -45,9 +63,9 @@ namespace pf {
 inline constexpr std::uint32_t present = 1, write = 2, user = 4, reserved = 8, fetch = 16, protectionKey = 32;
 }
 
-/// A segment register with its hidden part. `attributes`: descriptor bits 40..55 as they lie there: type 0-3, S 4, DPL 5-6,
-/// P 7, (limit 16-19 in 8-11, ignored), AVL 12, L 13, D/B 14, G 15. `limit` is in bytes, G already applied.
-/// A null or unusable register has P = 0.
+/// A segment register with its hidden part. `attributes`: descriptor bits 40..55 as they lie there: type 0-3, S 4, DPL
+/// 5-6, P 7, (limit 16-19 in 8-11, ignored), AVL 12, L 13, D/B 14, G 15. `limit` is in bytes, G already applied. A null
+/// or unusable register has P = 0.
 struct SegmentRegister {
   std::uint64_t base;
   std::uint32_t limit;
@@ -72,8 +90,8 @@ struct DescriptorTable {
 enum class Activity : std::uint8_t { running, halted, waitForSipi, shutdown };
 
 /// The architectural state of one vCPU: plain data, the same for every engine; it can be copied, saved and compared.
-/// While an engine runs, general registers and flags may live elsewhere; they are right here whenever Vcpu::run() is not
-/// on the stack and inside every call-out that an engine makes. Vector and x87 state: see Cpu::parkFpu().
+/// While an engine runs, general registers and flags may live elsewhere; they are right here whenever Vcpu::run() is
+/// not on the stack and inside every call-out that an engine makes. Vector and x87 state: see Cpu::parkFpu().
 struct alignas(64) CpuState {
   std::uint64_t gpr[16];
   std::uint64_t rip;
@@ -82,8 +100,8 @@ struct alignas(64) CpuState {
   std::uint64_t cr0, cr2, cr3, cr4;  // CR8 is the local APIC's TPR
   std::uint64_t efer;
   std::uint64_t xcr0, xss;
-  std::uint64_t dr[8];               // 4 and 5 unused
-  std::uint64_t pdpte[4];            // the PDPTE registers of PAE paging (SDM vol. 3, 4.4.1)
+  std::uint64_t dr[8];     // 4 and 5 unused
+  std::uint64_t pdpte[4];  // the PDPTE registers of PAE paging (SDM vol. 3, 4.4.1)
 
   SegmentRegister segment[kSegmentCount];
   SegmentRegister ldtr, tr;
@@ -91,8 +109,8 @@ struct alignas(64) CpuState {
 
   std::uint8_t cpl;
   Activity activity;
-  std::uint8_t interruptShadow;      ///< 1: after STI, 2: after MOV SS/POP SS; holds until the next instruction ended
-  std::uint8_t nmiBlocked;           ///< from NMI delivery to IRET
+  std::uint8_t interruptShadow;  ///< 1: after STI, 2: after MOV SS/POP SS; holds until the next instruction ended
+  std::uint8_t nmiBlocked;       ///< from NMI delivery to IRET
   /// DR6 bits of data breakpoints that the running instruction hit, or that wait for the end of a MOV SS shadow.
   std::uint64_t pendingDebug;
 

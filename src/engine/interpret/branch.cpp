@@ -6,7 +6,6 @@
 namespace lodge::interpret {
 namespace {
 
-using x86::Form;
 using x86::Op;
 
 /// Whether CS:target can be gone to; else #GP(0).

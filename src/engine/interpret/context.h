@@ -55,10 +55,10 @@ struct Context {
   Decoded* cache;  ///< cacheMask + 1 entries
   std::uint32_t cacheMask;
   ThunkCache* thunks;
-  std::uint64_t statistics[4];       ///< decodes, slow steps, native instructions, faults
-  Decoded scratch;                   ///< for instructions that cannot be cached
+  std::uint64_t statistics[4];  ///< decodes, slow steps, native instructions, faults
+  Decoded scratch;              ///< for instructions that cannot be cached
   static constexpr unsigned kEdges = 64;
-  Decoded edges[kEdges];  ///< those that cross a page's end; the key is the linear address | ModeKey << 60
+  Decoded edges[kEdges];             ///< those that cross a page's end; the key is the linear address | ModeKey << 60
   alignas(64) std::byte area[4096];  ///< bounce buffer: FXSAVE and XSAVE areas, operands that cross pages or are MMIO
   alignas(64) std::byte vectors[4][64];  ///< vector registers of gathers and masked moves
 };

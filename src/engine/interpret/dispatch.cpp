@@ -8,7 +8,6 @@
 namespace lodge::interpret {
 
 using x86::Form;
-using x86::Op;
 
 Outcome undefined(Cpu& cpu, const Decoded&) {
   return outcomeOf(x86::raiseUd(cpu));

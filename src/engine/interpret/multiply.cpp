@@ -7,7 +7,6 @@
 namespace lodge::interpret {
 namespace {
 
-using x86::Form;
 using x86::Op;
 
 /// One-operand MUL and IMUL: the accumulator pair gets the double-width product (AX for bytes).

@@ -238,21 +238,11 @@ bool decodeOne(GuestInstruction& i, const std::uint8_t* bytes, unsigned offset, 
 }
 
 namespace {
-/// UD2's: no operands, no flags.
-const OpcodeInfo& interpretedRow() {
-  static const OpcodeInfo* row = [] {
-    const std::uint8_t ud2[] = {0x0f, 0x0b};
-    Instruction i;
-    decode(ud2, sizeof ud2, CodeSize::bits64, i);
-    return i.info;
-  }();
-  return *row;
-}
-
 /// An instruction that goes on in the next page, or is none: the interpreter's, whatever it does.
 void interpretRest(GuestInstruction& i, const std::uint8_t* bytes, unsigned offset) {
   i = GuestInstruction{};
-  i.decoded.info = &interpretedRow();
+  const std::uint8_t ud2[] = {0x0f, 0x0b};  // no operands, no flags
+  decode(ud2, sizeof ud2, CodeSize::bits64, i.decoded);
   i.decoded.length = static_cast<std::uint8_t>(std::min<unsigned>(15, static_cast<unsigned>(kPageSize) - offset));
   i.bytes = bytes + offset;
   i.offset = static_cast<std::uint16_t>(offset);

@@ -252,7 +252,10 @@ unsigned Planner::accept(unsigned at, std::uint8_t base) {
   Candidates found = candidatesAt(at);
   const Candidate& c = found.by[base];
   GroupPlan::Leader& leader = plan_.leader[at];
-  leader = {.present = true, .write = c.write, .base = base, .low = static_cast<std::int32_t>(c.low),
+  leader = {.present = true,
+            .write = c.write,
+            .base = base,
+            .low = static_cast<std::int32_t>(c.low),
             .span = static_cast<std::uint32_t>(c.high - c.low)};
   if (base >= kRegisters) {
     const Pair& sum = found.tracker.pair(base);

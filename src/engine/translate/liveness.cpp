@@ -64,7 +64,8 @@ Exits exitsOf(Block& block, unsigned n, const std::uint8_t* bytes, std::uint64_t
   if (direct && block.indexOf(branchTarget(block, i)) < 0) {
     exits.taken = LookAhead(block, bytes, features).live(branchTarget(block, i), kAll);
   }
-  if ((!i.endsBlock && n + 1 == block.count) || i.changesKey) exits.next = LookAhead(block, bytes, features).live(block.nextRip(i), kAll);
+  if ((!i.endsBlock && n + 1 == block.count) || i.changesKey)
+    exits.next = LookAhead(block, bytes, features).live(block.nextRip(i), kAll);
   return exits;
 }
 

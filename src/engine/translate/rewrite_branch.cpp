@@ -185,7 +185,9 @@ bool Rewriter::ret(const GuestInstruction& g) {
 }
 
 /// Code with SMAP switched off has no map; what it does with computed targets is rare enough for the interpreter.
-bool Rewriter::targetsAreMapped() const { return key().mode() == ExecMode::kernel || key().mode() == ExecMode::user64; }
+bool Rewriter::targetsAreMapped() const {
+  return key().mode() == ExecMode::kernel || key().mode() == ExecMode::user64;
+}
 
 /// r14 = host code for the guest address in r13. Keeps flags. Faults if r13 is not canonical.
 /// Without BMI2 only inside an instruction, before it commits.

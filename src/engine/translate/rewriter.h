@@ -130,7 +130,8 @@ class Rewriter {
   void lookUpTarget(Assembler& a, bool user);
   void jumpToTarget(Assembler& a);
   std::uint64_t linkStub(unsigned targetOffset);
-  void addLink(std::uint64_t rel32, std::uint64_t stub, unsigned targetOffset, bool ungrouped = false, std::uint32_t key = 0);
+  void addLink(std::uint64_t rel32, std::uint64_t stub, unsigned targetOffset, bool ungrouped = false,
+               std::uint32_t key = 0);
   void resolveForward(unsigned index);
 
   // --- rewrite_system.cpp

@@ -67,8 +67,8 @@ struct PageUnit {
   std::uint32_t key;      ///< ModeKey
   std::uint32_t id;
   std::uint8_t tablePages;  ///< host pages of the entry table that are in use, a bit each
-  std::uint64_t granules;  ///< which 64-byte pieces of the page are translated here
-  PageUnit* nextByKey;     ///< in PageUnits' hash chains
+  std::uint64_t granules;   ///< which 64-byte pieces of the page are translated here
+  PageUnit* nextByKey;      ///< in PageUnits' hash chains
   PageUnit* nextByRamPage;
   std::atomic<Translation*> translations;
   std::uint8_t* entryTable;  ///< host addresses of instructions that are branched to, by page offset; see code_map.h

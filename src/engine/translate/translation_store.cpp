@@ -260,8 +260,8 @@ Translation* TranslationStore::installLocked(PageUnit& unit, const Block& block,
 /// Counts the host pages that the entry tables take.
 void TranslationStore::noteEntryTable(PageUnit& unit, unsigned offset) {
   for (unsigned at : {offset * kEntryStride, offset * kEntryStride + 3}) {
-    auto bit = static_cast<std::uint8_t>(1u << ((unit.id * kEntryTableBytes + at) / kPageSize -
-                                                 unit.id * kEntryTableBytes / kPageSize));
+    auto bit = static_cast<std::uint8_t>(
+        1u << ((unit.id * kEntryTableBytes + at) / kPageSize - unit.id * kEntryTableBytes / kPageSize));
     if ((unit.tablePages & bit) != 0) continue;
     unit.tablePages |= bit;
     counters_.entryTableBytes += kPageSize;
