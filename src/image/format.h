@@ -64,7 +64,7 @@ struct FormatOption {
 struct CreateRequest {
   std::string path;
   std::string finalPath{};  ///< where the file will be moved to: what names inside it are made of; empty: path
-  std::uint64_t bytes = 0;                       ///< the virtual disk's size, rounded up to 512 by the caller
+  std::uint64_t bytes = 0;  ///< the virtual disk's size, rounded up to 512 by the caller
   std::map<std::string, std::string> options{};  ///< checked against the driver's list by the caller
   /// The backing image as it is to be recorded; empty without. Its size was taken into account by the caller.
   std::string backingName{}, backingFormat{};
