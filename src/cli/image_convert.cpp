@@ -108,6 +108,7 @@ Status convert(Plan& plan, const Invocation& invocation, const Program& program)
   auto fresh = FreshFile::begin(plan.target, hasSeveralFiles(*plan.driver, plan.request));
   if (!fresh) return std::move(fresh).error();
   plan.request.path = (*fresh)->path();
+  plan.request.finalPath = plan.target;
   plan.request.bytes = (*source)->size();
   if (Status made = image::createImage(*plan.driver, plan.request); !made) return made;
   if (Status copied = copyInto(plan, **source, plan.request.path, invocation, program); !copied) return copied;

@@ -80,6 +80,7 @@ Status create(const Invocation& invocation, const Program& program, const Format
   auto fresh = FreshFile::begin(path, several);
   if (!fresh) return std::move(fresh).error();
   request.path = (*fresh)->path();
+  request.finalPath = path;
   if (Status made = image::createImage(driver, request); !made) return std::move(made).error().context(inQuotes(path));
   return (*fresh)->commit();
 }
