@@ -27,6 +27,8 @@ VerbSpec imageCompare();
 VerbSpec imageMap();
 VerbSpec imageMeasure();
 VerbSpec imageServe();
+VerbSpec imageImport();
+VerbSpec imageExport();
 
 /// The options that several of the commands share.
 namespace image_option {

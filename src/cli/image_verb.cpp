@@ -6,9 +6,9 @@
 namespace lodge::cli {
 
 VerbSpec imageVerb() {
-  std::vector<VerbSpec> verbs = {imageCreate(),  imageInfo(),     imageCheck(),   imageConvert(),
-                                 imageResize(),  imageSnapshot(), imageRebase(),  imageCommit(),
-                                 imageCompare(), imageMap(),      imageMeasure(), imageServe()};
+  std::vector<VerbSpec> verbs = {imageCreate(),   imageInfo(),   imageCheck(),  imageConvert(), imageResize(),
+                                 imageSnapshot(), imageRebase(), imageCommit(), imageCompare(), imageMap(),
+                                 imageMeasure(),  imageImport(), imageExport(), imageServe()};
   std::vector<Item> formats;
   for (const image::FormatDriver* driver : image::allFormats()) {
     std::string suffixes;

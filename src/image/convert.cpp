@@ -44,9 +44,11 @@ class Copier {
       : from_(from), to_(to), options_(options), total_(from.size()) {
     auto info = to.info();
     std::uint64_t cluster = info ? info->clusterBytes : 0;
-    // Within a cluster of the target, zeroes cost nothing; a piece covers whole ones.
-    grain_ = std::max({options.sparseBytes, cluster, std::uint64_t{512}});
-    piece_ = std::max(kPiece, cluster);
+    // Within a small cluster of the target, zeroes cost nothing, and a piece covers whole ones; large blocks (2 MiB of
+    // VHD, up to 256 MiB of VHDX) keep their holes, and must not decide how much memory each thread takes.
+    constexpr std::uint64_t kMostGrain = 64 << 10, kMostPiece = 2 << 20;
+    grain_ = std::max({options.sparseBytes, std::min(cluster, kMostGrain), std::uint64_t{512}});
+    piece_ = std::max(kPiece, std::min(cluster, kMostPiece));
   }
 
   Status run() {
