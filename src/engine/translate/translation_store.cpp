@@ -283,7 +283,10 @@ void TranslationStore::setEntriesLocked(PageUnit& unit, std::span<const std::uin
   auto writePart = [&](std::uint16_t offset, bool highPart, bool clear) {
     auto* at = reinterpret_cast<volatile std::uint8_t*>(unit.entryWord(offset));
     unsigned split = lowBytes(offset);
-    for (unsigned i = highPart ? split : 0; i < (highPart ? 4 : split); ++i) at[i] = clear ? 0 : value[i];
+    unsigned first = highPart ? split : 0, end = highPart ? 4 : split;
+    // The most significant byte goes first and comes last: whatever others see on the way lies below 16 MiB, too.
+    for (unsigned i = end; clear && i-- > first;) at[i] = 0;
+    for (unsigned i = first; !clear && i < end; ++i) at[i] = value[i];
   };
   // False where others could see what comes next before what came first.
   auto ordered = [&] {
