@@ -11,7 +11,6 @@
 
 namespace lodge::cli {
 
-using image::Image;
 using image::ImageInfo;
 using image::InfoValue;
 
