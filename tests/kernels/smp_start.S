@@ -197,7 +197,7 @@ restart_each:
 
 // Until the counter at RDI reaches ECX, or patience ends.
 wait_for:
-  mov $PATIENCE / 100, %edx
+  mov $PATIENCE, %edx
 1:
   cmp %ecx, (%rdi)
   jae 2f
