@@ -102,7 +102,8 @@ void* CodeCache::allocate(std::uint64_t bytes) {
 }
 
 bool CodeCache::hasRoom(std::uint64_t otherBytes) const {
-  return usedBytes() + otherBytes + 3 * std::uint64_t{kLargestTranslation} < bytes_ &&
+  // A quarter is left for what grows along and is not counted: code maps, soft TLBs.
+  return usedBytes() + otherBytes + 3 * std::uint64_t{kLargestTranslation} < bytes_ - bytes_ / 4 &&
          hot_.capacity - hot_.used > kLargestTranslation && cold_.capacity - cold_.used > kLargestTranslation &&
          dataBytes_ - dataUsed_ > kLargestTranslation && count_.load(std::memory_order_relaxed) + 1 < indexCapacity_;
 }
