@@ -12,6 +12,7 @@
 #include <cerrno>
 #include <climits>
 #include <cstdlib>
+#include <mutex>
 
 #include "base/file.h"
 #include "base/text.h"
@@ -105,12 +106,23 @@ class HostFile : public BlockFile {
 
   Extent extent(std::uint64_t offset, std::uint64_t length) override {
     if (device_) return {length, false};
+    // The kernel looks for the end of the data page by page, and is asked again for each part of them. What has become
+    // a hole since then may well be called data.
+    {
+      std::lock_guard lock(dataMutex_);
+      if (offset >= dataFrom_ && offset < dataTo_) return {std::min(length, dataTo_ - offset), false};
+    }
     off_t data = ::lseek(fd_.get(), off(offset), SEEK_DATA);
     if (data < 0) return {length, errno == ENXIO};
     if (static_cast<std::uint64_t>(data) > offset)
       return {std::min(length, static_cast<std::uint64_t>(data) - offset), true};
     off_t hole = ::lseek(fd_.get(), off(offset), SEEK_HOLE);
     if (hole <= off(offset)) return {length, false};
+    {
+      std::lock_guard lock(dataMutex_);
+      dataFrom_ = offset;
+      dataTo_ = static_cast<std::uint64_t>(hole);
+    }
     return {std::min(length, static_cast<std::uint64_t>(hole) - offset), false};
   }
 
@@ -155,6 +167,8 @@ class HostFile : public BlockFile {
   UniqueFd fd_, direct_;
   std::atomic<std::uint64_t> size_;
   bool device_, readOnly_, unsafe_;
+  std::mutex dataMutex_;
+  std::uint64_t dataFrom_ = 0, dataTo_ = 0;  // data without a hole, as extent() was told last
 };
 
 Error openError(int error, const std::string& path, bool writing) {

@@ -373,13 +373,18 @@ Result<std::shared_ptr<BlockFile>> openNbd(const std::string& text, bool readOnl
   if (!address) return std::move(address).error();
   auto socket = connectTo(*address);
   if (!socket) return std::move(socket).error();
+  return openNbd(std::move(*socket), address->exportName, text, readOnly);
+}
+
+Result<std::shared_ptr<BlockFile>> openNbd(UniqueFd socket, const std::string& exportName, const std::string& name,
+                                           bool readOnly) {
   Export e;
-  e.socket = std::move(*socket);
-  if (Status done = Handshake(e, address->exportName).run(); !done)
-    return std::move(done).error().context("open " + inQuotes(text));
+  e.socket = std::move(socket);
+  if (Status done = Handshake(e, exportName).run(); !done)
+    return std::move(done).error().context("open " + inQuotes(name));
   if (!readOnly && (e.flags & transmission::readOnly) != 0)
-    return Error(ErrorKind::permissionDenied, "open " + inQuotes(text) + ": the server exports it read-only");
-  return std::shared_ptr<BlockFile>(std::make_shared<NbdFile>(text, std::move(e), readOnly));
+    return Error(ErrorKind::permissionDenied, "open " + inQuotes(name) + ": the server exports it read-only");
+  return std::shared_ptr<BlockFile>(std::make_shared<NbdFile>(name, std::move(e), readOnly));
 }
 
 }  // namespace lodge::image

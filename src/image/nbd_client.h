@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "base/file.h"
 #include "image/block_file.h"
 
 namespace lodge::image {
@@ -8,5 +9,8 @@ namespace lodge::image {
 /// A disk that an NBD server exports, as a file. `address`: see nbd::parseAddress(). Requests of several threads are in
 /// flight at once. Errors: invalidArgument, notFound (server, export), permissionDenied (read-only export), io.
 Result<std::shared_ptr<BlockFile>> openNbd(const std::string& address, bool readOnly);
+/// The same over a stream socket that is connected already. `name`: what messages call it.
+Result<std::shared_ptr<BlockFile>> openNbd(UniqueFd socket, const std::string& exportName, const std::string& name,
+                                           bool readOnly);
 
 }  // namespace lodge::image

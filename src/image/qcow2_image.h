@@ -176,6 +176,7 @@ class Qcow2Image final : public Image {
   int allocate(std::uint64_t want, std::uint64_t& host, std::uint64_t& got, bool* fresh = nullptr);
   /// Exactly that many in a row.
   int allocateRow(std::uint64_t clusters, std::uint64_t& host);
+  int findRow(std::uint64_t clusters, std::uint64_t& start, std::vector<std::uint64_t>& missing);
   int makeRefcountBlock(std::uint64_t index);
   int growRefcountTable(std::uint64_t atLeast);
   int clearCluster(std::uint64_t host);

@@ -220,26 +220,48 @@ int Qcow2Image::allocate(std::uint64_t want, std::uint64_t& host, std::uint64_t&
   return 0;
 }
 
-int Qcow2Image::allocateRow(std::uint64_t clusters, std::uint64_t& host) {
-  std::uint64_t start = nextFree_, count = 0;
-  for (std::uint64_t index = start; index - start < clusters; ++index) {
+/// A free row of `clusters`, and right behind it one for each block of refcounts that is still missing to count all of
+/// that: a block inside would interrupt every row that is longer than what one block counts.
+int Qcow2Image::findRow(std::uint64_t clusters, std::uint64_t& start, std::vector<std::uint64_t>& missing) {
+  start = nextFree_;
+  missing.clear();
+  for (std::uint64_t index = start; index - start < clusters + missing.size(); ++index) {
     if (index * cluster() >= kMaxFileBytes) return EFBIG;
-    std::uint64_t block = index / refcountsPerBlock();
-    if (block >= refTable_.size() || refTable_[block] == 0) {
-      // A block that does not exist yet would take a cluster of the row: make it, then look again.
-      if (int error = makeRefcountBlock(block * refcountsPerBlock() + 1); error != 0) return error;
+    std::uint64_t block = index / refcountsPerBlock(), count = 0;
+    if (block >= refTable_.size()) {
+      if (int error = growRefcountTable(block + 1); error != 0) return error;
       start = nextFree_;
+      missing.clear();
       index = start - 1;
       continue;
     }
+    if (refTable_[block] == 0) {
+      if (missing.empty() || missing.back() != block) missing.push_back(block);
+      continue;
+    }
     if (int error = refcount(index, count); error != 0) return error;
-    if (count != 0) start = index + 1;
+    if (count == 0) continue;
+    start = index + 1;
+    missing.clear();
   }
-  for (std::uint64_t i = start; i < start + clusters; ++i) {
+  return 0;
+}
+
+int Qcow2Image::allocateRow(std::uint64_t clusters, std::uint64_t& host) {
+  std::uint64_t start = 0;
+  std::vector<std::uint64_t> missing;
+  if (int error = findRow(clusters, start, missing); error != 0) return error;
+  std::uint64_t end = start + clusters;
+  for (std::uint64_t block : missing) {
+    if (int error = clearCluster(end * cluster()); error != 0) return error;
+    refTable_[block] = end++ * cluster();
+    dirtyRefTable_.insert(block);
+  }
+  for (std::uint64_t i = start; i < end; ++i) {
     if (int error = setRefcount(i, 1); error != 0) return error;
   }
   host = start * cluster();
-  freshFrom_ = std::max(freshFrom_, host + clusters * cluster());
+  freshFrom_ = std::max(freshFrom_, end * cluster());
   return 0;
 }
 

@@ -188,6 +188,22 @@ TEST(Qcow2, resizes) {
   kit.expectClean(*kit.open("a"));
 }
 
+TEST(Qcow2, takesRowsLongerThanABlockOfRefcountsCounts) {
+  ImageKit kit;
+  kit.create("qcow2", "a", 1_MiB, {{"cluster_size", "512"}});
+  auto image = kit.open("a");
+  kit.write(*image, 0, Bytes(1_MiB, 5));
+  ASSERT_TRUE(image->resize(2048_MiB, Preallocation::off));  // an L1 table of 1024 clusters; 256 are counted by a block
+  kit.write(*image, 2048_MiB - 100, Bytes(100, 6));
+  ASSERT_TRUE(image->createSnapshot("s"));
+  kit.write(*image, 1024_MiB, Bytes(100, 7));
+  image.reset();
+  image = kit.open("a");
+  EXPECT_EQ(kit.read(*image, 2048_MiB - 100, 100), Bytes(100, 6));
+  EXPECT_EQ(kit.read(*image, 0, 1_MiB), Bytes(1_MiB, 5));
+  kit.expectClean(*image);
+}
+
 TEST(Qcow2, preallocates) {
   for (const char* how : {"metadata", "falloc", "full"}) {
     ImageKit kit;
