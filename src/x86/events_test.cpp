@@ -238,5 +238,26 @@ TEST_F(Events, anOfferThatWasNotTakenIsWithdrawn) {
   EXPECT_EQ(m.load<std::uint8_t>(kFlag) & 1, 0) << "the guest must use the register, which re-evaluates";
 }
 
+// As Linux does before it restarts: the handler ends after the switch-off, and skips its EOI if it finds the bit set.
+TEST_F(Events, switchedOffInAHandlerTheOfferIsWithdrawn) {
+  ASSERT_TRUE(writeMsr(*m, 0x4b56'4d04, kFlag | 1));
+  apic.skippable = true;
+  interrupt(0x41);
+  EXPECT_TRUE(handleEvents(*m));
+  ASSERT_TRUE(writeMsr(*m, 0x4b56'4d04, 0));
+  EXPECT_EQ(m.load<std::uint8_t>(kFlag) & 1, 0);
+  EXPECT_EQ(apic.eois, 0);
+}
+
+TEST_F(Events, switchedOffAfterAHandlerTheSkippedEoiIsMadeUpFor) {
+  ASSERT_TRUE(writeMsr(*m, 0x4b56'4d04, kFlag | 1));
+  apic.skippable = true;
+  interrupt(0x41);
+  EXPECT_TRUE(handleEvents(*m));
+  m.store<std::uint8_t>(kFlag, 0);
+  ASSERT_TRUE(writeMsr(*m, 0x4b56'4d04, 0));
+  EXPECT_EQ(apic.eois, 1);
+}
+
 }  // namespace
 }  // namespace lodge::x86

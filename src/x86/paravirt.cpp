@@ -167,8 +167,9 @@ MsrResult writeParavirtMsr(Cpu& cpu, std::uint32_t number, std::uint64_t value) 
     case kPvEoi:
       // Bit 1 is reserved, and the word is aligned.
       if ((value & kEnabled) != 0 && (value & 2) != 0) return MsrResult::fault;
+      // Written in a handler, with the bit set: the guest will skip its EOI where the bit stays.
+      syncParavirtEoi(cpu);
       cpu.state.pvEoi = value;
-      cpu.paravirtEoiArmed = false;
       return MsrResult::done;
     case kPollControl:
       if (value > 1) return MsrResult::fault;
