@@ -14,7 +14,7 @@ def reboots_from_inside():
         first = debian.check(BOOT_ID, 10)
         debian.check("echo kept >/root/kept && sync", 30)
         debian.machine.console.send("reboot\n")
-        debian.machine.console.wait_for("reboot: Restarting system", 150)
+        debian.machine.console.wait_for("reboot: Restarting system", 60)
         debian.login()
         assert debian.check(BOOT_ID, 10) != first
         assert debian.check("cat /root/kept", 10) == "kept"
