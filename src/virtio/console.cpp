@@ -13,7 +13,8 @@ std::uint32_t ConsoleDevice::readConfig(std::uint64_t offset, unsigned size) {
 
 void ConsoleDevice::reset() {
   QueuedDevice::reset();
-  heard_ = sizeTold_ = false;
+  heard_ = typed_ = false;
+  nextTell_ = std::chrono::steady_clock::time_point{};
   bool tell;
   {
     std::lock_guard lock(inputMutex_);
@@ -25,6 +26,7 @@ void ConsoleDevice::reset() {
 
 void ConsoleDevice::notify(unsigned queue) {
   if (queue == receive) return deliver();
+  if (!typed_) tellSizeSometimes();
   heard_ = true;
   drain(queue, [&](Chain chain) {
     for (const iovec& v : chain.readable) output_(static_cast<const char*>(v.iov_base), v.iov_len);
@@ -32,10 +34,18 @@ void ConsoleDevice::notify(unsigned queue) {
   });
 }
 
+// Linux reads the size at a change only, and passes over one before its port exists, which is some time after it first
+// writes (drivers/char/virtio_console.c, config_work_handler). So it is told again while it writes, until someone
+// types.
+void ConsoleDevice::tellSizeSometimes() {
+  auto now = std::chrono::steady_clock::now();
+  if (now < nextTell_.load()) return;
+  nextTell_ = now + kTellInterval;
+  transport_->signalConfig();
+}
+
 std::size_t ConsoleDevice::input(const char* data, std::size_t length) {
-  // Linux reads the size at a change only, and must not be told of one before its port exists, which is soon after it
-  // first writes (drivers/char/virtio_console.c): whoever types has seen that.
-  if (heard_ && !sizeTold_.exchange(true)) transport_->signalConfig();
+  if (heard_ && !typed_.exchange(true)) transport_->signalConfig();
   std::size_t taken;
   {
     std::lock_guard lock(inputMutex_);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <deque>
 #include <functional>
 
@@ -13,6 +14,7 @@ namespace lodge::virtio {
 class ConsoleDevice : public QueuedDevice {
  public:
   static constexpr std::size_t kBacklogBytes = 64 << 10;
+  static constexpr std::chrono::milliseconds kTellInterval{20};
   using Output = std::function<void(const char* data, std::size_t length)>;
   ConsoleDevice(GuestMemory& memory, Output output) : QueuedDevice(memory, 2), output_(std::move(output)) {}
 
@@ -31,6 +33,7 @@ class ConsoleDevice : public QueuedDevice {
 
  private:
   enum Queue : unsigned { receive = 0, transmit = 1 };
+  void tellSizeSometimes();
   void deliver();
   void deliverLocked();
 
@@ -40,8 +43,9 @@ class ConsoleDevice : public QueuedDevice {
   bool roomWanted_ = false;
   std::deque<char> backlog_;
   std::atomic<std::uint32_t> size_{80 | 25 << 16};
-  std::atomic<bool> heard_{false};     ///< the driver has written since its reset
-  std::atomic<bool> sizeTold_{false};  ///< a change was signalled since then, so that it reads the size
+  std::atomic<bool> heard_{false};                    ///< the driver has written since its reset
+  std::atomic<bool> typed_{false};                    ///< input came after that
+  std::atomic<std::chrono::steady_clock::time_point> nextTell_{};
 };
 
 }  // namespace lodge::virtio

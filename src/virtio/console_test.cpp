@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <string>
+#include <thread>
 
 #include "virtio/driver_kit.h"
 
@@ -81,14 +82,24 @@ TEST_P(ConsoleTest, TellsOfRoomOnceThereIsSome) {
   EXPECT_EQ(rooms, 1);
 }
 
-TEST_P(ConsoleTest, TheFirstKeyAfterOutputTellsTheSize) {
+TEST_P(ConsoleTest, OutputTellsTheSizeNowAndThenUntilTheFirstKey) {
+  auto write = [&] {
+    transmit.add({{0x8000, 2, false}});
+    device.notify(1);
+  };
   device.input("a", 1);
   EXPECT_EQ(transport.configChanges, 0);
-  transmit.add({{0x8000, 2, false}});
-  device.notify(1);
+  write();
+  EXPECT_EQ(transport.configChanges, 1);
+  std::this_thread::sleep_for(ConsoleDevice::kTellInterval);
+  write();
+  EXPECT_EQ(transport.configChanges, 2);
   device.input("b", 1);
   device.input("c", 1);
-  EXPECT_EQ(transport.configChanges, 1);
+  EXPECT_EQ(transport.configChanges, 3);
+  std::this_thread::sleep_for(ConsoleDevice::kTellInterval);
+  write();
+  EXPECT_EQ(transport.configChanges, 3);
 }
 
 TEST_P(ConsoleTest, SizeIsInTheConfiguration) {
