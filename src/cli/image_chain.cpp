@@ -46,39 +46,70 @@ Status rebase(const Invocation& invocation, const Program& program) {
   return (*image)->changeBacking(name, format);
 }
 
-/// The image of the chain that takes the content: the one right behind, or the one that -b names.
+struct Layer {
+  std::string path, format;
+};
+
+/// What an image is based on. Errors: invalidArgument (nothing).
+Result<Layer> behind(const Layer& layer, const image::OpenOptions& options) {
+  image::OpenOptions look = options;
+  look.openBacking = false;
+  look.file.readOnly = true;
+  auto image = image::openImage(layer.path, layer.format, look);
+  if (!image) return std::move(image).error();
+  auto info = (*image)->info();
+  if (!info) return std::move(info).error();
+  if (info->backingName.empty())
+    return Error(ErrorKind::invalidArgument, inQuotes(layer.path) + " has no backing image");
+  auto path = pathOf(layer.path, info->backingName, look);
+  if (!path) return std::move(path).error();
+  return Layer{*path, info->backingFormat};
+}
+
+bool sameFile(const std::string& a, const std::string& b) {
+  auto one = image::hostFiles().canonical(a), other = image::hostFiles().canonical(b);
+  return one && other ? *one == *other : a == b;
+}
+
+/// From the top to the image that takes the content, that one included: the one right behind, or the one that -b names.
+Result<std::vector<Layer>> layersToCommit(const Invocation& invocation, const image::OpenOptions& options) {
+  constexpr std::size_t kMost = 256;
+  std::string base = invocation.value("backing");
+  std::vector<Layer> layers = {{invocation.arguments()[0], invocation.value("format")}};
+  do {
+    auto next = behind(layers.back(), options);
+    if (!next && layers.size() > 1)
+      return Error(ErrorKind::invalidArgument, inQuotes(base) + " is not among the images that it is based on")
+          .withHint("'lodge image info --backing-chain' lists them");
+    if (!next) return std::move(next).error();
+    layers.push_back(std::move(*next));
+    if (layers.size() > kMost) return Error(ErrorKind::corrupt, "the backing chain is too long, or a loop");
+  } while (!base.empty() && !sameFile(layers.back().path, base));
+  return layers;
+}
+
 Status commit(const Invocation& invocation, const Program& program) {
-  const std::string& path = invocation.arguments()[0];
-  if (invocation.has("backing"))
-    return Error(ErrorKind::unsupported, "commit goes to the image right behind")
-        .withHint("commit one after the other");
   auto options = openOptions(invocation, program, true);
   if (!options) return std::move(options).error();
-  std::string base, format;
-  {
-    image::OpenOptions look = *options;
-    look.openBacking = false;
-    look.file.readOnly = true;
-    auto top = image::openImage(path, invocation.value("format"), look);
-    if (!top) return std::move(top).error();
-    auto info = (*top)->info();
-    if (!info) return std::move(info).error();
-    if (info->backingName.empty()) return Error(ErrorKind::invalidArgument, inQuotes(path) + " has no backing image");
-    auto where = pathOf(path, info->backingName, look);
-    if (!where) return std::move(where).error();
-    base = *where;
-    format = info->backingFormat;
+  auto layers = layersToCommit(invocation, *options);
+  if (!layers) return std::move(layers).error();
+  // Images between the two would read as something else without theirs, so the top one keeps its content.
+  bool empty = !invocation.has("keep") && layers->size() == 2;
+  // Each alone: the base is opened for writing. What the others do not have is there already.
+  std::vector<std::unique_ptr<image::Image>> open;
+  for (std::size_t i = 0; i + 1 < layers->size(); ++i) {
+    image::OpenOptions alone = *options;
+    alone.openBacking = false;
+    alone.file.readOnly = i != 0 || !empty;
+    auto layer = image::openImage((*layers)[i].path, (*layers)[i].format, alone);
+    if (!layer) return std::move(layer).error();
+    open.push_back(std::move(*layer));
   }
-  // Alone: its backing image is opened for writing. What it does not have is there already.
-  image::OpenOptions alone = *options;
-  alone.openBacking = false;
-  auto top = image::openImage(path, invocation.value("format"), alone);
-  if (!top) return std::move(top).error();
-  auto below = image::openImage(base, format, *options);
-  if (!below) return std::move(below).error().context("backing image");
+  auto base = image::openImage(layers->back().path, layers->back().format, *options);
+  if (!base) return std::move(base).error().context("backing image");
   ProgressBar bar(invocation, program);
-  if (Status done = image::commitContent(**top, **below, bar.callback()); !done) return done;
-  return invocation.has("keep") ? Status() : (*top)->makeEmpty();
+  if (Status done = image::commitContent(open, **base, bar.callback()); !done) return done;
+  return empty ? open.front()->makeEmpty() : Status();
 }
 
 int finish(const Invocation& invocation, const Program& program, const Status& done, const char* text) {
@@ -129,13 +160,17 @@ VerbSpec imageCommit() {
   return {
       .name = "image commit",
       .summary = "write an image's changes into its backing image",
-      .description = "Writes what an image has of its own into the image that it is based on, and empties it.",
+      .description =
+          "Writes what an image has of its own into the image that it is based on, and empties it. With -b the changes "
+          "of several layers go into one further down; the top one is not emptied then.",
       .arguments = {{.name = "FILE", .complete = Complete::file}},
       .options = {{.name = "keep", .letter = 'd', .help = "Do not empty the image."},
                   {.name = "backing",
                    .letter = 'b',
                    .value = "FILE",
-                   .help = "Must be left out: the changes go to the image right behind."},
+                   .help = "The image of the chain that takes the changes; the one right behind if not given. Those "
+                           "between are not to be used any more.",
+                   .complete = Complete::file},
                   image_option::format(),
                   image_option::cache("writeback"),
                   image_option::progress(),

@@ -16,7 +16,8 @@ namespace {
 
 /// The options as they were read and checked.
 struct Plan {
-  std::string source, target;
+  std::vector<std::string> sources;
+  std::string target;
   image::OpenOptions read, write;
   image::CreateRequest request;
   image::CopyOptions copy;
@@ -52,10 +53,8 @@ Status readNumbers(const Invocation& invocation, Plan& plan) {
 Result<Plan> readPlan(const Invocation& invocation, const Program& program) {
   Plan plan;
   const auto& names = invocation.arguments();
-  if (names.size() > 2)
-    return Error(ErrorKind::unsupported, "several sources cannot be joined").withHint("convert them one by one");
-  plan.source = names[0];
-  plan.target = names[1];
+  plan.sources.assign(names.begin(), names.end() - 1);
+  plan.target = names.back();
   auto driver = targetFormat(invocation.value("output-format"), plan.target, program);
   if (!driver) return std::move(driver).error();
   plan.driver = *driver;
@@ -79,6 +78,9 @@ Result<Plan> readPlan(const Invocation& invocation, const Program& program) {
   if (plan.copy.compress && !plan.driver->compression)
     return Error(ErrorKind::unsupported, fmt::format("{} images have no compressed form", plan.driver->name));
   plan.copy.topLayerOnly = !plan.request.backingName.empty();
+  if (plan.sources.size() > 1 && (plan.copy.topLayerOnly || !plan.read.snapshot.empty()))
+    return Error(ErrorKind::invalidArgument, "several sources are joined as whole disks")
+        .withHint("leave out the backing image and the snapshot, or convert them one by one");
   return plan;
 }
 
@@ -94,24 +96,29 @@ Status copyInto(Plan& plan, Image& source, const std::string& path, const Invoca
 }
 
 Status convert(Plan& plan, const Invocation& invocation, const Program& program) {
-  auto source = image::openImage(plan.source, invocation.value("format"), plan.read);
-  if (!source) return std::move(source).error();
+  std::vector<std::unique_ptr<Image>> parts;
+  for (const std::string& name : plan.sources) {
+    auto part = image::openImage(name, invocation.value("format"), plan.read);
+    if (!part) return std::move(part).error();
+    parts.push_back(std::move(*part));
+  }
+  std::unique_ptr<Image> source = image::joinImages(std::move(parts));
   if (invocation.has("no-create")) {
     plan.copy.targetIsZero = invocation.has("target-is-zero");
-    return copyInto(plan, **source, plan.target, invocation, program);
+    return copyInto(plan, *source, plan.target, invocation, program);
   }
   bool address = plan.target.starts_with("nbd");
   if (address) {
     plan.copy.targetIsZero = false;
-    return copyInto(plan, **source, plan.target, invocation, program);
+    return copyInto(plan, *source, plan.target, invocation, program);
   }
   auto fresh = FreshFile::begin(plan.target, hasSeveralFiles(*plan.driver, plan.request));
   if (!fresh) return std::move(fresh).error();
   plan.request.path = (*fresh)->path();
   plan.request.finalPath = plan.target;
-  plan.request.bytes = (*source)->size();
+  plan.request.bytes = source->size();
   if (Status made = image::createImage(*plan.driver, plan.request); !made) return made;
-  if (Status copied = copyInto(plan, **source, plan.request.path, invocation, program); !copied) return copied;
+  if (Status copied = copyInto(plan, *source, plan.request.path, invocation, program); !copied) return copied;
   return (*fresh)->commit();
 }
 
@@ -125,9 +132,10 @@ int run(const Invocation& invocation, const Program& program) {
   if (!plan) return imageFail(program, plan.error());
   ProgressBar signals(invocation, program);  // from here on a signal leaves nothing half made behind
   Status done = convert(*plan, invocation, program);
-  if (!done) return imageFail(program, std::move(done).error().context("convert " + inQuotes(plan->source)));
+  if (!done)
+    return imageFail(program, std::move(done).error().context("convert " + inQuotes(join(plan->sources, " "))));
   if (!wantsJson(invocation)) return exit_status::kSuccess;
-  return printJson({{"source", plan->source}, {"target", plan->target}, {"format", plan->driver->name}});
+  return printJson({{"source", join(plan->sources, " ")}, {"target", plan->target}, {"format", plan->driver->name}});
 }
 
 }  // namespace
@@ -139,7 +147,9 @@ VerbSpec imageConvert() {
       .description =
           "Copies a disk's content into a new image, in the format that the target's suffix tells. Backing images are "
           "followed: the target stands alone. The target appears under its name when it is complete; if the copy "
-          "fails or is interrupted nothing is left of it, and an old file of that name stays.",
+          "fails or is interrupted nothing is left of it, and an old file of that name stays. Several sources are "
+          "joined: "
+          "the target has one disk after the other.",
       .arguments = {{.name = "SOURCE", .complete = Complete::file},
                     {.name = "TARGET", .repeats = true, .complete = Complete::file}},
       .options =

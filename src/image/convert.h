@@ -31,8 +31,12 @@ struct Difference {
 /// First place where the contents differ; a longer disk's rest compares as zero. `strict`: sizes count.
 Result<Difference> compareContent(Image& a, Image& b, bool strict, const Progress& progress);
 
-/// Writes what `top` has of its own into `base`, an image of its chain that was opened for writing.
-Status commitContent(Image& top, Image& base, const Progress& progress);
+/// Writes what the layers have of their own into `base`. The first one is the top; each of the others is what the one
+/// before is based on, and `base` is what the last is based on. All are opened alone (OpenOptions::openBacking).
+Status commitContent(std::span<const std::unique_ptr<Image>> layers, Image& base, const Progress& progress);
+
+/// The images' disks one after the other, as one that is only read.
+std::unique_ptr<Image> joinImages(std::vector<std::unique_ptr<Image>> parts);
 
 /// Makes `image` independent of the differences between its backing image and `newBacking` (nullptr: none): what reads
 /// differently there is written into the image. `image` stays open on its old chain.

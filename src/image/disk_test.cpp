@@ -3,10 +3,16 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cstdlib>
+#include <cstring>
 #include <future>
 #include <random>
 #include <vector>
@@ -29,6 +35,46 @@ struct DiskTest : testing::Test {
     int fd = ::open(path.c_str(), O_CREAT | O_TRUNC | O_WRONLY, 0600);
     ASSERT_EQ(::write(fd, content.data(), content.size()), static_cast<ssize_t>(content.size()));
     ::close(fd);
+  }
+  /// Random requests, many in flight, past the page cache; the model knows what must be there afterwards.
+  void manyInFlight() {
+    auto disk = openDisk({.path = path, .format = "raw", .cache = image::CacheMode::none});
+    ASSERT_TRUE(disk) << disk.error().message();
+    constexpr std::size_t kBlock = 4096;
+    std::mt19937_64 random(5);
+    std::unique_ptr<std::uint8_t, void (*)(void*)> bytes(
+        static_cast<std::uint8_t*>(std::aligned_alloc(kBlock, content.size())), std::free);
+    std::vector<std::uint8_t> model = content;
+    std::vector<std::future<int>> ends;
+    std::vector<iovec> vectors(content.size() / kBlock);
+    for (std::size_t i = 0; i < vectors.size(); ++i) {
+      std::uint8_t* at = bytes.get() + i * kBlock;
+      vectors[i] = {at, kBlock};
+      auto promise = std::make_shared<std::promise<int>>();
+      ends.push_back(promise->get_future());
+      auto done = [promise](int error) { promise->set_value(error); };
+      if (i % 2 == 0) {
+        std::fill_n(at, kBlock, static_cast<std::uint8_t>(random()));
+        std::copy_n(at, kBlock, model.begin() + static_cast<long>(i * kBlock));
+        (*disk)->write(i * kBlock, {&vectors[i], 1}, done);
+      } else {
+        (*disk)->read(i * kBlock, {&vectors[i], 1}, done);
+      }
+    }
+    for (auto& end : ends) ASSERT_EQ(end.get(), 0);
+    ASSERT_TRUE(std::equal(model.begin(), model.end(), bytes.get()));
+    std::vector<std::uint8_t> all(model.size());
+    ASSERT_EQ(read(**disk, 0, all), 0);
+    ASSERT_EQ(all, model);
+  }
+  static bool hasRing() {
+    for (int fd = 0; fd < 256; ++fd) {
+      char target[64] = {};
+      if (::readlink(("/proc/self/fd/" + std::to_string(fd)).c_str(), target, sizeof target - 1) > 0 &&
+          std::strstr(target, "[io_uring]"))
+        return true;
+    }
+    return false;
   }
   std::unique_ptr<Disk> open(bool readOnly = false, bool snapshot = false) {
     auto disk = openDisk({path, "raw", readOnly, snapshot});
@@ -83,6 +129,33 @@ TEST_F(DiskTest, mirrorsRandomOperationsAndSnapshotLeavesTheFileAlone) {
     ASSERT_EQ(read(*again, 0, all), 0);
     EXPECT_EQ(all, snapshot ? content : model);
   }
+}
+
+TEST_F(DiskTest, keepsManyRequestsInFlight) {
+  manyInFlight();
+}
+
+/// In a process of its own where io_uring is forbidden, as containers do it.
+TEST_F(DiskTest, doesWithoutIoUring) {
+  pid_t child = ::fork();
+  if (child == 0) {
+    sock_filter code[] = {BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+                          BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_io_uring_setup, 0, 1),
+                          BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+                          BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
+    sock_fprog program{std::size(code), code};
+    if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 || ::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0)
+      ::_exit(77);
+    auto disk = open();
+    bool ring = hasRing();
+    disk.reset();
+    manyInFlight();
+    ::_exit(ring ? 2 : HasFailure() ? 1 : 0);
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  if (WIFEXITED(status) && WEXITSTATUS(status) == 77) GTEST_SKIP() << "seccomp filters are not allowed here";
+  EXPECT_EQ(status, 0);
 }
 
 TEST_F(DiskTest, writersExcludeEachOtherAndReadersShare) {

@@ -8,6 +8,7 @@
 
 #include "base/units.h"
 #include "image/format.h"
+#include "image/image_test_kit.h"
 #include "image/recorded_files.h"
 
 namespace lodge::image {
@@ -257,6 +258,36 @@ TEST_P(Formats, Resizes) {
     ASSERT_TRUE(image.ok()) << image.error().message();
     expectSame(**image, mirror);
     expectClean(**image, false);
+  }
+}
+
+/// The table of a fresh VDI has room for 256 GiB: more of it takes the first blocks' place.
+TEST(Vdi, GrowsBeyondItsTablesRoom) {
+  ImageKit kit;
+  kit.create("vdi", "a.vdi", 1_GiB);
+  std::vector<std::uint8_t> some(3_MiB);
+  for (std::size_t i = 0; i < some.size(); ++i) some[i] = static_cast<std::uint8_t>(i >> 8 ^ i);
+  for (std::uint64_t growth : {700_GiB, 3000_GiB}) {
+    auto image = kit.open("a.vdi");
+    kit.write(*image, 100'000, some);
+    kit.write(*image, 1_GiB - some.size(), some);
+    std::uint64_t last = image->size() - 512;
+    kit.write(*image, last, std::vector<std::uint8_t>(512, 9));
+    Status grown = image->resize(growth, Preallocation::off);
+    ASSERT_TRUE(grown) << grown.error().message();
+    kit.write(*image, growth - 512, std::vector<std::uint8_t>(512, 7));
+    for (bool again : {false, true}) {
+      if (again) image.reset();
+      if (again) image = kit.open("a.vdi");
+      EXPECT_EQ(image->size(), growth);
+      EXPECT_EQ(kit.read(*image, 100'000, some.size()), some);
+      EXPECT_EQ(kit.read(*image, 1_GiB - some.size(), some.size() - 512),
+                std::vector<std::uint8_t>(some.begin(), some.end() - 512));
+      EXPECT_EQ(kit.read(*image, last, 512), std::vector<std::uint8_t>(512, 9));
+      EXPECT_EQ(kit.read(*image, last + 512, 512), std::vector<std::uint8_t>(512, 0));
+      EXPECT_EQ(kit.read(*image, growth - 512, 512), std::vector<std::uint8_t>(512, 7));
+    }
+    kit.expectClean(*image, false);
   }
 }
 

@@ -78,38 +78,50 @@ Result<Difference> compareContent(Image& a, Image& b, bool strict, const Progres
   return Difference{};
 }
 
-Status commitContent(Image& top, Image& base, const Progress& progress) {
-  if (base.size() < top.size()) {
-    if (Status grown = base.resize(top.size(), Preallocation::off); !grown) return grown;
+namespace {
+
+/// The first of the layers that has the range, or that ends before it (which reads as zero).
+int findLayer(std::span<const std::unique_ptr<Image>> layers, std::uint64_t offset, std::uint64_t length,
+              BlockStatus& status, Image*& owner) {
+  for (const auto& layer : layers) {
+    owner = layer.get();
+    if (offset >= layer->size()) {
+      status = {.length = length, .kind = BlockStatus::Kind::zero};
+      return 0;
+    }
+    length = std::min(length, layer->size() - offset);
+    if (int error = layer->blockStatus(offset, length, status); error != 0) return error;
+    length = status.length;
+    if (status.kind != BlockStatus::Kind::unallocated) return 0;
+  }
+  return 0;
+}
+
+}  // namespace
+
+Status commitContent(std::span<const std::unique_ptr<Image>> layers, Image& base, const Progress& progress) {
+  std::uint64_t total = layers.front()->size();
+  if (base.size() < total) {
+    if (Status grown = base.resize(total, Preallocation::off); !grown) return grown;
   }
   std::vector<std::byte> bytes;
-  for (std::uint64_t at = 0; at < top.size();) {
-    // Images between the two count as part of the top.
+  for (std::uint64_t at = 0; at < total;) {
     BlockStatus status;
-    std::uint64_t length = top.size() - at;
-    Image* layer = &top;
-    for (;;) {
-      if (int error = layer->blockStatus(at, length, status); error != 0) return failed(error, "status", at);
-      length = status.length;
-      Image* below = layer->backing();
-      bool last = !below || !below->backing();
-      if (status.kind != BlockStatus::Kind::unallocated || last || at >= below->size()) break;
-      length = std::min(length, below->size() - at);
-      layer = below;
-    }
-    int error = 0;
-    if (status.kind == BlockStatus::Kind::zero) {
+    Image* owner = nullptr;
+    int error = findLayer(layers, at, total - at, status, owner);
+    std::uint64_t length = status.length;
+    if (error == 0 && status.kind == BlockStatus::Kind::zero) {
       error = base.writeZeroes(at, length, true);
-    } else if (status.kind == BlockStatus::Kind::data) {
+    } else if (error == 0 && status.kind == BlockStatus::Kind::data) {
       length = std::min(length, kPiece);
       bytes.resize(length);
       iovec v{bytes.data(), length};
-      error = top.read(at, {&v, 1});
+      error = owner->read(at, {&v, 1});
       if (error == 0) error = base.write(at, {&v, 1});
     }
     if (error != 0) return failed(error, "commit", at);
     at += length;
-    if (!goesOn(progress, at, top.size())) return interrupted();
+    if (!goesOn(progress, at, total)) return interrupted();
   }
   if (int error = base.flush(); error != 0) return Error::fromErrno(error, "flush the base");
   return {};

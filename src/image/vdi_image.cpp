@@ -13,6 +13,7 @@ namespace lodge::image::vdi {
 namespace {
 
 constexpr std::uint64_t kPiece = 4096;  ///< of the table, in memory
+constexpr std::uint64_t kMostBlocks = 0x3ff00000;
 
 }  // namespace
 
@@ -148,15 +149,59 @@ Result<CheckResult> VdiImage::check(Repair repair) {
   return result;
 }
 
+/// Copies the blocks that lie first in the file to its end.
+int VdiImage::moveBlocksBelow(std::uint32_t end) {
+  std::vector<std::byte> bytes(std::min<std::uint64_t>(shape_.blockBytes, 1_MiB));
+  for (std::uint64_t block = 0; block < header_.blocks; ++block) {
+    std::uint32_t unit = 0;
+    if (int error = unitOf(block, unit); error != 0) return error;
+    if (unit >= end) continue;
+    std::uint64_t length = shape_.blockBytes, host = 0, from = header_.dataOffset + unit * shape_.blockBytes;
+    if (int error = reserve(block * shape_.blockBytes, length, host); error != 0) return error;
+    for (std::uint64_t at = 0; at < shape_.blockBytes; at += bytes.size()) {
+      if (int error = file_->read(from + at, bytes.data(), bytes.size()); error != 0) return error;
+      if (int error = file_->write(host + at, bytes.data(), bytes.size()); error != 0) return error;
+    }
+    auto number = static_cast<std::uint32_t>((host - header_.dataOffset) / shape_.blockBytes);
+    if (int error = setUnit(block, number); error != 0) return error;
+  }
+  return flush();
+}
+
+/// A larger table in the place of the first blocks, which go to the end of the file. Each step is on the disk before
+/// the next begins: the old table leads to the moved blocks, then the new one is there, then the header leads to it.
+int VdiImage::enlargeTable(std::uint64_t blocks) {
+  std::uint64_t block = shape_.blockBytes, shift = (blocks * 4 + block - 1) / block;
+  std::uint64_t dataOffset = header_.dataOffset + shift * block;
+  if (dataOffset > 0xffffffff) return EFBIG;
+  // Nothing new comes to lie where the table goes.
+  end_ = std::max(end_, dataOffset);
+  if (int error = moveBlocksBelow(static_cast<std::uint32_t>(shift)); error != 0) return error;
+  std::uint64_t table = header_.dataOffset;
+  std::vector<std::byte> part;
+  for (std::uint64_t first = 0; first < blocks; first += part.size() / 4) {
+    part.assign(std::min<std::uint64_t>(16384, blocks - first) * 4, std::byte{0xff});
+    for (std::uint64_t i = 0; i < part.size() / 4 && first + i < header_.blocks; ++i) {
+      std::byte* at = nullptr;
+      std::uint64_t piece = 0;
+      if (int error = entry(first + i, at, piece); error != 0) return error;
+      auto value = loadLe<std::uint32_t>(at);
+      storeLe<std::uint32_t>(part.data() + i * 4, value < kZero ? value - static_cast<std::uint32_t>(shift) : value);
+    }
+    if (int error = file_->write(table + first * 4, part.data(), part.size()); error != 0) return error;
+  }
+  if (int error = file_->flush(); error != 0) return error;
+  header_.tableOffset = static_cast<std::uint32_t>(table);
+  header_.dataOffset = static_cast<std::uint32_t>(dataOffset);
+  if (int error = file_->write(0, &header_, sizeof header_); error != 0) return error;
+  setShapeOf(virtualBytes_);
+  return file_->flush();
+}
+
 Status VdiImage::resize(std::uint64_t newBytes, Preallocation) {
   std::uint64_t block = shape_.blockBytes, blocks = (newBytes + block - 1) / block, old = header_.blocks;
   auto failed = [&](int error) { return Error::fromErrno(error, "resize " + inQuotes(file_->name())); };
-  if (newBytes == 0 || blocks > (header_.dataOffset - header_.tableOffset) / 4) {
-    return Error(ErrorKind::unsupported,
-                 fmt::format("resize {}: its table has room for {} only", inQuotes(file_->name()),
-                             formatSize((header_.dataOffset - header_.tableOffset) / 4 * block)))
-        .withHint("convert it to a larger image");
-  }
+  if (newBytes == 0 || blocks > kMostBlocks) return failed(EFBIG);
   if (header_.type == kFixed && blocks != old) {
     return Error(ErrorKind::unsupported, fmt::format("resize {}: it is of the fixed kind", inQuotes(file_->name())))
         .withHint("convert it");
@@ -168,6 +213,9 @@ Status VdiImage::resize(std::uint64_t newBytes, Preallocation) {
     }
     std::uint64_t rest = std::min(virtualBytes_, blocks * block) - newBytes;
     if (int error = rest == 0 ? 0 : writeZeroes(newBytes, rest, true); error != 0) return failed(error);
+  }
+  if (blocks > (header_.dataOffset - header_.tableOffset) / 4) {
+    if (int error = enlargeTable(blocks); error != 0) return failed(error);
   }
   if (int error = flush(); error != 0) return failed(error);
   std::vector<std::byte> free(4096, std::byte{0xff});

@@ -39,6 +39,8 @@ class VdiImage final : public MappedImage, private BlockTable {
 
   int entry(std::uint64_t block, std::byte*& at, std::uint64_t& piece);
   void setShapeOf(std::uint64_t bytes);
+  int enlargeTable(std::uint64_t blocks);
+  int moveBlocksBelow(std::uint32_t end);
 
   Header header_;
   bool child_;

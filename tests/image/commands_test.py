@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import time
 import unittest
@@ -79,6 +80,54 @@ class Commands(ImageTest):
         self.assertLess(os.path.getsize(self.path("huge.qcow2")), MIB)
 
 
+    def test_commit_over_several_layers(self):
+        content = bytearray(pattern(4 * MIB, 9))
+        self.write("base.raw", bytes(content[:2 * MIB]))
+        self.lodge("create", "-b", "base.raw", "-F", "raw", "one.qcow2", "3M")
+        self.lodge("create", "-b", "one.qcow2", "-F", "qcow2", "-o", "cluster_size=4K", "two.qcow2", "4M")
+        self.lodge("create", "-b", "two.qcow2", "-F", "qcow2", "-o", "extended_l2=on", "top.qcow2")
+        content[2 * MIB:] = bytes(2 * MIB)
+        for name, offset, value in ("one.qcow2", 100 << 10, 1), ("two.qcow2", 110 << 10, 2), ("top.qcow2", 3 * MIB + 512, 3):
+            self.need_qemu()
+            self.run_command("qemu-io", "-f", "qcow2", "-c", "write -P %d %d 50k" % (value, offset), name)
+            content[offset:offset + (50 << 10)] = bytes([value]) * (50 << 10)
+        refused = self.lodge("commit", "-b", "elsewhere.raw", "top.qcow2", check=False)
+        self.assertIn("not among the images", refused.stderr)
+        self.lodge("commit", "-b", "base.raw", "top.qcow2")
+        self.assertEqualContent(self.read("base.raw"), bytes(content))
+        self.lodge("compare", "base.raw", "top.qcow2")
+
+    def test_several_sources_are_joined(self):
+        parts = [pattern(MIB + 512, 1), pattern(3 * MIB, 2), pattern(512, 3)]
+        for number, part in enumerate(parts):
+            self.write("%d.raw" % number, part)
+        self.lodge("convert", "1.raw", "1.qcow2")
+        for words in ["out.qcow2"], ["-c", "out.qcow2"], ["-O", "vmdk", "-o", "subformat=streamOptimized", "out.vmdk"]:
+            self.lodge("convert", "0.raw", "1.qcow2", "2.raw", *words)
+            self.lodge("convert", words[-1], "back.raw")
+            self.assertEqualContent(self.read("back.raw"), b"".join(parts))
+
+    def test_a_vdi_child_and_its_parent(self):
+        content = bytearray(pattern(4 * MIB, 5))
+        self.write("a.raw", bytes(content))
+        self.lodge("convert", "-O", "vdi", "a.raw", "parent.vdi")
+        self.write("b.raw", bytes(MIB) + b"c" * MIB + bytes(2 * MIB))
+        self.lodge("convert", "-O", "vdi", "b.raw", "child.vdi")
+        child = bytearray(self.read("child.vdi"))
+        child[76:80] = (4).to_bytes(4, "little")  # differencing
+        child[424:440] = self.read("parent.vdi")[392:408]
+        self.write("child.vdi", child)
+        content[MIB:2 * MIB] = b"c" * MIB
+        self.lodge("convert", "child.vdi", "out.raw")
+        self.assertEqualContent(self.read("out.raw"), bytes(content))
+        self.assertIn("differencing", json.dumps(self.lodge_json("info", "child.vdi")))
+        refused = self.lodge("resize", "child.vdi", "8M", check=False)
+        self.assertIn("differencing", refused.stderr)
+        os.unlink(self.path("parent.vdi"))
+        alone = self.lodge("convert", "child.vdi", "out.raw", check=False)
+        self.assertIn("parent", alone.stderr)
+
+
 class QemuImgName(ImageTest):
     """Called by the name qemu-img."""
 
@@ -125,6 +174,20 @@ class Nbd(ImageTest):
         self.assertEqualContent(self.read("b.raw"), content)
         refused = self.lodge("convert", "-n", "-O", "raw", "a.raw", address, check=False)
         self.assertIn("read-only", refused.stderr)
+
+    def test_tcp(self):
+        content = pattern(3 * MIB, 6)
+        self.write("a.raw", content)
+        self.lodge("create", "b.qcow2", str(len(content)))
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        address = self.serve("--port", str(port), "-x", "disk", "b.qcow2")
+        self.assertTrue(address.startswith("nbd://"), address)
+        self.lodge("convert", "-n", "-O", "raw", "a.raw", address)
+        self.lodge("compare", "a.raw", address)
+        if shutil.which("qemu-img"):
+            self.qemu_img("compare", "a.raw", address)
 
     def test_writing_through_it(self):
         content = pattern(5 * MIB, 2)
