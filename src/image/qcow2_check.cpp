@@ -332,6 +332,8 @@ class Checker {
 
   /// Entries that lead nowhere read as zero from now on.
   void dropBadEntries() {
+    for (std::size_t i : badL1_) image_.noteChange(i * header_.bytesPerL2(), header_.bytesPerL2());
+    for (std::uint64_t offset : badL2_) image_.noteChange(offset, image_.cluster());
     std::unique_lock lock(image_.mutex_);
     for (std::size_t i : badL1_) image_.setL1(i, 0);
     for (std::uint64_t offset : badL2_) {

@@ -88,17 +88,22 @@ int Qcow2Image::dropRange(std::uint64_t begin, std::uint64_t end, Drop how) {
 
 int Qcow2Image::discard(std::uint64_t offset, std::uint64_t length) {
   if (readOnly_) return EROFS;
-  if (header_.rawDataFile()) return dataFile_->discard(offset, length);
+  if (header_.rawDataFile()) {
+    int error = noteChange(offset, length);
+    return error != 0 ? error : dataFile_->discard(offset, length);
+  }
   if (header_.version < 3 && backing_) return 0;  // it would show the backing image's content
   std::uint64_t begin = clusterUp(offset),
                 end = offset + length == size() ? clusterUp(size()) : clusterDown(offset + length);
   if (begin >= end) return 0;
+  if (int error = noteChange(begin, std::min(end, size()) - begin); error != 0) return error;
   return dropRange(begin, end, Drop::discard);
 }
 
 int Qcow2Image::writeZeroes(std::uint64_t offset, std::uint64_t length, bool mayUnmap) {
   if (readOnly_) return EROFS;
   if (length == 0) return 0;
+  if (int error = noteChange(offset, length); error != 0) return error;
   if (header_.rawDataFile()) {
     // Outside readers see the data file alone.
     return writeZeroBytes(offset, length);

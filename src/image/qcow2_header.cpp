@@ -220,30 +220,4 @@ Status writeHeader(BlockFile& file, const Header& h) {
   return {};
 }
 
-Result<std::vector<Bitmap>> readBitmaps(BlockFile& file, const Header& header) {
-  std::string data = header.extensionText(extension::bitmaps);
-  std::vector<Bitmap> bitmaps;
-  if (data.empty()) return bitmaps;
-  if (data.size() != 24) return corrupt("bitmaps extension");
-  std::uint32_t count = loadBe<std::uint32_t>(data.data());
-  std::uint64_t bytes = loadBe<std::uint64_t>(data.data() + 8), at = loadBe<std::uint64_t>(data.data() + 16);
-  if (count == 0 || count > 65535 || bytes > (64u << 20) || at % header.clusterBytes() != 0 || at >= file.size())
-    return corrupt("bitmap directory");
-  std::vector<char> directory(bytes);
-  if (int error = file.read(at, directory.data(), bytes); error != 0)
-    return Error::fromErrno(error, "read the bitmaps");
-  std::size_t position = 0;
-  for (std::uint32_t i = 0; i < count; ++i) {
-    if (bytes - position < 24) return corrupt("bitmap directory");
-    const char* p = directory.data() + position;
-    std::uint32_t nameBytes = loadBe<std::uint16_t>(p + 18), extra = loadBe<std::uint32_t>(p + 20);
-    std::uint64_t entryBytes = alignUp(std::uint64_t{24} + nameBytes + extra, 8);
-    if (entryBytes > bytes - position) return corrupt("bitmap directory");
-    bitmaps.push_back({std::string(p + 24 + extra, nameBytes), loadBe<std::uint64_t>(p), loadBe<std::uint32_t>(p + 8),
-                       loadBe<std::uint32_t>(p + 12), static_cast<std::uint8_t>(p[17])});
-    position += entryBytes;
-  }
-  return bitmaps;
-}
-
 }  // namespace lodge::image::qcow2

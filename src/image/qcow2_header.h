@@ -86,8 +86,11 @@ struct Bitmap {
   std::uint32_t tableEntries;
   std::uint32_t flags;
   std::uint32_t granularityBits;
+  std::uint8_t type;
+  std::uint32_t extraBytes;
+  std::uint64_t flagsOffset;  ///< in the file
 };
-/// The directory of persistent bitmaps. Errors: corrupt, io.
+/// The directory of persistent bitmaps (qcow2_bitmaps.cpp). Errors: corrupt, io.
 Result<std::vector<Bitmap>> readBitmaps(BlockFile& file, const Header& header);
 
 }  // namespace lodge::image::qcow2

@@ -17,17 +17,6 @@ unsigned l2BitsOf(const Header& h) {
   return h.clusterBits - (h.extendedL2() ? 4 : 3);
 }
 
-Status refuseBitmaps(BlockFile& file, const Header& header) {
-  auto bitmaps = readBitmaps(file, header);
-  if (!bitmaps) return std::move(bitmaps).error();
-  if (bitmaps->empty()) return {};
-  std::vector<std::string> names;
-  for (const Bitmap& bitmap : *bitmaps) names.push_back(inQuotes(bitmap.name));
-  return Error(ErrorKind::unsupported,
-               "has persistent dirty bitmaps, which writing would make stale: " + join(names, ", "))
-      .withHint("open it read-only, write to an overlay, or remove them: qemu-img bitmap --remove FILE NAME");
-}
-
 }  // namespace
 
 Qcow2Image::Qcow2Image(std::shared_ptr<BlockFile> file, Header header, const OpenContext& context)
@@ -41,7 +30,9 @@ Qcow2Image::Qcow2Image(std::shared_ptr<BlockFile> file, Header header, const Ope
 
 Qcow2Image::~Qcow2Image() {
   if (readOnly_) return;
-  if (int error = settle(); error != 0)
+  int error = bitmaps_ ? bitmaps_->store() : 0;
+  if (int unsettled = settle(); error == 0) error = unsettled;
+  if (error != 0)
     log(LogLevel::error, "close {}: {}", inQuotes(file_->name()), Error::fromErrno(error, "write metadata").message());
 }
 
@@ -97,9 +88,24 @@ Status Qcow2Image::load(const OpenContext& context) {
     if ((header_.incompatible & incompatible::corrupt) != 0)
       return Error(ErrorKind::corrupt, "marked as corrupt: it is only read")
           .withHint("repair it: lodge image check -r all");
-    if (Status none = refuseBitmaps(*file_, header_); !none) return none;
   }
+  auto bitmaps = BitmapKeeper::open(*this, *file_, header_);
+  if (bitmaps)
+    bitmaps_ = std::move(*bitmaps);
+  else if (!options.forCheck)
+    return std::move(bitmaps).error();
   return prepareWriting();
+}
+
+Status Qcow2Image::refuseBitmaps(const char* what) {
+  auto bitmaps = readBitmaps(*file_, header_);
+  if (!bitmaps) return std::move(bitmaps).error();
+  if (bitmaps->empty() || (header_.autoclear & autoclear::bitmaps) == 0) return {};
+  std::vector<std::string> names;
+  for (const Bitmap& bitmap : *bitmaps) names.push_back(inQuotes(bitmap.name));
+  return Error(ErrorKind::unsupported,
+               fmt::format("{}: its persistent dirty bitmaps do not allow that: {}", what, join(names, ", ")))
+      .withHint("remove them: qemu-img bitmap --remove FILE NAME");
 }
 
 Status Qcow2Image::prepareWriting() {

@@ -12,6 +12,7 @@
 #include <shared_mutex>
 
 #include "image/format.h"
+#include "image/qcow2_bitmaps.h"
 #include "image/qcow2_cache.h"
 #include "image/qcow2_codec.h"
 #include "image/qcow2_header.h"
@@ -76,6 +77,7 @@ class Qcow2Image final : public Image {
   Result<std::unique_ptr<StreamWriter>> streamWriter() override;
 
  private:
+  friend class BitmapKeeper;
   friend class Checker;
   friend class Qcow2StreamWriter;
 
@@ -83,6 +85,10 @@ class Qcow2Image final : public Image {
   Status load(const OpenContext& context);
   Status loadL1(std::uint64_t offset, std::uint32_t entries);
   Status prepareWriting();
+  /// The range's content may change: dirty bitmaps get to know.
+  int noteChange(std::uint64_t offset, std::uint64_t length) { return bitmaps_ ? bitmaps_->mark(offset, length) : 0; }
+  /// What moves the disk's end or its snapshots' is refused while there are bitmaps, by their names.
+  Status refuseBitmaps(const char* what);
   void corrupted(const std::string& what);
 
   // --- geometry
@@ -174,6 +180,8 @@ class Qcow2Image final : public Image {
   int addRefcount(std::uint64_t offset, std::uint64_t bytes, int change);
   /// Up to `want` clusters in a row, at least one; counted once.
   int allocate(std::uint64_t want, std::uint64_t& host, std::uint64_t& got, bool* fresh = nullptr);
+  /// One, by a caller that does not hold the lock.
+  int allocateOne(std::uint64_t& host);
   /// Exactly that many in a row.
   int allocateRow(std::uint64_t clusters, std::uint64_t& host);
   int findRow(std::uint64_t clusters, std::uint64_t& start, std::vector<std::uint64_t>& missing);
@@ -208,6 +216,7 @@ class Qcow2Image final : public Image {
 
   std::shared_ptr<BlockFile> file_, dataFile_;
   std::unique_ptr<Image> backing_;
+  std::unique_ptr<BitmapKeeper> bitmaps_;
   Header header_;
   const std::uint64_t clusterBytes_;
   const unsigned l2Bits_;

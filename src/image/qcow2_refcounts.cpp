@@ -220,6 +220,19 @@ int Qcow2Image::allocate(std::uint64_t want, std::uint64_t& host, std::uint64_t&
   return 0;
 }
 
+int Qcow2Image::allocateOne(std::uint64_t& host) {
+  for (;;) {
+    int error = 0;
+    {
+      std::unique_lock lock(mutex_);
+      std::uint64_t got = 0;
+      error = allocate(1, host, got);
+    }
+    if (error != EAGAIN) return error;
+    if (error = flushMetadata(); error != 0) return error;
+  }
+}
+
 /// A free row of `clusters`, and right behind it one for each block of refcounts that is still missing to count all of
 /// that: a block inside would interrupt every row that is longer than what one block counts.
 int Qcow2Image::findRow(std::uint64_t clusters, std::uint64_t& start, std::vector<std::uint64_t>& missing) {

@@ -95,13 +95,15 @@ Status Qcow2Image::resize(std::uint64_t newBytes, Preallocation preallocation) {
   std::uint64_t old = size();
   std::string what = "resize " + inQuotes(file_->name());
   if (readOnly_) return Error(ErrorKind::permissionDenied, what + ": open read-only");
-  if (header_.version == 2 && !snapshots_.empty() && newBytes != old)
+  if (newBytes == old) return {};
+  if (Status none = refuseBitmaps(what.c_str()); !none) return none;
+  if (header_.version == 2 && !snapshots_.empty())
     return Error(ErrorKind::unsupported, what + ": version 2 keeps no size with its snapshots")
         .withHint("delete them first");
   if (newBytes < old) {
     Status done = shrink(newBytes);
     if (!done) return std::move(done).error().context(what);
-  } else if (newBytes > old) {
+  } else {
     std::uint64_t entries = (newBytes + header_.bytesPerL2() - 1) / header_.bytesPerL2();
     if (entries > kMaxL1Bytes / 8)
       return Error(ErrorKind::invalidArgument, what + ": too large for clusters of " + formatSize(cluster()));
@@ -120,8 +122,6 @@ Status Qcow2Image::resize(std::uint64_t newBytes, Preallocation preallocation) {
       return Error::fromErrno(error, what);
     }
     if (Status stored = storeHeader(); !stored) return std::move(stored).error().context(what);
-  } else {
-    return {};
   }
   if (int error = settle(); error != 0) return Error::fromErrno(error, what);
   return {};

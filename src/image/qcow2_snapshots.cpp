@@ -184,6 +184,10 @@ Status Qcow2Image::applySnapshot(const std::string& idOrName) {
   const Snapshot& s = snapshots_[index];
   if (header_.version == 2 && s.about.diskBytes != size())
     return Error(ErrorKind::unsupported, what + ": the disk had another size then, which version 2 does not keep");
+  if (s.about.diskBytes != size()) {
+    if (Status none = refuseBitmaps(what.c_str()); !none) return none;
+  }
+  if (int error = noteChange(0, size()); error != 0) return failed(error, what);
   if (int error = settle(); error != 0) return failed(error, what);
   std::vector<std::uint64_t> l1, old = l1_;
   if (Status read = readTable(s.l1Offset, s.l1Entries, l1); !read) return std::move(read).error().context(what);

@@ -26,6 +26,7 @@ class Qcow2StreamWriter : public StreamWriter {
       iovec v{const_cast<std::byte*>(unit.data()), unit.size()};
       return image_.write(offset, {&v, 1});
     }
+    if (int error = image_.noteChange(offset, unit.size()); error != 0) return error;
     for (;;) {
       std::uint64_t host = 0;
       int error = place(offset, encoded.size(), host);

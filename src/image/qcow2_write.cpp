@@ -224,6 +224,7 @@ int Qcow2Image::writeNew(std::uint64_t offset, VectorCursor& from, std::uint64_t
 int Qcow2Image::write(std::uint64_t offset, std::span<const iovec> all) {
   if (readOnly_) return EROFS;
   VectorCursor cursor(all);
+  if (int error = noteChange(offset, totalBytes(all)); error != 0) return error;
   for (std::uint64_t left = totalBytes(all); left != 0;) {
     Run run;
     unsigned ticket = 0;
@@ -246,7 +247,7 @@ int Qcow2Image::write(std::uint64_t offset, std::span<const iovec> all) {
 }
 
 int Qcow2Image::tryWrite(std::uint64_t offset, std::span<const iovec> from) {
-  if (readOnly_) return EAGAIN;
+  if (readOnly_ || bitmaps_) return EAGAIN;
   std::shared_lock lock(mutex_, std::try_to_lock);
   if (!lock) return EAGAIN;
   std::uint64_t length = totalBytes(from);
@@ -258,7 +259,7 @@ int Qcow2Image::tryWrite(std::uint64_t offset, std::span<const iovec> from) {
 }
 
 bool Qcow2Image::lend(std::uint64_t offset, std::span<const iovec> vectors, bool writing, Loan& loan) {
-  if (writing && readOnly_) return false;
+  if (writing && (readOnly_ || bitmaps_)) return false;
   std::shared_lock lock(mutex_, std::try_to_lock);
   if (!lock) return false;
   std::uint64_t length = totalBytes(vectors);
