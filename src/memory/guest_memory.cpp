@@ -33,20 +33,27 @@ void unmapView(std::byte* base, std::uint64_t size) {
 }
 }  // namespace
 
-Result<std::unique_ptr<GuestMemory>> GuestMemory::create(std::uint64_t size) {
+Result<std::unique_ptr<GuestMemory>> GuestMemory::create(std::uint64_t size, const Extra& extra) {
   if (size < 1_MiB || size > 1_TiB || size % kPageSize != 0) {
     return Error(ErrorKind::invalidArgument, "guest memory of " + std::to_string(size) + " bytes")
         .withHint("give a size from 1M to 1T");
   }
   auto memory = std::unique_ptr<GuestMemory>(new GuestMemory());
   memory->size_ = size;
+  constexpr std::uint64_t kMaxExtra = 256_MiB;
+  if (extra.rom > kMaxExtra || extra.video > kMaxExtra || (extra.rom | extra.video) % kPageSize != 0) {
+    return Error(ErrorKind::invalidArgument, "firmware or video memory of that size");
+  }
+  memory->extra_ = extra;
+  memory->videoDirty_ = std::make_unique<std::atomic<std::uint8_t>[]>(extra.video / kPageSize + 1);
   memory->lowSize_ = std::min(size, kHoleStart);
   memory->fd_.reset(::memfd_create("lodge-guest-ram", MFD_CLOEXEC));
   if (!memory->fd_) return Error::fromErrno(errno, "create guest memory");
-  if (::ftruncate(memory->fd_.get(), static_cast<off_t>(size)) != 0) {
+  if (::ftruncate(memory->fd_.get(), static_cast<off_t>(memory->backingSize())) != 0) {
     return Error::fromErrno(errno, "size guest memory to " + std::to_string(size) + " bytes");
   }
   int fd = memory->fd_.get();
+  size = memory->backingSize();
   memory->device_ = mapView(fd, size, PROT_READ | PROT_WRITE);
   if (memory->device_) memory->cpuRw_ = mapView(fd, size, PROT_READ | PROT_WRITE);
   if (memory->cpuRw_) memory->cpuRo_ = mapView(fd, size, PROT_READ);
@@ -59,24 +66,64 @@ Result<std::unique_ptr<GuestMemory>> GuestMemory::create(std::uint64_t size) {
 }
 
 GuestMemory::~GuestMemory() {
-  unmapView(device_, size_);
-  unmapView(cpuRw_, size_);
-  unmapView(cpuRo_, size_);
-  if (codePages_) ::munmap(static_cast<void*>(codePages_), size_ >> 12);
+  unmapView(device_, backingSize());
+  unmapView(cpuRw_, backingSize());
+  unmapView(cpuRo_, backingSize());
+  if (codePages_) ::munmap(static_cast<void*>(codePages_), backingSize() >> 12);
 }
 
 std::byte* GuestMemory::span(Gpa gpa, std::uint64_t length) const {
-  std::uint64_t offset = offsetOf(gpa);
-  if (offset == kNoOffset) return nullptr;
-  std::uint64_t end = offset < lowSize_ ? lowSize_ : size_;
-  if (length > end - offset) return nullptr;
+  std::uint64_t offset = writableOffsetOf(gpa);
+  if (offset == kNoOffset || !contiguous(gpa, offset, length)) return nullptr;
   return device_ + offset;
 }
 
+bool GuestMemory::contiguous(Gpa gpa, std::uint64_t offset, std::uint64_t length) const {
+  std::uint64_t end = offset < lowSize_ ? lowSize_ : offset < size_ ? size_ : backingSize();
+  if (length > end - offset) return false;
+  if (!hasShadow_ || raw(gpa) >= kShadowEnd || raw(gpa) + length <= kShadowStart) return true;
+  std::uint64_t last = std::min(raw(gpa) + length, kShadowEnd);
+  for (std::uint64_t at = std::max(alignDown(raw(gpa), kPageSize), kShadowStart); at < last; at += kPageSize) {
+    if (writableOffsetOf(Gpa{at}) != at) return false;
+  }
+  return true;
+}
+
+void GuestMemory::useShadowMap() {
+  for (std::uint64_t at = kShadowStart; at < kShadowEnd; at += kPageSize) setShadowPage(Gpa{at}, at, true);
+  hasShadow_ = true;
+}
+
+void GuestMemory::setShadowPage(Gpa gpa, std::uint64_t offset, bool writable) {
+  std::uint64_t entry =
+      offset == kNoOffset ? kNoOffset : alignDown(offset, kPageSize) | (writable ? kShadowWritable : 0);
+  shadow_.at((raw(gpa) - kShadowStart) >> 12).store(entry, std::memory_order_relaxed);
+}
+
+void GuestMemory::mapRegion(unsigned index, Gpa base, std::uint64_t offset, std::uint64_t length) {
+  Region& region = regions_.at(index);
+  region.offset = offset;
+  region.length = std::min(length, backingSize() - offset);
+  region.base.store(raw(base), std::memory_order_release);
+}
+
+void GuestMemory::unmapRegion(unsigned index) {
+  regions_.at(index).base.store(kNoOffset, std::memory_order_release);
+}
+
 bool GuestMemory::read(Gpa gpa, std::span<std::byte> to) const {
-  const std::byte* from = span(gpa, to.size());
-  if (!from) return to.empty();
-  std::memcpy(to.data(), from, to.size());
+  if (const std::byte* from = span(gpa, to.size())) {
+    std::memcpy(to.data(), from, to.size());
+    return true;
+  }
+  // In pieces: what is read-only, or lies in several places.
+  for (std::size_t done = 0; done < to.size();) {
+    std::uint64_t offset = offsetOf(gpa + done);
+    if (offset == kNoOffset) return false;
+    std::size_t part = std::min<std::size_t>(to.size() - done, kPageSize - (offset & kPageMask));
+    std::memcpy(to.data() + done, device_ + offset, part);
+    done += part;
+  }
   return true;
 }
 
@@ -110,8 +157,8 @@ std::uint64_t GuestMemory::residentBytes() const {
   return ::fstat(fd_.get(), &info) == 0 ? static_cast<std::uint64_t>(info.st_blocks) * 512 : 0;
 }
 
-void GuestMemory::notifyCodeWritten(Gpa gpa, std::uint64_t length) {
-  if (observer_) observer_->guestCodeWritten(gpa, length);
+void GuestMemory::notifyCodeWritten(std::uint64_t offset, std::uint64_t length) {
+  if (observer_) observer_->guestCodeWritten(offset, length);
 }
 
 }  // namespace lodge

@@ -75,6 +75,12 @@ void writeSpan(Cpu& cpu, const Span& span, const std::byte* from) {
   }
 }
 
+// Whether a page that was read may be entered for stores, too: not if they do not land there, and not if the first one
+// has to be noted.
+bool mayEnterWritable(const Cpu& cpu, Gpa gpa, std::uint64_t offset) {
+  return cpu.memory->writableOffsetOf(gpa) == offset && !cpu.memory->isVideoOffset(offset);
+}
+
 }  // namespace
 
 bool resolvePage(Cpu& cpu, std::uint64_t linear, Access access, Rights rights, ResolvedPage& out) {
@@ -82,12 +88,15 @@ bool resolvePage(Cpu& cpu, std::uint64_t linear, Access access, Rights rights, R
   if (!walk(cpu, linear, access, rights, page)) return false;
   out.gpa = Gpa{page.gpa};
   out.host = nullptr;
-  std::uint64_t offset = cpu.memory->offsetOf(out.gpa);
+  bool store = access == Access::write;
+  std::uint64_t offset = store ? cpu.memory->writableOffsetOf(out.gpa) : cpu.memory->offsetOf(out.gpa);
   if (offset == GuestMemory::kNoOffset) return true;
+  if (store) cpu.memory->noteStore(offset);
   bool code = cpu.memory->codePages()[offset >> 12].load(std::memory_order_relaxed) != 0;
-  out.host = (code && access == Access::write ? cpu.memory->deviceView() : cpu.memory->cpuRw()) + offset;
+  out.host = (code && store ? cpu.memory->deviceView() : cpu.memory->cpuRw()) + offset;
   if (!pageHasDataBreakpoint(cpu.state, linear)) {
-    bool writable = page.dirty && !code && (access == Access::write || allows(cpu, page, Access::write, rights));
+    bool writable = page.dirty && !code &&
+                    (store || (mayEnterWritable(cpu, out.gpa, offset) && allows(cpu, page, Access::write, rights)));
     fillTlb(cpu, linear, access, rights, page, cpu.memory->cpuRw() + (offset & ~kPageMask), writable);
   }
   return true;
@@ -188,14 +197,14 @@ const std::byte* readablePointer(Cpu& cpu, std::uint64_t linear, unsigned size) 
 
 void wroteTo(Cpu& cpu, std::byte* pointer, unsigned size) {
   auto offset = static_cast<std::uint64_t>(pointer - cpu.memory->cpuRw());
-  if (offset >= cpu.memory->size()) offset = static_cast<std::uint64_t>(pointer - cpu.memory->deviceView());
+  if (offset >= cpu.memory->backingSize()) offset = static_cast<std::uint64_t>(pointer - cpu.memory->deviceView());
   asm volatile("" ::: "memory");
   if (cpu.memory->codePages()[offset >> 12].load(std::memory_order_relaxed) != 0) reportCodeWrite(cpu, offset, size);
 }
 
 void reportCodeWrite(Cpu& cpu, std::uint64_t ramOffset, unsigned size) {
   cpu.parkFpu();
-  cpu.memory->written(cpu.memory->gpaOf(ramOffset), size);
+  cpu.memory->writtenAt(ramOffset, size);
 }
 
 }  // namespace lodge::x86

@@ -216,7 +216,7 @@ bool compareAndSet(std::byte* at, std::uint64_t expected, std::uint64_t bits, bo
 
 // False: the entry is not what the walk saw any more.
 bool Walker::setBits(const EntryRef& entry, std::uint64_t bits, unsigned entrySize) {
-  if (entry.offset == GuestMemory::kNoOffset) return true;
+  if (entry.offset == GuestMemory::kNoOffset || cpu_.memory->isRomOffset(entry.offset)) return true;
   std::byte* at = ramPointerForWrite(cpu_, entry.offset);
   bool done = entrySize == 8 ? compareAndSet<std::uint64_t>(at, entry.value, bits, forceBits_)
                              : compareAndSet<std::uint32_t>(at, entry.value, bits, forceBits_);

@@ -23,7 +23,8 @@ bool readRam(Cpu& cpu, std::uint64_t gpa, void* to, unsigned size) {
 }
 
 bool writeRam(Cpu& cpu, std::uint64_t gpa, const void* from, unsigned size) {
-  std::uint64_t first = cpu.memory->offsetOf(Gpa{gpa}), last = cpu.memory->offsetOf(Gpa{gpa + size - 1});
+  std::uint64_t first = cpu.memory->writableOffsetOf(Gpa{gpa});
+  std::uint64_t last = cpu.memory->writableOffsetOf(Gpa{gpa + size - 1});
   if (first == GuestMemory::kNoOffset || last - first != size - 1) return false;
   // May lie in two pages; the device view is writable in both cases.
   std::byte* to = cpu.memory->deviceView() + first;
@@ -183,7 +184,7 @@ MsrResult writeParavirtMsr(Cpu& cpu, std::uint32_t number, std::uint64_t value) 
 bool paravirtEoiPending(Cpu& cpu) {
   if (!cpu.paravirtEoiArmed) return false;
   cpu.paravirtEoiArmed = false;
-  std::uint64_t offset = cpu.memory->offsetOf(Gpa{cpu.state.pvEoi & ~3ull});
+  std::uint64_t offset = cpu.memory->writableOffsetOf(Gpa{cpu.state.pvEoi & ~3ull});
   if ((cpu.state.pvEoi & kEnabled) == 0 || offset == GuestMemory::kNoOffset) return false;
   // The guest tests and clears the same byte with one instruction; what is taken back here it will do by the APIC's
   // register.
@@ -199,7 +200,7 @@ void syncParavirtEoi(Cpu& cpu) {
 
 void armParavirtEoi(Cpu& cpu) {
   if ((cpu.state.pvEoi & kEnabled) == 0) return;
-  std::uint64_t offset = cpu.memory->offsetOf(Gpa{cpu.state.pvEoi & ~3ull});
+  std::uint64_t offset = cpu.memory->writableOffsetOf(Gpa{cpu.state.pvEoi & ~3ull});
   if (offset == GuestMemory::kNoOffset) return;
   cpu.parkFpu();
   if (!cpu.environment->apic().eoiMayBeSkipped()) return;

@@ -114,7 +114,7 @@ TEST_F(Tlb, accessesAcrossPagesTakeTheSlowPath) {
 // Code pages.
 class Observer : public CodeWriteObserver {
  public:
-  void guestCodeWritten(Gpa gpa, std::uint64_t length) override { writes.emplace_back(raw(gpa), length); }
+  void guestCodeWritten(std::uint64_t offset, std::uint64_t length) override { writes.emplace_back(offset, length); }
   std::vector<std::pair<std::uint64_t, std::uint64_t>> writes;
 };
 

@@ -36,7 +36,7 @@ UniqueFd openUserfaultfd(std::uint64_t base, std::uint64_t size) {
 Result<std::unique_ptr<CodeGuard>> CodeGuard::create(GuestMemory& memory, bool allowUserfaultfd) {
   auto guard = std::unique_ptr<CodeGuard>(new CodeGuard());
   guard->base_ = reinterpret_cast<std::uint64_t>(memory.cpuRw());
-  guard->size_ = memory.size();
+  guard->size_ = memory.backingSize();
   if (allowUserfaultfd) guard->fd_ = openUserfaultfd(guard->base_, guard->size_);
   return guard;
 }

@@ -9,10 +9,9 @@
 
 namespace lodge::translate {
 
-void TranslationStore::guestCodeWritten(Gpa gpa, std::uint64_t length) {
-  std::uint64_t first = memory_.offsetOf(gpa);
-  if (first == GuestMemory::kNoOffset || length == 0) return;
-  std::uint64_t last = first + length - 1;
+void TranslationStore::guestCodeWritten(std::uint64_t offset, std::uint64_t length) {
+  if (length == 0 || offset >= memory_.backingSize() || length > memory_.backingSize() - offset) return;
+  std::uint64_t first = offset, last = first + length - 1;
   std::scoped_lock lock(mutex_);
   bool dropped = false;
   for (std::uint64_t ramPage = first >> 12; ramPage <= last >> 12; ++ramPage) {
@@ -105,7 +104,7 @@ void TranslationStore::helpReset() {
     for (CodeUser* user : users_)
       allOutside = allOutside && (!user || user->inside.load(std::memory_order_seq_cst) == 0);
     if (allOutside) {
-      for (std::uint64_t page = 0; page < memory_.size() >> 12; ++page) {
+      for (std::uint64_t page = 0; page < memory_.backingSize() >> 12; ++page) {
         if (memory_.codePages()[page].load(std::memory_order_relaxed) == 0) continue;
         memory_.codePages()[page].store(0, std::memory_order_seq_cst);
         guard_->unprotect(page);

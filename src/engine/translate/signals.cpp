@@ -129,7 +129,7 @@ void interrupt(greg_t* registers, VcpuContext& context) {
 /// entry goes, so that the next access enters the page anew.
 void dropReadOnlyEntry(std::uint64_t address, const greg_t* registers, const VcpuContext& context) {
   const GuestMemory& memory = *context.cpu->memory;
-  if (address - reinterpret_cast<std::uint64_t>(memory.cpuRo()) >= memory.size()) return;
+  if (address - reinterpret_cast<std::uint64_t>(memory.cpuRo()) >= memory.backingSize()) return;
   for (int scratch : {REG_R13, REG_R14}) {
     auto entry = static_cast<std::uint64_t>(registers[scratch]);
     std::uint64_t linear = address - (entry - kTlbValid);

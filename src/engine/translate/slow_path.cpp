@@ -28,7 +28,10 @@ bool fillTlb(VcpuContext& context, std::uint64_t linear, const PageTranslation& 
   std::uint64_t offset = cpu.memory->offsetOf(Gpa{page.gpa & ~kPageMask});
   if (offset == GuestMemory::kNoOffset || keyRestricts(cpu, page)) return false;
   if (write && !page.writable) return false;  // CR0.WP = 0: this access only
-  bool mayStore = write || (page.writable && page.dirty);
+  bool lands = cpu.memory->writableOffsetOf(Gpa{page.gpa}) != GuestMemory::kNoOffset;
+  if (write && !lands) return false;
+  if (write) cpu.memory->noteStore(offset);
+  bool mayStore = write || (page.writable && page.dirty && lands && !cpu.memory->isVideoOffset(offset));
   const std::byte* host = (mayStore ? cpu.memory->cpuRw() : cpu.memory->cpuRo()) + offset;
   bool high = (linear >> 63) != 0;
   bool user = cpu.state.cpl == 3;

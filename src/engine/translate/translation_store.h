@@ -71,7 +71,7 @@ class TranslationStore : public CodeWriteObserver {
   bool locate(std::uint64_t pc, Place& place) const;
 
   /// CodeWriteObserver: drops the translations of pages of which translated bytes were written.
-  void guestCodeWritten(Gpa gpa, std::uint64_t length) override;
+  void guestCodeWritten(std::uint64_t offset, std::uint64_t length) override;
   /// Counts invalidations; a change means that translated code somewhere became stale. No lock, no libc.
   std::uint64_t invalidations() const { return invalidations_.load(std::memory_order_acquire); }
 
