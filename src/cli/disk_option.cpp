@@ -6,10 +6,10 @@
 
 namespace lodge::cli {
 
-Result<DiskOptions> parseDisk(std::string_view text) {
-  constexpr const char* kForm = "write --disk FILE[,format=FORMAT][,readonly][,snapshot]";
+Result<DriveConfig> parseDisk(std::string_view text) {
+  constexpr const char* kForm = "write --disk FILE[,format=FORMAT][,readonly][,snapshot][,bus=virtio|ide]";
   std::string what = "--disk " + inQuotes(text);
-  DiskOptions disk;
+  DriveConfig disk;
   std::vector<std::string> fields = splitFields(text, ',');
   disk.path = fields[0];
   if (disk.path.empty()) return Error(ErrorKind::invalidArgument, what + " names no file").withHint(kForm);
@@ -19,6 +19,10 @@ Result<DiskOptions> parseDisk(std::string_view text) {
       disk.readOnly = true;
     } else if (field == "snapshot") {
       disk.snapshot = true;
+    } else if (field == "bus=ide") {
+      disk.bus = DriveBus::ide;
+    } else if (field == "bus=virtio") {
+      disk.bus = DriveBus::virtio;
     } else if (field.starts_with("format=")) {
       disk.format = field.substr(7);
       if (auto known = image::formatNamed(disk.format); !known) return std::move(known).error().context(what);

@@ -4,12 +4,12 @@
 #include <string_view>
 
 #include "base/error.h"
-#include "image/disk.h"
+#include "machine/config.h"
 
 namespace lodge::cli {
 
-/// Reads a --disk value: FILE[,format=FORMAT][,readonly][,snapshot]; ",," is a comma in the file's name.
-/// Errors: invalidArgument, unsupported (another format).
-Result<DiskOptions> parseDisk(std::string_view text);
+/// Reads a --disk value: FILE[,format=FORMAT][,readonly][,snapshot][,bus=virtio|ide]; ",," is a comma in the file's
+/// name. Errors: invalidArgument, unsupported (another format).
+Result<DriveConfig> parseDisk(std::string_view text);
 
 }  // namespace lodge::cli

@@ -52,6 +52,30 @@ Status readDisks(const Invocation& invocation, MachineConfig& config) {
   return {};
 }
 
+Status readCdroms(const Invocation& invocation, MachineConfig& config) {
+  for (const std::string& path : invocation.all("cdrom")) {
+    if (path.empty()) return Error(ErrorKind::invalidArgument, "--cdrom names no file").withHint("write --cdrom FILE");
+    DriveConfig drive;
+    drive.path = path;
+    drive.format = "raw";
+    drive.readOnly = true;
+    drive.bus = DriveBus::ide;
+    drive.cdrom = true;
+    config.disks.push_back(std::move(drive));
+  }
+  return {};
+}
+
+/// The board: as it is asked for, else what the rest needs.
+void readBoard(const Invocation& invocation, MachineConfig& config) {
+  config.bios = invocation.value("bios");
+  config.bootOrder = invocation.value("boot", config.bootOrder);
+  config.bootMenu = invocation.has("boot-menu");
+  bool firmware = invocation.has("bios") || invocation.has("cdrom") || invocation.has("boot") || invocation.has("disk");
+  bool pc = config.kernel.empty() && firmware;
+  config.board = invocation.value("board", pc ? "pc" : "micro") == "pc" ? Board::pc : Board::micro;
+}
+
 Status readNets(const Invocation& invocation, MachineConfig& config) {
   std::vector<std::string> texts = invocation.all("net");
   if (texts.empty()) texts = {"user"};
@@ -76,8 +100,10 @@ Result<RunOptions> runOptionsFrom(const Invocation& invocation) {
     if (Status good = control::checkMachineName(config.name); !good) return std::move(good).error();
   }
   config.kernel = invocation.value("kernel");
-  if (config.kernel.empty()) {
-    return Error(ErrorKind::invalidArgument, "a machine needs a kernel").withHint("name one with --kernel FILE");
+  readBoard(invocation, config);
+  if (config.kernel.empty() && config.board == Board::micro) {
+    return Error(ErrorKind::invalidArgument, "a machine needs a kernel")
+        .withHint("name one with --kernel FILE, or something to boot with --disk FILE or --cdrom FILE");
   }
   config.initrds = invocation.all("initrd");
   config.append = join(invocation.all("append"), " ");
@@ -96,6 +122,7 @@ Result<RunOptions> runOptionsFrom(const Invocation& invocation) {
   if (status) status = readSize(invocation, "code-cache", config.codeCache);
   if (status) status = readDebugExit(invocation, config);
   if (status) status = readDisks(invocation, config);
+  if (status) status = readCdroms(invocation, config);
   if (status) status = readNets(invocation, config);
   if (!status) return std::move(status).error();
   return options;
@@ -107,7 +134,7 @@ std::vector<OptionSpec> runOptionTable() {
        .letter = 'k',
        .value = "FILE",
        .help = "The kernel: a bzImage (64-bit boot protocol), an ELF file with a PVH note, or a multiboot 1 ELF file. "
-               "Needed.",
+               "Without one, firmware starts from a disk or CD-ROM.",
        .complete = Complete::file},
       {.name = "initrd",
        .letter = 'i',
@@ -125,9 +152,30 @@ std::vector<OptionSpec> runOptionTable() {
       {.name = "disk",
        .value = "FILE[,SETTING]...",
        .help = "A disk image, the guest's next virtio disk (vda, vdb...). Settings: format=FORMAT (otherwise by "
-               "content), readonly, snapshot (writes are dropped at the end). A comma in the name is written ',,'.",
+               "content), readonly, snapshot (writes are dropped at the end), bus=ide (of the pc board: hda, hdb...). "
+               "A comma in the name is written ',,'.",
        .complete = Complete::file,
        .repeats = true},
+      {.name = "cdrom",
+       .value = "FILE",
+       .help = "A CD-ROM drive of the pc board with this image (ISO 9660) in it.",
+       .complete = Complete::file,
+       .repeats = true},
+      {.name = "board",
+       .value = "BOARD",
+       .help =
+           "What the machine is built like: 'micro' starts a kernel at once; 'pc' has firmware, IDE and a display, "
+           "and starts any operating system from its disk or CD-ROM. Without it, pc is for machines without --kernel.",
+       .choices = {"micro", "pc"}},
+      {.name = "bios",
+       .value = "FILE",
+       .help = "The pc board's firmware image; SeaBIOS if not given.",
+       .complete = Complete::file},
+      {.name = "boot",
+       .value = "ORDER",
+       .help = "What the pc board's firmware starts from, in this order: c for disks, d for CD-ROM drives. 'cd' if not "
+               "given."},
+      {.name = "boot-menu", .help = "The pc board's firmware shows its boot menu."},
       {.name = "snapshot", .help = "Drop the writes to all disks at the end: image files are not changed."},
       {.name = "cpus", .letter = 'c', .value = "N", .help = "How many CPUs, 1 to 16; 1 if not given."},
       {.name = "memory", .letter = 'm', .value = "SIZE", .help = "How much memory: 512M, 1G, 1.5G; 1G if not given."},

@@ -8,8 +8,9 @@ namespace lodge::control {
 
 namespace {
 
-Json toJson(const DiskOptions& disk) {
-  return {{"path", disk.path}, {"format", disk.format}, {"readOnly", disk.readOnly}, {"snapshot", disk.snapshot}};
+Json toJson(const DriveConfig& disk) {
+  return {{"path", disk.path},         {"format", disk.format}, {"readOnly", disk.readOnly},
+          {"snapshot", disk.snapshot}, {"cdrom", disk.cdrom},   {"bus", disk.bus == DriveBus::ide ? "ide" : "virtio"}};
 }
 
 Json toJson(const PortForward& forward) {
@@ -30,24 +31,18 @@ Json toJson(const NetConfig& net) {
 }  // namespace
 
 Json toJson(const MachineConfig& config) {
-  Json json = {{"name", config.name},
-               {"kernel", config.kernel},
-               {"initrds", config.initrds},
-               {"append", config.append},
-               {"disks", Json::array()},
-               {"nets", Json::array()},
-               {"cpus", config.cpus},
-               {"memory", config.memory},
-               {"engine", config.engine},
-               {"cpuModel", config.cpuModel},
-               {"codeCache", config.codeCache},
-               {"noReboot", config.noReboot},
-               {"testDevice", config.testDevice},
-               {"balloon", config.balloon},
-               {"virtioConsole", config.virtioConsole},
+  Json json = {{"name", config.name},         {"board", config.board == Board::pc ? "pc" : "micro"},
+               {"bios", config.bios},         {"bootOrder", config.bootOrder},
+               {"kernel", config.kernel},     {"initrds", config.initrds},
+               {"append", config.append},     {"disks", Json::array()},
+               {"nets", Json::array()},       {"cpus", config.cpus},
+               {"memory", config.memory},     {"engine", config.engine},
+               {"cpuModel", config.cpuModel}, {"codeCache", config.codeCache},
+               {"noReboot", config.noReboot}, {"testDevice", config.testDevice},
+               {"balloon", config.balloon},   {"virtioConsole", config.virtioConsole},
                {"trace", config.trace}};
   if (config.debugExitPort) json["debugExitPort"] = *config.debugExitPort;
-  for (const DiskOptions& disk : config.disks) json["disks"].push_back(toJson(disk));
+  for (const DriveConfig& disk : config.disks) json["disks"].push_back(toJson(disk));
   for (const NetConfig& net : config.nets) json["nets"].push_back(toJson(net));
   return json;
 }

@@ -12,6 +12,7 @@ namespace lodge {
 
 namespace {
 constexpr std::uint64_t kSelector = 0, kData = 1, kDmaHigh = 4, kDmaLow = 8;
+constexpr std::uint16_t kArchitectureLocal = 0x8000;
 constexpr std::size_t kNameBytes = 56;
 constexpr std::size_t kMaxFiles = 1024;
 constexpr std::uint32_t kTraditionalInterface = 1, kDmaInterface = 2;
@@ -33,7 +34,7 @@ FwCfg::FwCfg(GuestMemory& memory) : memory_(memory) {
 }
 
 Status FwCfg::addItem(std::uint16_t key, std::vector<std::uint8_t> bytes) {
-  if (key >= fileDirectory)
+  if (key >= fileDirectory && (key & kArchitectureLocal) == 0)
     return Error(ErrorKind::invalidArgument, fmt::format("fw_cfg item 0x{:x}: not a plain item's key", key));
   items_[key] = std::move(bytes);
   return {};

@@ -44,11 +44,13 @@ class FwCfg : public IoDevice {
     commandLineData = 0x15,  ///< with its terminating zero
     fileDirectory = 0x19,
     firstFile = 0x20,
+    irq0Override = 0x8002,  ///< 4 bytes: whether ISA IRQ 0 is at pin 2 of the I/O APIC
   };
 
   explicit FwCfg(GuestMemory& memory);
 
-  /// Replaces what was there. Errors: invalidArgument for keys of files, of the directory, and beyond them.
+  /// Replaces what was there. Errors: invalidArgument for keys of files and of the directory, and what follows up to
+  /// 0x8000.
   Status addItem(std::uint16_t key, std::vector<std::uint8_t> bytes);
   /// Little-endian, `size` 2, 4 or 8 bytes.
   Status addInteger(std::uint16_t key, std::uint64_t value, unsigned size);

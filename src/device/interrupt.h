@@ -7,7 +7,7 @@ namespace lodge {
 
 // Lock order of the chipset. Whoever holds a lock may take one that is further down, never one above:
 //   1. a device's own mutex (serial port, PIT, RTC, ACPI, PCI function, MSI-X table, virtio queue...)
-//   2. PciHost's INTx mutex, SharedInterrupt
+//   2. PciHost's INTx mutex, SharedInterrupt, Piix3
 //   3. Pic
 //   4. IoApic
 //   5. a local APIC's LINT mutex; host timers (TimerFactory)

@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -45,6 +46,9 @@ class PciFunction {
   void addMsix(unsigned slot, unsigned vectors);
   /// INTA#, routed by the board; the function drives `setIntx`.
   void useIntx();
+  /// A device's own register, before the function is plugged: bits set in `mask` may be changed by the guest. Its value
+  /// after reset is the device's business (storeConfig() in reset()).
+  void makeWritable(unsigned offset, std::uint8_t mask);
 
   /// Sends MSI-X vector `vector` (pending if masked). Does nothing if MSI-X is off. Any thread.
   void signalMsix(unsigned vector);
@@ -64,6 +68,8 @@ class PciFunction {
   virtual void configAboutToBeRead(unsigned offset, unsigned size);
   /// A capability's or header's bytes were written by the guest (after the masked store). Default: nothing.
   virtual void configWritten(unsigned offset, unsigned size);
+  /// The BAR in `slot` answers at `base` from now on, or nowhere. Under the host's decoding lock. Default: nothing.
+  virtual void barPlaced(unsigned slot, std::optional<std::uint64_t> base);
   /// Conventional reset of this function (machine reset): BARs cleared, command 0, MSI-X off.
   virtual void reset();
 
@@ -87,17 +93,20 @@ class PciHost {
     IoBus& memory;
     MsiSink& msi;
     std::array<InterruptLine*, 4> intx;  ///< INTA..INTD after swizzling ((slot + pin) % 4)
-    std::uint64_t ecamBase;              ///< 1 MiB: bus 0 only
+    std::uint64_t ecamBase;              ///< 1 MiB: bus 0 only; 0: no ECAM
     std::uint64_t window32Base, window32Size;
     std::uint64_t window64Base, window64Size;
     IoDevice* resetControl = nullptr;  ///< answers byte accesses to port 0xcf9, which lies inside the address register
+    PciFunction* bridge = nullptr;     ///< the function at 0.0, if the board has one of its own
+    bool firmwareAssigns = false;      ///< the guest's firmware places BARs: they are 0 and off at first
   };
   static Result<std::unique_ptr<PciHost>> create(const Setup& setup);
   ~PciHost();
 
-  /// Puts `function` at bus 0, device `slot` (1..31), function 0, and gives its BARs addresses inside the windows
-  /// (firmware's work; guests may move them). Errors: alreadyExists, outOfMemory (window full).
-  Status plug(unsigned slot, PciFunction& function);
+  /// Puts `function` at bus 0, device `slot` (1..31), function `number` (0..7; 0 goes first), and gives its BARs
+  /// addresses inside the windows (firmware's work; guests may move them). Errors: alreadyExists, outOfMemory (window
+  /// full).
+  Status plug(unsigned slot, PciFunction& function, unsigned number = 0);
   /// Machine reset: resets each function and assigns BARs again, with memory, I/O and bus mastering enabled.
   void reset();
 

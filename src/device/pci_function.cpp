@@ -118,6 +118,10 @@ void PciFunction::addMsix(unsigned slot, unsigned vectors) {
   i.msixControl = addCapability(pci::kCapabilityMsix, body, writable) + 2u;
 }
 
+void PciFunction::makeWritable(unsigned offset, std::uint8_t mask) {
+  impl_->writable.at(offset) = mask;
+}
+
 void PciFunction::useIntx() {
   impl_->config[pci::kInterruptPin] = 1;
 }
@@ -177,6 +181,7 @@ void PciFunction::storeConfig(unsigned offset, std::span<const std::uint8_t> byt
 
 void PciFunction::configAboutToBeRead(unsigned, unsigned) {}
 void PciFunction::configWritten(unsigned, unsigned) {}
+void PciFunction::barPlaced(unsigned, std::optional<std::uint64_t>) {}
 
 void PciFunction::reset() {
   auto& i = *impl_;

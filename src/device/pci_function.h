@@ -15,8 +15,8 @@ namespace lodge {
 namespace pci {
 // Configuration header (PCI Local Bus 3.0, figure 6-1).
 inline constexpr unsigned kVendor = 0x00, kCommand = 0x04, kStatus = 0x06, kRevision = 0x08, kCacheLine = 0x0c,
-                          kLatency = 0x0d, kBars = 0x10, kSubsystem = 0x2c, kCapabilities = 0x34, kInterruptLine = 0x3c,
-                          kInterruptPin = 0x3d, kHeaderEnd = 0x40, kSpaceEnd = 0x100;
+                          kLatency = 0x0d, kHeaderType = 0x0e, kBars = 0x10, kSubsystem = 0x2c, kCapabilities = 0x34,
+                          kInterruptLine = 0x3c, kInterruptPin = 0x3d, kHeaderEnd = 0x40, kSpaceEnd = 0x100;
 inline constexpr std::uint16_t kCommandIo = 1, kCommandMemory = 2, kCommandMaster = 4, kCommandParity = 0x40,
                                kCommandSerr = 0x100, kCommandIntxDisable = 0x400;
 inline constexpr std::uint16_t kStatusInterrupt = 8, kStatusCapabilities = 0x10;

@@ -64,7 +64,7 @@ struct PciHost::Implementation : PciBackbone {
 
   /// `deviceFunction`: device number << 3 | function number.
   PciFunction* function(unsigned deviceFunction) const {
-    return (deviceFunction & 7) == 0 && deviceFunction < 256 ? functions[deviceFunction >> 3] : nullptr;
+    return deviceFunction < functions.size() ? functions[deviceFunction] : nullptr;
   }
 
   PciFunction* addressed(std::uint32_t value) const {
@@ -122,6 +122,7 @@ struct PciHost::Implementation : PciBackbone {
       if (bar.size == 0 || !bar.mapped || bar.mapped == wantedLocked(f, slot)) continue;
       busOf(bar).remove(*bar.mapped);
       bar.mapped.reset();
+      f.barPlaced(slot, std::nullopt);
     }
   }
 
@@ -134,6 +135,7 @@ struct PciHost::Implementation : PciBackbone {
       Status added = busOf(bar).add(*wanted, bar.size, *bar.handler, fmt::format("{} BAR {}", f.name(), slot));
       if (added) {
         bar.mapped = wanted;
+        f.barPlaced(slot, wanted);
       } else if (!bar.clashLogged) {
         bar.clashLogged = true;
         log(LogLevel::warning, "the guest placed a BAR where it cannot answer: {}", added.error().message());
@@ -161,6 +163,7 @@ struct PciHost::Implementation : PciBackbone {
 
   /// What firmware leaves behind: BARs placed, everything enabled.
   void configure(PciFunction& f) {
+    if (setup.firmwareAssigns) return;
     auto& i = *f.impl_;
     {
       std::lock_guard lock(i.state);
@@ -174,10 +177,11 @@ struct PciHost::Implementation : PciBackbone {
   Setup setup;
   Ports ports{*this};
   Ecam ecam{*this};
-  PciFunction bridge{
+  PciFunction plainBridge{
       {.vendor = 0x8086, .device = 0x0d57, .revision = 0, .classCode = 0x060000, .subsystemVendor = 0, .subsystem = 0},
       "PCI host bridge"};
-  std::array<PciFunction*, 32> functions{&bridge};
+  PciFunction& bridge{setup.bridge ? *setup.bridge : plainBridge};
+  std::array<PciFunction*, 256> functions{&bridge};  // by device number << 3 | function number
   std::atomic<std::uint32_t> address{0};
   std::mutex decoding;
   Window ioWindow, window32, window64;
@@ -189,33 +193,36 @@ PciHost::PciHost(std::unique_ptr<Implementation> impl) : impl_(std::move(impl)) 
 
 PciHost::~PciHost() {
   impl_->setup.ports.remove(kConfigPorts);
-  impl_->setup.memory.remove(impl_->setup.ecamBase);
+  if (impl_->setup.ecamBase != 0) impl_->setup.memory.remove(impl_->setup.ecamBase);
 }
 
 Result<std::unique_ptr<PciHost>> PciHost::create(const Setup& setup) {
   auto impl = std::make_unique<Implementation>(setup);
   if (Status s = setup.ports.add(kConfigPorts, 8, impl->ports, "PCI configuration mechanism 1"); !s)
     return std::move(s).error();
-  if (Status s = setup.memory.add(setup.ecamBase, kEcamSize, impl->ecam, "PCI ECAM"); !s) {
-    setup.ports.remove(kConfigPorts);
-    return std::move(s).error();
+  if (setup.ecamBase != 0) {
+    if (Status s = setup.memory.add(setup.ecamBase, kEcamSize, impl->ecam, "PCI ECAM"); !s) {
+      setup.ports.remove(kConfigPorts);
+      return std::move(s).error();
+    }
   }
   return std::unique_ptr<PciHost>(new PciHost(std::move(impl)));
 }
 
-Status PciHost::plug(unsigned slot, PciFunction& function) {
-  if (slot == 0 || slot >= impl_->functions.size()) {
+Status PciHost::plug(unsigned slot, PciFunction& function, unsigned functionNumber) {
+  if (slot == 0 || slot > 31 || functionNumber > 7) {
     return Error(ErrorKind::invalidArgument,
-                 fmt::format("PCI slot {} for {}: slots are 1 to 31", slot, function.name()));
+                 fmt::format("PCI slot {}.{} for {}: slots are 1 to 31", slot, functionNumber, function.name()));
   }
-  if (PciFunction* other = impl_->functions[slot]) {
+  PciFunction*& place = impl_->functions[slot << 3 | functionNumber];
+  if (PciFunction* other = place) {
     return Error(ErrorKind::alreadyExists,
                  fmt::format("PCI slot {} for {}: taken by {}", slot, function.name(), other->name()));
   }
   auto& i = *function.impl_;
   for (unsigned number = 0; number < 6; ++number) {
     auto& bar = i.bars[number];
-    if (bar.size == 0) continue;
+    if (bar.size == 0 || impl_->setup.firmwareAssigns) continue;
     auto base = impl_->allocate(bar);
     if (!base) {
       return Error(ErrorKind::outOfMemory, fmt::format("place BAR {} of {} ({} bytes): the PCI window is full", number,
@@ -226,7 +233,11 @@ Status PciHost::plug(unsigned slot, PciFunction& function) {
   i.slot = slot;
   i.host = impl_.get();
   if (i.msix) i.msix->setSink(&impl_->setup.msi);
-  impl_->functions[slot] = &function;
+  place = &function;
+  if (PciFunction* first = impl_->functions[slot << 3]; first && functionNumber != 0) {
+    constexpr std::uint8_t kMultifunction = 0x80;
+    first->impl_->config[pci::kHeaderType] |= kMultifunction;
+  }
   impl_->configure(function);
   return {};
 }

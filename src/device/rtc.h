@@ -32,6 +32,11 @@ class Rtc {
   explicit Rtc(const Setup& setup);
 
   IoDevice& ports() { return ports_; }  ///< 2 bytes at 0x70
+  /// A byte of CMOS memory, 0x0e to 0x7f, that the board fills in for firmware.
+  void storeCmos(unsigned index, std::uint8_t value) {
+    std::lock_guard lock(mutex_);
+    state_.cmos.at(index & 0x7f) = value;
+  }
   /// Machine reset: interrupts off; the time and CMOS memory stay.
   void reset();
 

@@ -24,7 +24,8 @@ void address(ByteWriter& out, std::uint8_t space, unsigned bits, AccessSize acce
 
 // FADT (5.2.9). The hardware is in ACPI mode from the start: there is no SMI command port.
 std::vector<std::uint8_t> buildFadt(const PlatformDescription& p, std::uint64_t facs, std::uint64_t dsdt) {
-  constexpr std::uint16_t kBootLegacyDevices = 1 << 0, kBootNoVga = 1 << 2, kBootNoAspm = 1 << 4, kBootNoRtc = 1 << 5;
+  constexpr std::uint16_t kBootLegacyDevices = 1 << 0, kBoot8042 = 1 << 1, kBootNoVga = 1 << 2, kBootNoAspm = 1 << 4,
+                          kBootNoRtc = 1 << 5;
   constexpr std::uint32_t kWbinvd = 1 << 0, kProcC1 = 1 << 2, kNoSleepButton = 1 << 5, kRtcNotFixed = 1 << 6,
                           kTimer32 = 1 << 8, kResetRegister = 1 << 10;
   constexpr std::uint16_t kNoC2 = 101, kNoC3 = 1001;  // latencies above 100 and 1000: state not supported
@@ -35,7 +36,9 @@ std::vector<std::uint8_t> buildFadt(const PlatformDescription& p, std::uint64_t 
   out.u32(p.pm1aEvent).u32(0).u32(p.pm1aControl).u32(0).u32(0).u32(p.pmTimer).u32(p.gpe0Length ? p.gpe0 : 0).u32(0);
   out.u8(4).u8(2).u8(0).u8(4).u8(p.gpe0Length).u8(0).u8(0).u8(0);
   out.u16(kNoC2).u16(kNoC3).u16(0).u16(0).u8(0).u8(0).u8(0).u8(0).u8(p.rtc ? kCentury : 0);
-  out.u16(kBootLegacyDevices | kBootNoVga | kBootNoAspm | (p.rtc ? 0 : kBootNoRtc)).u8(0);
+  out.u16(kBootLegacyDevices | kBootNoAspm | (p.rtc ? 0 : kBootNoRtc) | (p.keyboard ? kBoot8042 : 0) |
+          (p.vga ? 0 : kBootNoVga))
+      .u8(0);
   out.u32(kWbinvd | kProcC1 | kNoSleepButton | kRtcNotFixed | kTimer32 | kResetRegister);
   address(out, kSystemIo, 8, byteAccess, p.resetPort);
   out.u8(p.resetValue).u16(0).u8(0);  // ARM boot flags, minor version: ACPI 6.0
@@ -125,8 +128,8 @@ std::vector<std::uint8_t> finishAcpiTable(std::string_view signature, std::uint8
 }
 
 Status checkPlatform(const PlatformDescription& p) {
-  auto windowOk = [](std::uint64_t base, std::uint64_t size) {
-    return base >= 3_GiB && size <= 4_GiB && base + size <= 4_GiB;
+  auto inHole = [](std::uint64_t base, std::uint64_t size, std::uint64_t start) {
+    return base >= start && size <= 4_GiB && base + size <= 4_GiB;
   };
   auto portOk = [](unsigned port, unsigned length) { return port + length <= 0x10000; };
   std::uint64_t window64End = p.window64Base + p.window64Size;
@@ -135,9 +138,9 @@ Status checkPlatform(const PlatformDescription& p) {
       require(p.cpus >= 1 && p.cpus <= 255, fmt::format("{} CPUs, not 1 to 255", p.cpus)),
       require(p.physicalAddressBits >= 36 && p.physicalAddressBits <= 52, "36 to 52 physical address bits"),
       require(p.pciBuses >= 1 && p.pciBuses <= 256, "1 to 256 PCI buses"),
-      require(windowOk(p.ecamBase, p.pciBuses * 1_MiB), "ECAM lies within [3 GiB, 4 GiB)"),
-      require(p.window32Size != 0 && windowOk(p.window32Base, p.window32Size),
-              "the 32-bit PCI window lies within [3 GiB, 4 GiB)"),
+      require(p.ecamBase == 0 || inHole(p.ecamBase, p.pciBuses * 1_MiB, 3_GiB), "ECAM lies within [3 GiB, 4 GiB)"),
+      require(p.window32Size != 0 && inHole(p.window32Base, p.window32Size, 2_GiB),
+              "the 32-bit PCI window lies within [2 GiB, 4 GiB)"),
       require(
           p.window64Size == 0 || (p.window64Base >= 4_GiB && window64End > p.window64Base && window64End <= addressEnd),
           "the 64-bit PCI window lies between 4 GiB and the physical address width"),
@@ -158,20 +161,38 @@ Status checkPlatform(const PlatformDescription& p) {
   return {};
 }
 
-std::vector<std::uint8_t> buildAcpi(const PlatformDescription& platform, std::uint64_t base) {
+AcpiImage buildAcpiImage(const PlatformDescription& platform, std::uint64_t base) {
+  // Where the RSDP, the FADT and the XSDT have addresses and checksums.
+  constexpr std::size_t kRsdpXsdt = 24, kRsdpChecksum = 8, kRsdpFirstPart = 20, kRsdpExtendedChecksum = 32;
+  constexpr std::size_t kFadtFacs = 36, kFadtDsdt = 40, kFadtXDsdt = 140, kTableChecksum = 9;
+  AcpiImage image;
   ByteWriter area;
-  area.zeros(buildRsdp(0).size());
+  area.zeros(AcpiImage::kRsdpBytes);
   std::uint64_t facs = append(area, base, buildFacs());
   std::uint64_t dsdt = append(area, base, finishAcpiTable("DSDT", 2, buildDsdtBody(platform)));
-  ByteWriter pointers;
-  pointers.u64(append(area, base, buildFadt(platform, facs, dsdt)));
-  pointers.u64(append(area, base, buildMadt(platform)));
-  pointers.u64(append(area, base, buildMcfg(platform)));
-  if (platform.hpet) pointers.u64(append(area, base, buildHpet(platform)));
-  std::uint64_t xsdt = append(area, base, finishAcpiTable("XSDT", 1, pointers.view()));
-  std::vector<std::uint8_t> bytes = area.take();
-  std::ranges::copy(buildRsdp(xsdt), bytes.begin());
-  return bytes;
+  std::vector<std::uint64_t> tables;
+  tables.push_back(append(area, base, buildFadt(platform, facs, dsdt)));
+  std::size_t fadt = tables[0] - base;
+  image.pointers = {{kRsdpXsdt, 8}, {fadt + kFadtFacs, 4}, {fadt + kFadtDsdt, 4}, {fadt + kFadtXDsdt, 8}};
+  image.checksums = {{fadt + kTableChecksum, fadt, area.size() - fadt}};
+  tables.push_back(append(area, base, buildMadt(platform)));
+  if (platform.ecamBase != 0) tables.push_back(append(area, base, buildMcfg(platform)));
+  if (platform.hpet) tables.push_back(append(area, base, buildHpet(platform)));
+  ByteWriter entries;
+  for (std::uint64_t table : tables) entries.u64(table);
+  std::uint64_t xsdt = append(area, base, finishAcpiTable("XSDT", 1, entries.view()));
+  std::size_t list = xsdt - base;
+  for (std::size_t n = 0; n < tables.size(); ++n) image.pointers.push_back({list + kAcpiHeaderBytes + 8 * n, 8});
+  image.checksums.push_back({list + kTableChecksum, list, area.size() - list});
+  image.bytes = area.take();
+  std::ranges::copy(buildRsdp(xsdt), image.bytes.begin());
+  image.checksums.push_back({kRsdpChecksum, 0, kRsdpFirstPart});
+  image.checksums.push_back({kRsdpExtendedChecksum, 0, AcpiImage::kRsdpBytes});
+  return image;
+}
+
+std::vector<std::uint8_t> buildAcpi(const PlatformDescription& platform, std::uint64_t base) {
+  return buildAcpiImage(platform, base).bytes;
 }
 
 }  // namespace lodge::firmware

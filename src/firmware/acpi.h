@@ -16,6 +16,24 @@ namespace lodge::firmware {
 /// not the user's.
 Status checkPlatform(const PlatformDescription& platform);
 
+/// ACPI tables that still have to be put into place: `bytes` begins with the RSDP (kRsdpBytes), the other tables follow
+/// from kTablesOffset on.
+struct AcpiImage {
+  static constexpr std::size_t kRsdpBytes = 36, kTablesOffset = 64;
+  struct Pointer {
+    std::size_t offset;  ///< in `bytes`
+    unsigned size;       ///< 4 or 8 bytes
+  };
+  struct Checksum {
+    std::size_t offset, start, length;  ///< the byte, and what it makes zero the sum of
+  };
+  std::vector<std::uint8_t> bytes;
+  std::vector<Pointer> pointers;
+  std::vector<Checksum> checksums;  ///< of what holds pointers
+};
+/// The tables for guest-physical address `base`, and where they refer to it.
+AcpiImage buildAcpiImage(const PlatformDescription& platform, std::uint64_t base);
+
 /// All ACPI tables (ACPI 6.0, chapter 5) as one area for guest-physical address `base`, a multiple of 64: the RSDP
 /// first, then XSDT, FADT, FACS, DSDT, MADT, MCFG and, if the platform has one, HPET.
 std::vector<std::uint8_t> buildAcpi(const PlatformDescription& platform, std::uint64_t base);

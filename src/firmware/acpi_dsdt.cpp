@@ -31,7 +31,9 @@ void addMotherboard(AmlWriter& aml, const PlatformDescription& p) {
     aml.name("_HID").eisaId("PNP0C02");
     aml.name("_UID").integer(0);
     ResourceWriter resources;
-    resources.fixedMemory(static_cast<std::uint32_t>(p.ecamBase), static_cast<std::uint32_t>(p.pciBuses * 1_MiB));
+    if (p.ecamBase != 0) {
+      resources.fixedMemory(static_cast<std::uint32_t>(p.ecamBase), static_cast<std::uint32_t>(p.pciBuses * 1_MiB));
+    }
     resources.io(p.pm1aEvent, 4).io(p.pm1aControl, 2).io(p.pmTimer, 4);
     if (p.gpe0Length) resources.io(p.gpe0, p.gpe0Length);
     addCrs(aml, resources);
@@ -85,8 +87,8 @@ void addInterruptRouting(AmlWriter& aml, const PlatformDescription& p) {
 
 void addPciRoot(AmlWriter& aml, const PlatformDescription& p) {
   aml.device("PCI0", [&] {
-    aml.name("_HID").eisaId("PNP0A08");
-    aml.name("_CID").eisaId("PNP0A03");
+    aml.name("_HID").eisaId(p.ecamBase != 0 ? "PNP0A08" : "PNP0A03");
+    if (p.ecamBase != 0) aml.name("_CID").eisaId("PNP0A03");
     aml.name("_SEG").integer(0);
     aml.name("_BBN").integer(0);
     aml.name("_UID").integer(0);
@@ -94,6 +96,7 @@ void addPciRoot(AmlWriter& aml, const PlatformDescription& p) {
     ResourceWriter resources;
     resources.busWindow(0, static_cast<std::uint16_t>(p.pciBuses)).io(kConfigAddress, 8);
     resources.ioWindow(0, kConfigAddress - 1).ioWindow(kConfigAddress + 8, 0xffff);
+    if (p.vga) resources.memoryWindow32(0xa0000, 0x20000);
     resources.memoryWindow32(static_cast<std::uint32_t>(p.window32Base), static_cast<std::uint32_t>(p.window32Size));
     if (p.window64Size) resources.memoryWindow64(p.window64Base, p.window64Size);
     addCrs(aml, resources);
@@ -130,6 +133,14 @@ void addLegacyDevices(AmlWriter& aml, const PlatformDescription& p) {
   }
 }
 
+void addKeyboard(AmlWriter& aml) {
+  ResourceWriter keyboard, mouse;
+  keyboard.io(0x60, 1).io(0x64, 1).irq(1);
+  addIsaDevice(aml, "KBD_", "PNP0303", 0, keyboard);
+  mouse.irq(12);
+  addIsaDevice(aml, "MOU_", "PNP0F13", 0, mouse);
+}
+
 // Devices with identifiers that QEMU made known (docs/specs/pvpanic, docs/specs/fw_cfg).
 void addParavirtualDevice(AmlWriter& aml, std::string_view name, std::string_view id, std::uint16_t port,
                           std::uint8_t length) {
@@ -150,6 +161,7 @@ std::vector<std::uint8_t> buildDsdtBody(const PlatformDescription& p) {
     addMotherboard(aml, p);
     addPciRoot(aml, p);
     addLegacyDevices(aml, p);
+    if (p.keyboard) addKeyboard(aml);
     if (p.pvpanic) addParavirtualDevice(aml, "PEVT", "QEMU0001", *p.pvpanic, 1);
     if (p.fwCfg) addParavirtualDevice(aml, "FWCF", "QEMU0002", *p.fwCfg, 12);
   });

@@ -14,7 +14,7 @@ std::vector<MemoryRange> memoryMap(const GuestMemory& memory, const PlatformDesc
   if (memory.lowSize() > layout::kHighMemoryStart) {
     map.push_back({layout::kHighMemoryStart, memory.lowSize() - layout::kHighMemoryStart, MemoryKind::usable});
   }
-  map.push_back({platform.ecamBase, platform.pciBuses * 1_MiB, MemoryKind::reserved});
+  if (platform.ecamBase != 0) map.push_back({platform.ecamBase, platform.pciBuses * 1_MiB, MemoryKind::reserved});
   if (memory.highSize() != 0) map.push_back({GuestMemory::kHoleEnd, memory.highSize(), MemoryKind::usable});
   std::sort(map.begin(), map.end(), [](const MemoryRange& a, const MemoryRange& b) { return a.base < b.base; });
   return map;

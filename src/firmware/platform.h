@@ -34,8 +34,8 @@ struct PlatformDescription {
   std::uint32_t hpetId = 0x8086a201;  ///< bits 0..31 of its general capabilities register
   std::optional<std::uint16_t> pit = 0x40;
 
-  std::uint64_t ecamBase = 0xe0000000;
-  unsigned pciBuses = 1;  ///< 1..256; ECAM takes 1 MiB for each
+  std::uint64_t ecamBase = 0xe0000000;  ///< 0: none
+  unsigned pciBuses = 1;                ///< 1..256; ECAM takes 1 MiB for each
   std::uint64_t window32Base = 0xc0000000, window32Size = 0x20000000;
   std::uint64_t window64Base = 0, window64Size = 0;  ///< no 64-bit window if the size is 0
   /// INTA..INTD after swizzling: pin p (0..3) of device d arrives at pciGsi[(d + p) % 4], level-triggered, active low.
@@ -56,6 +56,8 @@ struct PlatformDescription {
   std::optional<std::uint16_t> rtc = 0x70;  ///< MC146818, IRQ 8
   std::optional<std::uint16_t> pvpanic;     ///< I/O port
   std::optional<std::uint16_t> fwCfg;       ///< I/O port, 12 bytes
+  bool keyboard = false;                    ///< an i8042 with keyboard and mouse at ports 0x60 and 0x64, IRQs 1 and 12
+  bool vga = false;                         ///< a VGA-compatible display
 };
 
 }  // namespace lodge::firmware

@@ -78,6 +78,7 @@ Status Chipset::plug(const MachineConfig& config, IoBus& ports, IoBus& mmio) {
 Status Chipset::describeToGuest(const MachineConfig& config, const GuestMemory& memory) {
   if (Status s = fwCfg_.addInteger(FwCfg::cpuCount, config.cpus, 2); !s) return s;
   if (Status s = fwCfg_.addInteger(FwCfg::maxCpuCount, config.cpus, 2); !s) return s;
+  if (Status s = fwCfg_.addInteger(FwCfg::irq0Override, 1, 4); !s) return s;
   return fwCfg_.addInteger(FwCfg::ramSize, memory.size(), 8);
 }
 
@@ -89,9 +90,16 @@ firmware::PlatformDescription Chipset::describe(const MachineConfig& config, con
   p.physicalAddressBits = physicalAddressBits;
   p.localApicBase = layout::kLocalApicBase;
   p.ioApicBase = layout::kIoApicBase;
-  p.ecamBase = layout::kEcamBase;
-  p.window32Base = layout::kPciWindow32Base;
-  p.window32Size = layout::kPciWindow32Size;
+  if (config.board == Board::pc) {
+    p.ecamBase = 0;
+    p.window32Base = layout::pcWindow32Base(memory.lowSize());
+    p.window32Size = layout::kPcWindow32End - p.window32Base;
+    p.keyboard = p.vga = true;
+  } else {
+    p.ecamBase = layout::kEcamBase;
+    p.window32Base = layout::kPciWindow32Base;
+    p.window32Size = layout::kPciWindow32Size;
+  }
   p.window64Base = layout::pciWindow64Base(GuestMemory::kHoleEnd + memory.highSize());
   p.window64Size = layout::kPciWindow64Size;
   p.sciGsi = layout::kSciGsi;

@@ -36,7 +36,7 @@ struct BoardEvents {
   std::function<void()> panicked;
 };
 
-/// The `micro` board's fixed devices and their wiring: everything but CPUs and PCI functions.
+/// The fixed devices that all boards have, and their wiring: everything but CPUs and PCI functions.
 class Chipset {
  public:
   /// Errors: alreadyExists (a debug exit port that another device has).
@@ -48,6 +48,8 @@ class Chipset {
   Uart& com1() { return com1_; }
   AcpiPm& acpi() { return acpi_; }
   ResetControl& resetControl() { return resetControl_; }
+  FwCfg& fwCfg() { return fwCfg_; }
+  Rtc& rtc() { return rtc_; }
   /// How firmware describes all this to the guest.
   static firmware::PlatformDescription describe(const MachineConfig& config, const GuestMemory& memory,
                                                 unsigned physicalAddressBits);

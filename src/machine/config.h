@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/units.h"
@@ -17,13 +18,32 @@ struct NetConfig {
   std::optional<MacAddress> mac;  ///< derived from the machine's name if not given
 };
 
+enum class Board : std::uint8_t {
+  micro,  ///< starts a kernel without firmware; virtio devices only
+  pc,     ///< firmware, i440FX chipset, IDE, VGA: what any operating system knows
+};
+
+enum class DriveBus : std::uint8_t { virtio, ide };
+
+/// A disk or a CD-ROM drive, and how the guest sees it.
+struct DriveConfig : DiskOptions {
+  DriveConfig() = default;
+  DriveConfig(DiskOptions options) : DiskOptions(std::move(options)) {}  // NOLINT(google-explicit-constructor)
+  DriveBus bus = DriveBus::virtio;
+  bool cdrom = false;  ///< of the pc board, on its IDE; no path: no medium
+};
+
 /// Everything that makes a machine: what `lodge run` (and later the API) fills in. Checked by validate().
 struct MachineConfig {
   std::string name;
+  Board board = Board::micro;
+  std::string bios;                  ///< path of the pc board's firmware image; empty: SeaBIOS as it is installed
+  std::string bootOrder = "cd";      ///< of the pc board: 'c' disks, 'd' CD-ROM drives
+  bool bootMenu = false;             ///< of the pc board: firmware lets the user choose
   std::string kernel;                ///< path
   std::vector<std::string> initrds;  ///< the first is the initrd; for multiboot, each is a module "path arguments"
   std::string append;
-  std::vector<DiskOptions> disks;
+  std::vector<DriveConfig> disks;
   std::vector<NetConfig> nets;
   unsigned cpus = 1;  ///< 1..16
   std::uint64_t memory = 1_GiB;

@@ -5,7 +5,7 @@
 
 #include "base/units.h"
 
-/// Addresses, ports and interrupt numbers of the `micro` board. The guest learns all of them from ACPI.
+/// Addresses, ports and interrupt numbers of the boards. The guest learns all of them from ACPI.
 namespace lodge::layout {
 
 // Guest-physical windows in the hole below 4 GiB.
@@ -19,6 +19,14 @@ inline constexpr std::uint64_t kPciWindow64Size = 64_GiB;
 inline constexpr std::uint64_t pciWindow64Base(std::uint64_t ramEnd) {
   return ramEnd <= 512_GiB ? 512_GiB : 2_TiB;
 }
+
+// The `pc` board: what its firmware takes for BARs, from the end of RAM below 2 or 3 GiB on.
+inline constexpr std::uint64_t pcWindow32Base(std::uint64_t lowRam) {
+  return lowRam <= 2_GiB ? 2_GiB : 3_GiB;
+}
+inline constexpr std::uint64_t kPcWindow32End = kIoApicBase;
+inline constexpr std::uint16_t kFirmwareDebugPort = 0x402;
+inline constexpr unsigned kPiixSlot = 1, kDisplaySlot = 2, kPcFirstFreeSlot = 3;
 
 // Interrupt inputs of the I/O APIC (GSIs).
 inline constexpr unsigned kPitGsi = 2, kCom2Gsi = 3, kCom1Gsi = 4, kRtcGsi = 8, kSciGsi = 9;

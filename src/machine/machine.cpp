@@ -9,6 +9,7 @@
 #include "firmware/boot_state.h"
 #include "firmware/loader.h"
 #include "machine/chipset.h"
+#include "machine/pc_board.h"
 #include "machine/pci_devices.h"
 #include "machine/processors.h"
 #include "machine/trace.h"
@@ -18,10 +19,10 @@ namespace lodge {
 
 namespace {
 
-class MicroMachine : public Machine {
+class BoardMachine : public Machine {
  public:
-  MicroMachine(EventLoop& loop, const MachineConfig& config) : loop_(loop), config_(config) {}
-  ~MicroMachine() override {
+  BoardMachine(EventLoop& loop, const MachineConfig& config) : loop_(loop), config_(config) {}
+  ~BoardMachine() override {
     *alive_ = false;
     // vCPUs stop first; devices then finish what they have begun while there are still CPUs to signal.
     if (processors_) processors_->stop();
@@ -54,6 +55,7 @@ class MicroMachine : public Machine {
   std::vector<std::pair<std::string, std::uint64_t>> statistics() const override;
 
  private:
+  Status openKernel();
   Status openProcessors();
   Status load();
   BoardEvents boardEvents();
@@ -87,7 +89,7 @@ class MicroMachine : public Machine {
   firmware::BootRequest boot_;
 };
 
-BoardEvents MicroMachine::boardEvents() {
+BoardEvents BoardMachine::boardEvents() {
   BoardEvents events;
   events.reset = [this] { stopAnd([this] { guestReset(); }); };
   events.powerOff = [this] { stopAnd([this] { end(MachineEnd::poweredOff, 0); }); };
@@ -98,18 +100,15 @@ BoardEvents MicroMachine::boardEvents() {
   return events;
 }
 
-Status MicroMachine::open(ConsoleSink& console) {
+Status BoardMachine::open(ConsoleSink& console) {
   if (Status s = validate(config_); !s) return s;
-  auto memory = GuestMemory::create(config_.memory);
+  auto memory = config_.board == Board::pc ? createPcMemory(config_) : GuestMemory::create(config_.memory);
   if (!memory) return std::move(memory).error();
   memory_ = std::move(*memory);
   auto model = x86::makeCpuModel(config_.cpuModel, config_.cpus);
   if (!model) return std::move(model).error();
   model_ = std::move(*model);
-  auto boot = firmware::openBootRequest(config_.kernel, config_.initrds, config_.append,
-                                        Chipset::describe(config_, *memory_, model_->physicalAddressBits));
-  if (!boot) return std::move(boot).error();
-  boot_ = std::move(*boot);
+  if (Status s = openKernel(); !s) return s;
   auto output = [&console](const char* data, std::size_t length) { console.output(data, length); };
   auto chipset = Chipset::create(config_, loop_, *memory_, ports_, mmio_, boardEvents(), output);
   if (!chipset) return std::move(chipset).error();
@@ -120,7 +119,16 @@ Status MicroMachine::open(ConsoleSink& console) {
   return openProcessors();
 }
 
-Status MicroMachine::openProcessors() {
+Status BoardMachine::openKernel() {
+  if (config_.board == Board::pc) return {};
+  auto boot = firmware::openBootRequest(config_.kernel, config_.initrds, config_.append,
+                                        Chipset::describe(config_, *memory_, model_->physicalAddressBits));
+  if (!boot) return std::move(boot).error();
+  boot_ = std::move(*boot);
+  return {};
+}
+
+Status BoardMachine::openProcessors() {
   auto choice = chooseEngine(config_.engine);
   if (!choice) return std::move(choice).error();
   auto engine = makeEngine(choice->name, {*memory_, *model_, config_.cpus, config_.codeCache, config_.trace});
@@ -139,11 +147,13 @@ Status MicroMachine::openProcessors() {
       {*engine_, *model_, loop_, chipset_->apicBus(), ports_, mmio_, traces(config_.trace, "io"), onShutdown});
   if (!processors) return std::move(processors).error();
   processors_ = std::move(*processors);
+  memory_->setMapObserver([this] { processors_->forgetTranslations(); });
   return load();
 }
 
-Status MicroMachine::load() {
+Status BoardMachine::load() {
   processors_->powerOn();
+  if (config_.board == Board::pc) return {};  // the reset vector is the firmware's
   for (unsigned i = 0; i < processors_->count(); ++i) {
     firmware::applyFirmwareMsrs(boot_.platform, processors_->cpu(i).state);
   }
@@ -153,25 +163,25 @@ Status MicroMachine::load() {
   return {};
 }
 
-void MicroMachine::start() {
+void BoardMachine::start() {
   processors_->start();
   state_ = State::running;
   processors_->resume();
 }
 
-void MicroMachine::pause() {
+void BoardMachine::pause() {
   if (state_ != State::running) return;
   state_ = State::paused;
   processors_->pause();
 }
 
-void MicroMachine::resume() {
+void BoardMachine::resume() {
   if (state_ != State::paused) return;
   state_ = State::running;
   processors_->resume();
 }
 
-void MicroMachine::reset() {
+void BoardMachine::reset() {
   if (state_ == State::ended || state_ == State::created) return;
   processors_->pause();
   chipset_->reset();
@@ -185,21 +195,21 @@ void MicroMachine::reset() {
   processors_->resume();
 }
 
-void MicroMachine::guestReset() {
+void BoardMachine::guestReset() {
   if (config_.noReboot)
     end(MachineEnd::resetNoReboot, 0);
   else
     reset();
 }
 
-void MicroMachine::end(MachineEnd how, int status) {
+void BoardMachine::end(MachineEnd how, int status) {
   if (state_.exchange(State::ended) == State::ended) return;
   processors_->requestPause();
   chipset_->com1().flush();
   if (onEnd_) onEnd_(how, status);
 }
 
-std::vector<std::pair<std::string, std::uint64_t>> MicroMachine::statistics() const {
+std::vector<std::pair<std::string, std::uint64_t>> BoardMachine::statistics() const {
   std::vector<std::pair<std::string, std::uint64_t>> all;
   all.emplace_back("memory.size", memory_->size());
   all.emplace_back("memory.resident", memory_->residentBytes());
@@ -211,7 +221,7 @@ std::vector<std::pair<std::string, std::uint64_t>> MicroMachine::statistics() co
 }  // namespace
 
 Result<std::unique_ptr<Machine>> Machine::create(EventLoop& loop, const MachineConfig& config, ConsoleSink& console) {
-  auto machine = std::make_unique<MicroMachine>(loop, config);
+  auto machine = std::make_unique<BoardMachine>(loop, config);
   if (Status opened = machine->open(console); !opened) return std::move(opened).error();
   return std::unique_ptr<Machine>(std::move(machine));
 }

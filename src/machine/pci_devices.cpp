@@ -38,8 +38,41 @@ Result<std::unique_ptr<PciDevices>> PciDevices::create(const MachineConfig& conf
                                                        GuestMemory& memory, IoBus& ports, IoBus& mmio, Chipset& chipset,
                                                        virtio::ConsoleDevice::Output consoleOutput) {
   auto devices = std::unique_ptr<PciDevices>(new PciDevices());
+  if (config.board == Board::pc) {
+    auto pc = PcBoard::create(config, loop, memory, ports, mmio, chipset);
+    if (!pc) return std::move(pc).error();
+    devices->pc_ = std::move(*pc);
+    devices->nextSlot_ = layout::kPcFirstFreeSlot;
+  }
+  auto host = PciHost::create(devices->hostSetup(memory, ports, mmio, chipset));
+  if (!host) return std::move(host).error();
+  devices->host_ = std::move(*host);
+  if (devices->pc_) {
+    if (Status s = devices->pc_->plug(*devices->host_); !s) return std::move(s).error();
+  }
+  if (Status s = devices->addDisks(config, memory); !s) return std::move(s).error();
+  if (Status s = devices->addNets(config, loop, memory); !s) return std::move(s).error();
+  if (auto s = devices->add(std::make_unique<virtio::EntropyDevice>(memory), "virtio-rng"); !s)
+    return std::move(s).error();
+  if (config.balloon) {
+    auto balloon = std::make_unique<virtio::BalloonDevice>(memory);
+    devices->balloon_ = balloon.get();
+    if (auto s = devices->add(std::move(balloon), "virtio-balloon"); !s) return std::move(s).error();
+  }
+  if (config.virtioConsole) {
+    auto console = std::make_unique<virtio::ConsoleDevice>(memory, std::move(consoleOutput));
+    devices->console_ = console.get();
+    if (auto s = devices->add(std::move(console), "virtio-console"); !s) return std::move(s).error();
+  }
+  if (devices->pc_) {
+    if (Status s = devices->pc_->describeToFirmware(config, memory); !s) return std::move(s).error();
+  }
+  return devices;
+}
+
+PciHost::Setup PciDevices::hostSetup(GuestMemory& memory, IoBus& ports, IoBus& mmio, Chipset& chipset) {
   InterruptRouter& interrupts = chipset.interrupts();
-  auto line = [&](unsigned pin) { return &interrupts.gsi(layout::kPciGsiBase + pin); };
+  auto line = [&](unsigned pin) { return pc_ ? &pc_->pciInterrupt(pin) : &interrupts.gsi(layout::kPciGsiBase + pin); };
   PciHost::Setup setup{ports,
                        mmio,
                        chipset.apicBus(),
@@ -50,40 +83,40 @@ Result<std::unique_ptr<PciDevices>> PciDevices::create(const MachineConfig& conf
                        layout::pciWindow64Base(GuestMemory::kHoleEnd + memory.highSize()),
                        layout::kPciWindow64Size,
                        &chipset.resetControl()};
-  auto host = PciHost::create(setup);
-  if (!host) return std::move(host).error();
-  devices->host_ = std::move(*host);
-  if (Status s = devices->addDisks(config, memory); !s) return std::move(s).error();
-  if (Status s = devices->addNets(config, loop, memory); !s) return std::move(s).error();
-  if (Status s = devices->add(std::make_unique<virtio::EntropyDevice>(memory), "virtio-rng"); !s)
-    return std::move(s).error();
-  if (config.balloon) {
-    auto balloon = std::make_unique<virtio::BalloonDevice>(memory);
-    devices->balloon_ = balloon.get();
-    if (Status s = devices->add(std::move(balloon), "virtio-balloon"); !s) return std::move(s).error();
+  if (pc_) {
+    setup.ecamBase = 0;
+    setup.window32Base = layout::pcWindow32Base(memory.lowSize());
+    setup.window32Size = layout::kPcWindow32End - setup.window32Base;
+    setup.bridge = &pc_->bridge();
+    setup.firmwareAssigns = true;
   }
-  if (config.virtioConsole) {
-    auto console = std::make_unique<virtio::ConsoleDevice>(memory, std::move(consoleOutput));
-    devices->console_ = console.get();
-    if (Status s = devices->add(std::move(console), "virtio-console"); !s) return std::move(s).error();
-  }
-  return devices;
+  return setup;
 }
 
-Status PciDevices::add(std::unique_ptr<virtio::Device> device, std::string name) {
+void PciDevices::reset() {
+  host_->reset();
+  if (pc_) pc_->reset();
+}
+
+Result<unsigned> PciDevices::add(std::unique_ptr<virtio::Device> device, std::string name) {
   functions_.push_back(std::make_unique<virtio::PciTransport>(std::move(device), std::move(name)));
-  return host_->plug(static_cast<unsigned>(functions_.size()), *functions_.back());
+  unsigned slot = nextSlot_++;
+  if (Status s = host_->plug(slot, *functions_.back()); !s) return std::move(s).error();
+  return slot;
 }
 
 Status PciDevices::addDisks(const MachineConfig& config, GuestMemory& memory) {
-  for (const DiskOptions& options : config.disks) {
+  for (const DriveConfig& options : config.disks) {
+    if (options.bus == DriveBus::ide) continue;
     auto disk = openDisk(options);
     if (!disk) return withDiskHint(std::move(disk).error());
     std::string serial = fmt::format("disk{}", disks_.size());
     auto device =
         std::make_unique<virtio::BlockDevice>(memory, std::move(*disk), serial, std::min(config.cpus, kMaxQueues));
     disks_.push_back(device.get());
-    if (Status s = add(std::move(device), "virtio-blk " + serial); !s) return s;
+    auto slot = add(std::move(device), "virtio-blk " + serial);
+    if (!slot) return std::move(slot).error();
+    if (pc_) pc_->addBootDevice('c', fmt::format("/pci@i0cf8/scsi@{:x}/disk@0,0", *slot));
   }
   return {};
 }
@@ -98,7 +131,8 @@ Status PciDevices::addNets(const MachineConfig& config, EventLoop& loop, GuestMe
     auto device =
         std::make_unique<virtio::NetDevice>(memory, loop, std::move(*backend), mac, std::min(config.cpus, kMaxQueues));
     nets_.push_back(device.get());
-    if (Status s = add(std::move(device), fmt::format("virtio-net {}", nets_.size() - 1)); !s) return s;
+    if (auto s = add(std::move(device), fmt::format("virtio-net {}", nets_.size() - 1)); !s)
+      return std::move(s).error();
   }
   return {};
 }

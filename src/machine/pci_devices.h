@@ -8,6 +8,7 @@
 #include "device/pci.h"
 #include "machine/chipset.h"
 #include "machine/config.h"
+#include "machine/pc_board.h"
 #include "virtio/balloon.h"
 #include "virtio/block.h"
 #include "virtio/console.h"
@@ -23,18 +24,23 @@ class PciDevices {
   static Result<std::unique_ptr<PciDevices>> create(const MachineConfig& config, EventLoop& loop, GuestMemory& memory,
                                                     IoBus& ports, IoBus& mmio, Chipset& chipset,
                                                     virtio::ConsoleDevice::Output consoleOutput);
-  void reset() { host_->reset(); }
+  void reset();
   virtio::BalloonDevice* balloon() { return balloon_; }
   virtio::ConsoleDevice* console() { return console_; }
   std::vector<std::pair<std::string, std::uint64_t>> statistics() const;
 
  private:
-  Status add(std::unique_ptr<virtio::Device> device, std::string name);
+  PciDevices() = default;
+  PciHost::Setup hostSetup(GuestMemory& memory, IoBus& ports, IoBus& mmio, Chipset& chipset);
+  /// In the next free slot, which it returns.
+  Result<unsigned> add(std::unique_ptr<virtio::Device> device, std::string name);
   Status addDisks(const MachineConfig& config, GuestMemory& memory);
   Status addNets(const MachineConfig& config, EventLoop& loop, GuestMemory& memory);
 
   // Functions go before the host that they are plugged into.
   std::unique_ptr<PciHost> host_;
+  std::unique_ptr<PcBoard> pc_;  ///< of the pc board
+  unsigned nextSlot_ = 1;
   std::vector<std::unique_ptr<virtio::PciTransport>> functions_;
   std::vector<virtio::BlockDevice*> disks_;
   std::vector<virtio::NetDevice*> nets_;

@@ -78,6 +78,10 @@ void Processors::pause() {
   gate_.waitUntilParked();
 }
 
+void Processors::forgetTranslations() {
+  for (Processor& p : cpus_) p.signals.raise(x86::event::flushTlb);
+}
+
 void Processors::resume() {
   gate_.order(RunGate::Order::run);
 }

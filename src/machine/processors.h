@@ -40,6 +40,8 @@ class Processors {
   /// Returns when no vCPU executes. Not on a vCPU's thread.
   void pause();
   void resume();
+  /// All vCPUs forget address translations before their next instruction. Any thread.
+  void forgetTranslations();
   /// Makes the calling vCPU, and soon all others, stop executing without waiting for them.
   void requestPause();
   /// Ends the threads, for good. CPUs and APICs stay, since devices may still signal them.

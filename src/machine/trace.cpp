@@ -11,6 +11,7 @@ const std::vector<std::pair<std::string, std::string>>& traceTable() {
   static const std::vector<std::pair<std::string, std::string>> table = {
       {"io",
        "Every access of a vCPU to an I/O port or a device's memory, and every hypercall, as a line on standard error."},
+      {"firmware", "What the pc board's firmware writes to its debug port, line by line."},
       {"steps",
        "The translator counts the instructions that it leaves to the interpreter, by opcode, for 'lodge stats'."},
       {"strict-flags", "The translator keeps flags exact at every fault (slower; for comparing engines)."},

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "base/text.h"
 #include "machine/machine.h"
 #include "machine/trace.h"
@@ -11,6 +13,32 @@ namespace {
 constexpr unsigned kMaxCpus = 16;
 constexpr std::uint64_t kMinMemory = 16_MiB;
 constexpr std::size_t kMaxDisks = 20, kMaxNets = 8;
+
+Status validateBoard(const MachineConfig& config) {
+  if (config.board == Board::micro) {
+    if (config.kernel.empty()) {
+      return Error(ErrorKind::invalidArgument, "no kernel given").withHint("name one with --kernel FILE");
+    }
+    bool ide = std::ranges::any_of(config.disks, [](const DriveConfig& d) { return d.bus == DriveBus::ide; });
+    if (!ide && config.bios.empty()) return {};
+    return Error(ErrorKind::invalidArgument, ide ? "the micro board has no IDE" : "the micro board runs no firmware")
+        .withHint("choose --board pc, and leave --kernel out");
+  }
+  if (!config.kernel.empty()) {
+    return Error(ErrorKind::unsupported, "the pc board starts from its disks, not from --kernel")
+        .withHint("choose --board micro for a kernel, or leave --kernel out");
+  }
+  if (config.bootOrder.empty() || config.bootOrder.find_first_not_of("cdn") != std::string::npos) {
+    return Error(ErrorKind::invalidArgument, "boot order " + inQuotes(config.bootOrder))
+        .withHint("--boot takes the letters c (disks) and d (CD-ROM drives)");
+  }
+  auto onIde = std::ranges::count_if(config.disks, [](const DriveConfig& d) { return d.bus == DriveBus::ide; });
+  if (onIde > 4) {
+    return Error(ErrorKind::invalidArgument, fmt::format("{} IDE drives", onIde))
+        .withHint("the pc board has four; put disks on virtio with --disk FILE");
+  }
+  return {};
+}
 }  // namespace
 
 Status validate(const MachineConfig& config) {
@@ -26,9 +54,7 @@ Status validate(const MachineConfig& config) {
     return Error(ErrorKind::invalidArgument, fmt::format("{} bytes of memory", config.memory))
         .withHint("--memory takes a multiple of 4K");
   }
-  if (config.kernel.empty()) {
-    return Error(ErrorKind::invalidArgument, "no kernel given").withHint("name one with --kernel FILE");
-  }
+  if (Status s = validateBoard(config); !s) return s;
   if (config.disks.size() > kMaxDisks) {
     return Error(ErrorKind::invalidArgument, fmt::format("{} disks", config.disks.size()))
         .withHint(fmt::format("a machine takes up to {}", kMaxDisks));

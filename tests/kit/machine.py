@@ -22,12 +22,13 @@ _numbers = itertools.count(1)
 class Disk:
     path: pathlib.Path
     readonly: bool = False
+    ide: bool = False
 
 
 @dataclasses.dataclass
 class Spec:
     """What to run; the fields are `lodge run`'s options."""
-    kernel: pathlib.Path = paths.VMLINUZ
+    kernel: pathlib.Path | None = paths.VMLINUZ   # None: firmware starts from the disks
     initrd: pathlib.Path | None = paths.INITRD
     append: str = "console=ttyS0"
     disks: list = dataclasses.field(default_factory=list)
@@ -52,14 +53,16 @@ def runtime_environment(folder):
 
 def lodge_command(machine):
     spec = machine.spec
-    command = [str(paths.LODGE), "run", "--name", machine.name, "--kernel", str(spec.kernel), "--cpus", str(spec.cpus),
+    command = [str(paths.LODGE), "run", "--name", machine.name, "--cpus", str(spec.cpus),
                "--memory", spec.memory, "--engine", spec.engine, "--net", spec.net]
-    if spec.initrd:
+    if spec.kernel:
+        command += ["--kernel", str(spec.kernel)]
+    if spec.kernel and spec.initrd:
         command += ["--initrd", str(spec.initrd)]
-    if spec.append:
+    if spec.kernel and spec.append:
         command += ["--append", spec.append]
     for disk in spec.disks:
-        command += ["--disk", f"{disk.path}{',readonly' if disk.readonly else ''}"]
+        command += ["--disk", f"{disk.path}{',readonly' if disk.readonly else ''}{',bus=ide' if disk.ide else ''}"]
     if spec.snapshot:
         command.append("--snapshot")
     if spec.no_reboot:

@@ -9,10 +9,12 @@ def command(spec, runtime):
     """QEMU's command line for a machine.Spec; its control socket is in the folder `runtime`."""
     words = ["qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-machine", "q35", "-nodefaults",
              "-no-user-config", "-display", "none", "-serial", "stdio", "-qmp", f"unix:{runtime}/qmp,server,nowait",
-             "-kernel", str(spec.kernel), "-smp", str(spec.cpus), "-m", spec.memory, "-device", "virtio-rng-pci"]
-    if spec.initrd:
+             "-smp", str(spec.cpus), "-m", spec.memory, "-device", "virtio-rng-pci"]
+    if spec.kernel:
+        words += ["-kernel", str(spec.kernel)]
+    if spec.kernel and spec.initrd:
         words += ["-initrd", str(spec.initrd)]
-    if spec.append:
+    if spec.kernel and spec.append:
         words += ["-append", spec.append]
     for number, disk in enumerate(spec.disks):
         flags = ",readonly=on" if disk.readonly else ",snapshot=on" if spec.snapshot else ""

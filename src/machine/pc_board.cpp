@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "machine/pc_board.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/file.h"
+#include "base/log.h"
+#include "base/text.h"
+#include "firmware/table_loader.h"
+#include "machine/layout.h"
+#include "machine/trace.h"
+
+namespace lodge {
+
+namespace {
+constexpr std::uint64_t kMaxFirmware = 16_MiB, kFirmwareUnit = 64_KiB;
+constexpr unsigned kRomRegion = 0;
+constexpr const char* kFirmwareFolders[] = {"/usr/share/seabios/", "/usr/share/qemu/"};
+
+Result<std::vector<std::byte>> readInstalled(const std::string& name) {
+  for (const char* folder : kFirmwareFolders) {
+    auto file = readFile(folder + name, kMaxFirmware);
+    if (file || file.error().kind() != ErrorKind::notFound) return file;
+  }
+  return Error(ErrorKind::notFound,
+               fmt::format("firmware {}: not in {} or {}", inQuotes(name), kFirmwareFolders[0], kFirmwareFolders[1]))
+      .withHint("install the package seabios, or name an image with --bios FILE");
+}
+
+Result<std::vector<std::byte>> readFirmware(const std::string& path) {
+  if (path.empty()) return readInstalled("bios-256k.bin");
+  auto image = readFile(path, kMaxFirmware);
+  if (!image) return std::move(image).error().context("firmware " + inQuotes(path));
+  if (image->empty() || image->size() % kFirmwareUnit != 0) {
+    return Error(ErrorKind::invalidArgument, fmt::format("firmware {}: {} bytes", inQuotes(path), image->size()))
+        .withHint("--bios takes an image of 64K to 16M, in steps of 64K");
+  }
+  return image;
+}
+
+Piix3::IsaLines pciCapableIrqs(Chipset& chipset) {
+  Piix3::IsaLines lines{};
+  for (unsigned irq : {3u, 4u, 5u, 6u, 7u, 9u, 10u, 11u, 12u, 14u, 15u}) lines[irq] = &chipset.interrupts().isa(irq);
+  return lines;
+}
+
+std::uint64_t firmwareBytes(const GuestMemory& memory) {
+  return memory.videoOffset() - memory.romOffset();
+}
+}  // namespace
+
+Result<std::unique_ptr<GuestMemory>> createPcMemory(const MachineConfig& config) {
+  auto image = readFirmware(config.bios);
+  if (!image) return std::move(image).error();
+  auto memory = GuestMemory::create(config.memory, {.rom = image->size(), .video = 0});
+  if (!memory) return memory;
+  GuestMemory& m = **memory;
+  std::memcpy(m.deviceView() + m.romOffset(), image->data(), image->size());
+  m.mapRegion(kRomRegion, Gpa{4_GiB - image->size()}, m.romOffset(), image->size());
+  return memory;
+}
+
+PcBoard::PcBoard(const MachineConfig& config, GuestMemory& memory, IoBus& ports, Chipset& chipset)
+    : chipset_(chipset),
+      bridge_(memory, firmwareBytes(memory)),
+      isa_(pciCapableIrqs(chipset)),
+      power_(ports, chipset.acpi(), layout::kAcpiPmPort),
+      debug_(traces(config.trace, "firmware") ? std::function([](std::string_view line) {
+        logLine(LogLevel::debug, fmt::format("firmware: {}", line));
+      })
+                                              : nullptr) {
+  for (unsigned line = 0; line < interrupts_.size(); ++line) {
+    interrupts_[line].ioApic = &chipset.interrupts().gsi(layout::kPciGsiBase + line);
+    // Slot 1, pin A is PIRQA (82371SB).
+    interrupts_[line].pirq = &isa_.pirq((line + 3) % 4);
+  }
+}
+
+Result<std::unique_ptr<PcBoard>> PcBoard::create(const MachineConfig& config, EventLoop&, GuestMemory& memory,
+                                                 IoBus& ports, IoBus& mmio, Chipset& chipset) {
+  auto board = std::unique_ptr<PcBoard>(new PcBoard(config, memory, ports, chipset));
+  if (Status s = board->plugPorts(ports, mmio); !s) return std::move(s).error();
+  return board;
+}
+
+Status PcBoard::plugPorts(IoBus& ports, IoBus& mmio) {
+  if (Status s = ports.add(layout::kFirmwareDebugPort, 1, debug_, "firmware debug port"); !s) return s;
+  if (Status s = ports.add(Piix4Pm::kApmPort, Piix4Pm::kApmBytes, power_.apm(), "APM"); !s) return s;
+  return mmio.add(I440Fx::kShadowBase, I440Fx::kShadowBytes, bridge_.shadow(), "shadow RAM");
+}
+
+Status PcBoard::plug(PciHost& host) {
+  if (Status s = host.plug(layout::kPiixSlot, isa_); !s) return s;
+  return host.plug(layout::kPiixSlot, power_, 3);
+}
+
+std::string PcBoard::bootOrder(const std::string& letters) const {
+  std::string order;
+  auto add = [&](char kind) {
+    for (const auto& [its, path] : bootDevices_) {
+      if (its == kind) order += path + "\n";
+    }
+  };
+  for (char letter : letters) add(letter);
+  for (char letter : std::string_view("cd")) {
+    if (letters.find(letter) == std::string::npos) add(letter);
+  }
+  return order;
+}
+
+Status PcBoard::describeToFirmware(const MachineConfig& config, const GuestMemory& memory) {
+  FwCfg& fwCfg = chipset_.fwCfg();
+  auto description = Chipset::describe(config, memory, 40);
+  if (Status s = firmware::addFirmwareTables(fwCfg, memory, description); !s) return s;
+  auto addText = [&](const char* name, std::string text) {
+    text.push_back('\0');
+    return fwCfg.addFile(name, {text.begin(), text.end()});
+  };
+  if (!bootDevices_.empty()) {
+    if (Status s = addText("bootorder", bootOrder(config.bootOrder)); !s) return s;
+  }
+  // A menu waits for a key that long (milliseconds); without one there is nothing to wait for.
+  auto wait = static_cast<std::uint8_t>(config.bootMenu ? 3 : 0);
+  std::vector<std::uint8_t> show{wait != 0 ? std::uint8_t{2} : std::uint8_t{0}, 0};
+  if (Status s = fwCfg.addFile("etc/show-boot-menu", show); !s) return s;
+  return {};
+}
+
+}  // namespace lodge

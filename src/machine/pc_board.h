@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <array>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/event_loop.h"
+#include "device/debug_console.h"
+#include "device/i440fx.h"
+#include "device/pci.h"
+#include "device/piix3.h"
+#include "device/piix4_pm.h"
+#include "machine/chipset.h"
+#include "machine/config.h"
+
+namespace lodge {
+
+/// The guest memory of a `pc` board: RAM, the firmware's image just below 4 GiB, and memory for the display. Errors:
+/// notFound (no firmware; hint), invalidArgument (an image of an impossible size), and GuestMemory's.
+Result<std::unique_ptr<GuestMemory>> createPcMemory(const MachineConfig& config);
+
+/// What the `pc` board has beyond the chipset of all boards: host bridge, ISA bridge, power management, firmware
+/// interfaces.
+class PcBoard {
+ public:
+  static Result<std::unique_ptr<PcBoard>> create(const MachineConfig& config, EventLoop& loop, GuestMemory& memory,
+                                                 IoBus& ports, IoBus& mmio, Chipset& chipset);
+
+  PciFunction& bridge() { return bridge_; }
+  /// Where PCI interrupt `line` ((slot + pin) % 4) goes: the I/O APIC, and by the ISA bridge's routes the 8259As.
+  InterruptLine& pciInterrupt(unsigned line) { return interrupts_.at(line); }
+  Status plug(PciHost& host);
+  /// A device that firmware can start from, for the boot order: its kind's letter and its path in the form of Open
+  /// Firmware, as SeaBIOS and OVMF read it.
+  void addBootDevice(char kind, std::string path) { bootDevices_.emplace_back(kind, std::move(path)); }
+  /// After all devices are there: tables, boot order and the like for fw_cfg.
+  Status describeToFirmware(const MachineConfig& config, const GuestMemory& memory);
+  void reset() {}
+
+ private:
+  struct Fork : InterruptLine {
+    void set(bool level) override {
+      ioApic->set(level);
+      pirq->set(level);
+    }
+    InterruptLine* ioApic = nullptr;
+    InterruptLine* pirq = nullptr;
+  };
+
+  PcBoard(const MachineConfig& config, GuestMemory& memory, IoBus& ports, Chipset& chipset);
+  Status plugPorts(IoBus& ports, IoBus& mmio);
+  std::string bootOrder(const std::string& letters) const;
+
+  Chipset& chipset_;
+  I440Fx bridge_;
+  Piix3 isa_;
+  Piix4Pm power_;
+  DebugConsole debug_;
+  std::array<Fork, 4> interrupts_;
+  std::vector<std::pair<char, std::string>> bootDevices_;
+};
+
+}  // namespace lodge

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Disks that firmware starts: a partition table, GRUB, a kernel. Made without privileges from Debian's packages."""
+
+import os
+import pathlib
+import shutil
+import struct
+import subprocess
+import tempfile
+
+from kit import paths
+from kit.case import Skip
+
+GRUB = pathlib.Path("/usr/lib/grub/i386-pc")
+SECTOR = 512
+FIRST_PARTITION = 2048   # sectors, as all partitioning tools do it: GRUB's core goes between
+MODULES = "biosdisk part_msdos ext2 normal linux serial terminal echo configfile test".split()
+
+
+def need(*programs):
+    """Skips the test where the host lacks what makes its disk."""
+    for program in programs:
+        if not (shutil.which(program) or os.path.exists(program)):
+            raise Skip(f"the host has no {program}")
+
+
+def grub_config(kernel_arguments, timeout=0):
+    return f"""serial --unit=0 --speed=115200
+terminal_input serial
+terminal_output serial
+set timeout={timeout}
+echo "grub: loading"
+linux /boot/vmlinuz {kernel_arguments}
+initrd /boot/initrd.img
+echo "grub: starting"
+boot
+"""
+
+
+def make_boot_disk(path, kernel_arguments="console=ttyS0 quiet", initrd=paths.INITRD, root=None, size=96 << 20):
+    """A disk with an ext2 partition of GRUB, the kernel and `initrd`; and `root`, a file system's image, as its second
+    partition, if given."""
+    need("grub-mkimage", "/sbin/mke2fs", GRUB / "boot.img")
+    with tempfile.TemporaryDirectory(prefix="lodge-test-") as folder:
+        folder = pathlib.Path(folder)
+        boot = folder / "tree/boot"
+        (boot / "grub").mkdir(parents=True)
+        shutil.copy(paths.VMLINUZ, boot / "vmlinuz")
+        shutil.copy(initrd, boot / "initrd.img")
+        (boot / "grub/grub.cfg").write_text(grub_config(kernel_arguments))
+        partition = folder / "partition"
+        with open(partition, "wb") as file:
+            file.truncate(size - FIRST_PARTITION * SECTOR)
+        subprocess.run(["/sbin/mke2fs", "-q", "-t", "ext2", "-d", folder / "tree", partition], check=True,
+                       stdin=subprocess.DEVNULL)
+        core = folder / "core.img"
+        subprocess.run(["grub-mkimage", "-O", "i386-pc", "-o", core, "-p", "(hd0,msdos1)/boot/grub", *MODULES], check=True)
+        _assemble(path, partition, core, root, size)
+
+
+def _assemble(path, partition, core, root, size):
+    first = bytearray((GRUB / "boot.img").read_bytes())
+    sectors = size // SECTOR - FIRST_PARTITION
+    first[446:510] = bytes(64)
+    first[446:462] = _entry(FIRST_PARTITION, sectors, bootable=True)
+    if root:
+        first[462:478] = _entry(FIRST_PARTITION + sectors, root.stat().st_size // SECTOR)
+    first[510:512] = b"\x55\xaa"
+    image = bytearray(core.read_bytes())
+    image += bytes(-len(image) % SECTOR)
+    assert len(image) < (FIRST_PARTITION - 1) * SECTOR
+    # The first sector of the core loads the rest: start, count, segment (GRUB's diskboot.S).
+    struct.pack_into("<QHH", image, SECTOR - 12, 2, len(image) // SECTOR - 1, 0x820)
+    with open(path, "wb") as disk:
+        disk.write(first)
+        disk.write(image)
+        disk.seek(FIRST_PARTITION * SECTOR)
+        disk.write(partition.read_bytes())
+        disk.truncate(size)
+    if root:
+        subprocess.run(["dd", f"if={root}", f"of={path}", "bs=1M", "conv=sparse,notrunc", "oflag=append", "status=none"],
+                       check=True)
+
+
+def _entry(start, count, bootable=False):
+    """A partition table's entry; the cylinder-head-sector fields say that only the sector numbers count."""
+    chs = b"\xfe\xff\xff"
+    return struct.pack("<B3sB3sII", 0x80 if bootable else 0, chs, 0x83, chs, start, count)
