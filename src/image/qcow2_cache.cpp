@@ -44,7 +44,7 @@ void SliceCache::drop(std::uint64_t offset, std::uint64_t bytes) {
   for (std::uint64_t key = offset / sliceBytes_; key < (offset + bytes) / sliceBytes_; ++key) {
     auto it = slices_.find(key);
     if (it == slices_.end()) continue;
-    if (it->second->dirty) --dirty_;
+    if (it->second->dirty) --dirty(it->second->kind);
     slices_.erase(it);
   }
 }
@@ -55,16 +55,16 @@ void SliceCache::dropClean() {
   std::erase_if(clock_, [&](std::uint64_t key) { return slices_.count(key) == 0; });
 }
 
-std::vector<SliceCache::Copy> SliceCache::takeDirty() {
+std::vector<SliceCache::Copy> SliceCache::takeDirty(bool refcounts) {
   std::vector<Copy> copies;
-  copies.reserve(dirty_);
+  copies.reserve(dirtyCount());
   for (auto& [key, slice] : slices_) {
-    if (!slice->dirty) continue;
+    if (!slice->dirty || (slice->kind == TableKind::refcounts && !refcounts)) continue;
+    --dirty(slice->kind);
     slice->dirty = false;
     slice->writing = true;
     copies.push_back({slice->offset, slice->kind, slice->bytes});
   }
-  dirty_ = 0;
   std::sort(copies.begin(), copies.end(), [](const Copy& a, const Copy& b) { return a.offset < b.offset; });
   return copies;
 }

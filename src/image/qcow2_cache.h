@@ -50,10 +50,11 @@ class SliceCache {
   void drop(std::uint64_t offset, std::uint64_t bytes);
   void dropClean();
   void markDirty(Slice& slice) {
-    if (!slice.dirty) ++dirty_;
+    if (!slice.dirty) ++dirty(slice.kind);
     slice.dirty = true;
   }
-  std::size_t dirtyCount() const { return dirty_; }
+  std::size_t dirtyCount() const { return dirty_[0] + dirty_[1]; }
+  std::size_t dirtyCount(TableKind kind) const { return dirty_[static_cast<std::size_t>(kind)]; }
 
   struct Copy {
     std::uint64_t offset;
@@ -61,18 +62,22 @@ class SliceCache {
     std::vector<std::uint8_t> bytes;
   };
   /// Copies of all dirty slices in the order of the file; they count as clean and pinned until endWriting().
-  std::vector<Copy> takeDirty();
+  std::vector<Copy> takeDirty() { return takeDirty(true); }
+  /// `refcounts` false: those stay where they are.
+  std::vector<Copy> takeDirty(bool refcounts);
   /// `failed`: they become dirty again.
   void endWriting(const std::vector<Copy>& copies, bool failed);
 
  private:
   bool evictOne();
+  std::size_t& dirty(TableKind kind) { return dirty_[static_cast<std::size_t>(kind)]; }
 
   std::shared_ptr<BlockFile> file_;
   std::uint32_t sliceBytes_;
   std::unordered_map<std::uint64_t, std::unique_ptr<Slice>> slices_;
   std::vector<std::uint64_t> clock_;  // keys, some of which may be gone
-  std::size_t hand_ = 0, dirty_ = 0;
+  std::size_t hand_ = 0;
+  std::size_t dirty_[2] = {};  // by TableKind
 };
 
 }  // namespace lodge::image::qcow2

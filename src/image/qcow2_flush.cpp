@@ -73,7 +73,16 @@ int Qcow2Image::writeStages(const std::vector<SliceCache::Copy>& copies, const S
   return file_->flush();
 }
 
-int Qcow2Image::flushMetadata() {
+/// With lazy refcounts they may be out of date on the disk, as long as the header says so.
+int Qcow2Image::markLazy() {
+  if (lazyDirty_) return 0;
+  header_.incompatible |= incompatible::dirty;
+  if (!storeHeader()) return EIO;
+  lazyDirty_ = true;
+  return file_->flush();
+}
+
+int Qcow2Image::flushMetadata(bool lazily) {
   std::lock_guard flushing(flushMutex_);
   std::vector<SliceCache::Copy> copies;
   Sectors refTable, l1;
@@ -82,9 +91,14 @@ int Qcow2Image::flushMetadata() {
   unsigned before = 0;
   {
     std::unique_lock lock(mutex_);
-    copies = cache_.takeDirty();
+    lazily = lazily && (header_.compatible & compatible::lazyRefcounts) != 0 &&
+             cache_.dirtyCount(TableKind::refcounts) < SliceCache::kMaxSlices / 8;
+    if (lazily && cache_.dirtyCount() != 0) {
+      if (int error = markLazy(); error != 0) return error;
+    }
+    copies = cache_.takeDirty(!lazily);
     dirtyL1.swap(dirtyL1_);
-    dirtyRefTable.swap(dirtyRefTable_);
+    if (!lazily) dirtyRefTable.swap(dirtyRefTable_);
     l1 = piecesOf(l1_, header_.l1Offset, dirtyL1);
     refTable = piecesOf(refTable_, header_.refTableOffset, dirtyRefTable);
     freed.swap(freed_);
@@ -110,17 +124,23 @@ int Qcow2Image::relieve() {
     std::shared_lock lock(mutex_);
     if (cache_.dirtyCount() < SliceCache::kMaxSlices / 4 && freed_.size() < 16384) return 0;
   }
-  return flushMetadata();
+  return flushMetadata(true);
 }
 
 int Qcow2Image::flush() {
-  return readOnly_ ? 0 : flushMetadata();
+  return readOnly_ ? 0 : flushMetadata(true);
 }
 
 /// Twice: what the first one freed is counted down by the second.
 int Qcow2Image::settle() {
   int error = flushMetadata();
   return error == 0 ? flushMetadata() : error;
+}
+
+int Qcow2Image::endLazy() {
+  if (!lazyDirty_) return 0;
+  header_.incompatible &= ~incompatible::dirty;
+  return storeHeader() ? file_->flush() : EIO;
 }
 
 Status Qcow2Image::storeHeader() {

@@ -194,7 +194,10 @@ class Qcow2Image final : public Image {
   int reloadRefcountTable();
 
   // --- flushing (qcow2_flush.cpp)
-  int flushMetadata();
+  /// `lazily`: refcounts may stay in memory if the image has lazy ones.
+  int flushMetadata(bool lazily = false);
+  int markLazy();
+  int endLazy();
   int writeStages(const std::vector<SliceCache::Copy>& copies,
                   const std::map<std::uint64_t, std::vector<std::uint8_t>>& refTable,
                   const std::map<std::uint64_t, std::vector<std::uint8_t>>& l1);
@@ -238,6 +241,7 @@ class Qcow2Image final : public Image {
   std::vector<Snapshot> snapshots_;
 
   std::mutex flushMutex_;
+  bool lazyDirty_ = false;  // the header says that refcounts are out of date, by our hand
   std::atomic<unsigned> epoch_{0};
   std::array<std::atomic<unsigned>, 2> users_{};
 

@@ -130,6 +130,7 @@ TEST_P(PowerLoss, leavesAnImageThatOpensWithWhatWasFlushed) {
 INSTANTIATE_TEST_SUITE_P(Geometries, PowerLoss,
                          testing::Values(ImageKit::Options{{"cluster_size", "4K"}},
                                          ImageKit::Options{{"cluster_size", "512"}, {"refcount_bits", "64"}},
+                                         ImageKit::Options{{"cluster_size", "2K"}, {"lazy_refcounts", "on"}},
                                          ImageKit::Options{{"cluster_size", "16K"}, {"extended_l2", "on"}},
                                          ImageKit::Options{{"cluster_size", "1K"}, {"compat", "0.10"}}));
 

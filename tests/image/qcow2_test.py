@@ -112,11 +112,36 @@ class Exchange(ImageTest):
                 self.assertEqual(len(self.dirty_ranges("a.qcow2", "nightly")), (len(self.content) + 65535) >> 16)
                 self.qemu_check("a.qcow2")
 
+    def test_lazy_refcounts(self):
+        self.lodge("create", "-o", "lazy_refcounts=on", "a.qcow2", "10M")
+        flag = lambda: json.loads(self.qemu_img("info", "-U", "--output=json", "a.qcow2").stdout)["dirty-flag"]
+        address = "nbd+unix:///?socket=" + self.path("s")
+        for kill in False, True:
+            server = subprocess.Popen([LODGE, "image", "serve", "-k", self.path("s"), "a.qcow2"], cwd=self.folder,
+                                      stdout=subprocess.PIPE)
+            self.addCleanup(server.kill)
+            server.stdout.readline()
+            self.assertFalse(flag())
+            self.run_command("qemu-io", "-f", "raw", "-c", "write -P 1 %dM 3M" % (5 if kill else 1), "-c", "flush", address)
+            self.assertTrue(flag())
+            server.kill() if kill else server.terminate()
+            server.wait()
+            server.stdout.close()
+            self.assertEqual(flag(), kill)
+            if kill:
+                os.unlink(self.path("s"))
+                self.qemu_img("check", "a.qcow2", check=False)
+                self.lodge("snapshot", "-c", "one", "a.qcow2")  # opens it for writing
+                self.assertFalse(flag())
+            self.qemu_check("a.qcow2")
+            self.run_command("qemu-io", "-r", "-f", "qcow2", "-c", "read -P 1 1M 3M", "a.qcow2")
+
     def test_bitmaps_of_a_killed_writer_say_so(self):
         self.qemu_img("convert", "-O", "qcow2", "a.raw", "a.qcow2")
         self.qemu_img("bitmap", "--add", "a.qcow2", "nightly")
         server = subprocess.Popen([LODGE, "image", "serve", "-k", self.path("s"), "a.qcow2"], cwd=self.folder,
                                   stdout=subprocess.PIPE)
+        self.addCleanup(server.kill)
         server.stdout.readline()
         self.run_command("qemu-io", "-f", "raw", "-c", "write -P 1 64k 64k", "-c", "flush", "nbd+unix:///?socket=" + self.path("s"))
         server.kill()
