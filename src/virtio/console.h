@@ -43,8 +43,8 @@ class ConsoleDevice : public QueuedDevice {
   bool roomWanted_ = false;
   std::deque<char> backlog_;
   std::atomic<std::uint32_t> size_{80 | 25 << 16};
-  std::atomic<bool> heard_{false};                    ///< the driver has written since its reset
-  std::atomic<bool> typed_{false};                    ///< input came after that
+  std::atomic<bool> heard_{false};  ///< the driver has written since its reset
+  std::atomic<bool> typed_{false};  ///< input came after that
   std::atomic<std::chrono::steady_clock::time_point> nextTell_{};
 };
 

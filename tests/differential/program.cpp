@@ -180,6 +180,14 @@ unsigned Program::vexCandidate(std::uint8_t* p) {
   return 4 + operand(p + 4, reg, rm, index_, isMemory);
 }
 
+/// What the translator takes into loops without probes: no guest register that it keeps in memory, among others.
+bool Program::isPlain(const Instruction& i) {
+  if (i.lock || i.info->cls == OpClass::system || (i.info->attributes & attribute::stackAccess) != 0) return false;
+  if (i.base != kNoRegister && i.base >= 12) return false;
+  bool vex = i.encoding == Encoding::vex;
+  return i.reg < 12 && (i.memory || i.rm < 12) && (!vex || i.vexV < 12);
+}
+
 bool Program::acceptable(const Instruction& i) {
   if (!from_.reasonToLeaveOut(i).empty() || !from_.isWanted(i) || escapesControl(i)) return false;
   if (i.info->cls == OpClass::system && !chance(10)) return false;
@@ -187,7 +195,7 @@ bool Program::acceptable(const Instruction& i) {
   if ((i.info->attributes & attribute::stackAccess) != 0) written &= static_cast<std::uint16_t>(~(1u << rsp));
   if ((written & kept_) != 0 && !chance(2)) return false;
   if (i.lock && !i.memory && !chance(5)) return false;
-  return true;
+  return !plain_ || isPlain(i);
 }
 
 void Program::focused() {

@@ -39,6 +39,7 @@ class Program {
   unsigned legacyCandidate(std::uint8_t* p);
   unsigned vexCandidate(std::uint8_t* p);
   unsigned operand(std::uint8_t* p, std::uint8_t reg, Register base, Register index, bool isMemory);
+  static bool isPlain(const x86::Instruction& i);
   bool acceptable(const x86::Instruction& i);
   void anyInstruction();
 
@@ -46,6 +47,8 @@ class Program {
   void item(unsigned depth);
   void forwardBranch(unsigned depth);
   void loop(unsigned depth);
+  void step(Register r, std::int8_t by);
+  void stream();
   void callLeaf(unsigned depth);
   void indirectJump();
   void pushesAndPops();
@@ -79,6 +82,7 @@ class Program {
     Register base = 0;
     unsigned scale = 0;
   } fixed_;
+  bool plain_ = false;  ///< ordinary instructions pass isPlain()
   static constexpr unsigned kTail = 40;
   Generator& from_;
   Snippet& to_;

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The pieces of a program that are more than one instruction.
+#include <iterator>
+
 #include "tests/differential/program.h"
 
 namespace lodge::differential {
@@ -9,7 +11,7 @@ using namespace x86;
 void Program::item(unsigned depth) {
   if (!room(0)) return;
   if (from_.kernel_ && chance(30)) return system();
-  switch (below(depth == 0 ? 24 : 18)) {
+  switch (below(depth == 0 ? 27 : 18)) {
     case 0:
       anyInstruction();
       break;
@@ -52,6 +54,11 @@ void Program::item(unsigned depth) {
       break;
     case 23:
       patch();
+      break;
+    case 24:
+    case 25:
+    case 26:
+      stream();
       break;
     default:
       focused();
@@ -107,6 +114,66 @@ void Program::loop(unsigned depth) {
     byte(chance(60) ? 0x75 : 0x7f);
   }
   byte(top - (to_.length + 1));
+  kept_ = before;
+}
+
+/// ADD or SUB of a constant to a register, or LEA, or INC and DEC.
+void Program::step(Register r, std::int8_t by) {
+  auto rexOf = [](Register b) { return 0x48u | b >> 3; };
+  if (by == 1 || by == -1) {
+    byte(rexOf(r));
+    byte(0xff);
+    byte((by == 1 ? 0xc0u : 0xc8u) | (r & 7));
+  } else if (chance(30)) {
+    byte(rexOf(r) | (r >> 3) << 2);
+    byte(0x8d);
+    byte(0x40 | (r & 7) << 3 | (r & 7));
+    if ((r & 7) == rsp) byte(0x24);
+    byte(static_cast<std::uint8_t>(by));
+  } else {
+    bool subtract = chance(30);
+    byte(rexOf(r));
+    byte(0x83);
+    byte((subtract ? 0xe8u : 0xc0u) | (r & 7));
+    byte(static_cast<std::uint8_t>(subtract ? -by : by));
+  }
+}
+
+/// A tight loop whose memory operands walk over pages, perhaps with a way out.
+void Program::stream() {
+  static constexpr std::int8_t kSteps[] = {1, 2, 4, 8, 16, 24, 32, 64, 3, 12, -1, -8, -16, -32, 127, -128};
+  Register p = pointer();
+  plain_ = chance(80);
+  for (unsigned tries = 0; plain_ && p >= 12 && tries < 20; ++tries) p = pointer();
+  auto by = static_cast<std::int8_t>(-kSteps[below(std::size(kSteps))]);
+  auto count = static_cast<std::uint32_t>(1 + below(chance(50) ? 30 : 300));
+  bool indexed = chance(30), both = chance(30);
+  std::uint16_t before = kept_;
+  kept_ = static_cast<std::uint16_t>(kept_ | 1u << counter_ | 1u << index_ | 1u << p);
+  moveImmediate(counter_, count);
+  unsigned top = to_.length;
+  unsigned inside = 1 + static_cast<unsigned>(below(4));
+  unsigned exit = 0;
+  for (unsigned n = 0; n < inside && to_.length - top < 40; ++n) {
+    fixed_ = {!both || chance(60), indexed, p, 0};
+    focused();
+    if (chance(10)) step(indexed ? index_ : p, by);
+    if (exit == 0 && chance(20)) {
+      byte(0x70 | below(16));
+      byte(0);
+      exit = to_.length;
+    }
+  }
+  fixed_.on = plain_ = false;
+  step(indexed ? index_ : p, by);
+  if (both && chance(50)) step(pointers_[below(5)], static_cast<std::int8_t>(chance(50) ? by : 8));
+  byte(0x48 | counter_ >> 3);
+  byte(0x83);
+  byte(0xe8 | (counter_ & 7));
+  byte(1);
+  byte(0x75);
+  byte(top - (to_.length + 1));
+  if (exit != 0) jumpHere(exit, 1);
   kept_ = before;
 }
 

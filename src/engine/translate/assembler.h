@@ -72,6 +72,9 @@ class Assembler {
   std::uint64_t start() const { return run_; }
   std::uint8_t* bytes() const { return write_; }
 
+  /// Takes back what was written after `size` bytes.
+  void truncate(std::uint32_t size) { size_ = size; }
+
   void byte(std::uint8_t b) { write_[size_++] = b; }
   void bytes(const std::uint8_t* from, unsigned count);
   void word32(std::uint32_t v);

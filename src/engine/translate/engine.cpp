@@ -110,6 +110,7 @@ std::vector<std::pair<std::string, std::uint64_t>> TranslateVcpu::statistics() c
   const TranslationStore::Counters s = context_.store->counters();
   const CodeCache& cache = context_.store->cache();
   std::vector<std::pair<std::string, std::uint64_t>> all = {{"translations", s.translations},
+                                                            {"translated_loops", s.loops},
                                                             {"translated_instructions", s.guestInstructions},
                                                             {"translated_bytes", s.guestBytes},
                                                             {"page_units", s.units},

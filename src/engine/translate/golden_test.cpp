@@ -110,18 +110,20 @@ std::string translated(const Case& c) {
   unsigned wanted = 0;
   while (wanted < block->count && block->instructions[wanted].offset < kOffset + c.guest.size()) ++wanted;
   solveLiveness(*block, page.data(), ~std::uint64_t{0}, c.has("strict"));
+  auto loops = std::make_unique<LoopPlan>();
+  if (!c.has("no-loops")) planLoops(*block, *loops);
   if (!c.has("no-groups")) planGroups(*block, *groups);
   std::vector<std::uint8_t> hotBytes(65536), coldBytes(65536);
   Assembler hot(hotBytes.data(), kHot, 65536), cold(coldBytes.data(), kCold, 65536);
   HostFeatures host{.bmi1 = !c.has("no-bmi"), .bmi2 = !c.has("no-bmi"), .lahf64 = true, .fsgsbase = true};
-  Rewriter rewriter(*block, *groups, hot, cold, kThunks, host, *code);
+  Rewriter rewriter(*block, *groups, *loops, hot, cold, kThunks, host, *code);
   if (rewriter.run() < wanted) return "  (does not fit)\n";
   // Without the UD2's call to the interpreter.
   unsigned end = kOffset + static_cast<unsigned>(c.guest.size());
   std::uint32_t hotEnd = hot.size();
   for (unsigned i = 0; i < code->hotCount; ++i) {
     const Record& r = code->hot[i];
-    if (r.isEntry && r.value == end) {
+    if (r.isEntry && r.value == end && code->loopCount == 0) {
       hotEnd = r.offset;
       code->hotCount = i;
       break;

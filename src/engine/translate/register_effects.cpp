@@ -34,6 +34,8 @@ std::uint16_t explicitWrites(const Instruction& i) {
         written |= static_cast<std::uint16_t>(bit(rax) | bit(i.rm));
         break;
       case Form::a_i:
+        if (i.info->op == Op::cmp || i.info->op == Op::test) break;
+        [[fallthrough]];
       case Form::a_o:
         written |= bit(rax);
         break;

@@ -60,7 +60,7 @@ void Rewriter::jumpTo(std::uint64_t target) {
   }
   int index = block_.indexOf(target);
   if (index >= 0 && static_cast<unsigned>(index) < index_ + (current_->endsBlock ? 1 : 0)) {
-    hot_.jmpTo(entry_[static_cast<unsigned>(index)]);
+    branchBack(hot_.jmp(), static_cast<unsigned>(index));
     return;
   }
   hot_.keepTogether(1, 4);
@@ -77,7 +77,7 @@ bool Rewriter::conditional(const GuestInstruction& g) {
   std::uint64_t offset = target - block_.page;
   int index = block_.indexOf(target);
   if (index >= 0 && static_cast<unsigned>(index) <= index_) {
-    hot_.jccTo(cc, entry_[static_cast<unsigned>(index)]);
+    branchBack(hot_.jcc(cc), static_cast<unsigned>(index));
   } else if (index >= 0) {
     forward_[forwardCount_++] = {hot_.jcc(cc), static_cast<unsigned>(index)};
   } else if (offset < kPageSize) {
@@ -87,14 +87,26 @@ bool Rewriter::conditional(const GuestInstruction& g) {
     hot_.patchTo(at, stub);
     addLink(hot_.start() + at, stub, static_cast<unsigned>(offset));
   } else {
-    std::uint32_t at = hot_.jcc(cc);
-    hot_.patchTo(at, cold_.here());
-    recordCold(RecordKind::instruction, g.offset);  // the branch again: it will be taken again
-    cold_.movImmediate(host::addend, target);
-    recordCold(RecordKind::dynamic, 0);
-    jumpToTarget(cold_);
+    branchToOtherPage(cc, target);
   }
   return true;
+}
+
+/// The current instruction's.
+void Rewriter::branchToOtherPage(Condition cc, std::uint64_t target) {
+  std::uint32_t at = hot_.jcc(cc);
+  hot_.patchTo(at, cold_.here());
+  recordCold(RecordKind::instruction, current_->offset);  // the branch again: it will be taken again
+  cold_.movImmediate(host::addend, target);
+  recordCold(RecordKind::dynamic, 0);
+  jumpToTarget(cold_);
+}
+
+/// To an instruction that has been written; emitLoops() may lead it elsewhere.
+void Rewriter::branchBack(std::uint32_t rel32, unsigned head) {
+  hot_.patchTo(rel32, entry_[head]);
+  if (const LoopPlan::Loop* loop = loops_.endingAt(index_))
+    backEdge_[static_cast<std::size_t>(loop - loops_.loops.data())] = rel32;
 }
 
 /// LOOP and JRCXZ have 8-bit displacements only: they jump over a jump.

@@ -200,6 +200,7 @@ void Rewriter::groupProbe(const GroupPlan::Leader& leader) {
 }
 
 Mem Rewriter::operand(const Instruction& i) {
+  if (loop_) return loopOperand(i);
   if (groups_.operandMember[index_]) {
     if (i.index != kNoRegister) {
       std::uint8_t a = address(i);

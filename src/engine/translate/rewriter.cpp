@@ -9,7 +9,6 @@ using namespace x86;
 // More than any one guest instruction needs.
 constexpr std::uint32_t kHotRoom = 1024;
 constexpr std::uint32_t kColdRoom = 512;
-constexpr unsigned kRecordRoom = 32;
 }  // namespace
 
 unsigned Rewriter::run() {
@@ -36,6 +35,7 @@ unsigned Rewriter::run() {
     index_ = done;
     jumpTo(block_.page + next);
   }
+  emitLoops();
   // Jumps forward to instructions that did not fit leave the translation.
   for (unsigned i = 0; i < forwardCount_; ++i) {
     const Forward& f = forward_[i];
@@ -156,6 +156,10 @@ void Rewriter::rewriteSpecial(const GuestInstruction& g) {
 
 /// Nothing has been emitted for the instruction when this is called.
 void Rewriter::interpretInstead(const GuestInstruction& g) {
+  if (loop_) {
+    loopFailed_ = true;
+    return;
+  }
   callStep(hot_, g);
 }
 

@@ -9,6 +9,7 @@
 #include "engine/translate/block.h"
 #include "engine/translate/groups.h"
 #include "engine/translate/host_features.h"
+#include "engine/translate/loops.h"
 #include "engine/translate/translation.h"
 
 namespace lodge::translate {
@@ -21,7 +22,7 @@ struct Thunks {
 /// What rewriting a block gives, besides the code in the assemblers.
 struct RewrittenCode {
   static constexpr unsigned kMaxRecords = 512;
-  static constexpr unsigned kMaxLinks = 2 * Block::kMaxInstructions + 2;
+  static constexpr unsigned kMaxLinks = 3 * Block::kMaxInstructions + 2;
   struct LinkPlan {
     std::uint64_t rel32, stub;
     std::uint16_t targetOffset;
@@ -32,6 +33,7 @@ struct RewrittenCode {
   unsigned hotCount = 0, coldCount = 0;
   std::array<LinkPlan, kMaxLinks> links;
   unsigned linkCount = 0;
+  unsigned loopCount = 0;  ///< copies of loops without probes
 };
 
 /// Turns one guest block into host code: the heart of the translator. See docs/translator.md for the conventions.
@@ -41,9 +43,19 @@ struct RewrittenCode {
 /// pointer). The records say which part a host address belongs to. Not thread-safe; one use.
 class Rewriter {
  public:
-  Rewriter(const Block& block, const GroupPlan& groups, Assembler& hot, Assembler& cold, const Thunks& thunks,
-           const HostFeatures& host, RewrittenCode& out)
-      : block_(block), groups_(groups), hot_(hot), cold_(cold), thunks_(thunks), host_(host), out_(out) {}
+  /// Of records: more than any one guest instruction needs.
+  static constexpr unsigned kRecordRoom = 32;
+
+  Rewriter(const Block& block, const GroupPlan& groups, const LoopPlan& loops, Assembler& hot, Assembler& cold,
+           const Thunks& thunks, const HostFeatures& host, RewrittenCode& out)
+      : block_(block),
+        groups_(groups),
+        loops_(loops),
+        hot_(hot),
+        cold_(cold),
+        thunks_(thunks),
+        host_(host),
+        out_(out) {}
 
   /// Translates the whole block, or as much of it as fits (at least one instruction). Returns how many instructions.
   unsigned run();
@@ -87,7 +99,7 @@ class Rewriter {
   Mem stackOperand(std::int32_t displacement, bool write);
   /// A scratch register for an operand beside memory operand `m` (which may change, at the cost of a LEA).
   std::uint8_t spareBeside(Mem& m);
-  bool groupActive() const { return groups_.active[index_]; }
+  bool groupActive() const { return loop_ || groups_.active[index_]; }
   bool userTable() const { return !key().has(ModeKey::kernelTable); }
   ModeKey key() const { return block_.key; }
 
@@ -125,6 +137,7 @@ class Rewriter {
   bool indirect(const GuestInstruction& g);
   bool ret(const GuestInstruction& g);
   void jumpTo(std::uint64_t target);
+  void branchToOtherPage(Condition cc, std::uint64_t target);
   bool targetsAreMapped() const;
   void lookUpTarget(Assembler& a) { lookUpTarget(a, key().mode() == ExecMode::user64); }
   void lookUpTarget(Assembler& a, bool user);
@@ -133,6 +146,14 @@ class Rewriter {
   void addLink(std::uint64_t rel32, std::uint64_t stub, unsigned targetOffset, bool ungrouped = false,
                std::uint32_t key = 0);
   void resolveForward(unsigned index);
+
+  // --- rewrite_loop.cpp
+  void emitLoops();
+  void emitLoop(const LoopPlan::Loop& loop);
+  void prepareStream(const LoopPlan::Stream& s, std::uint8_t r, std::uint64_t head);
+  void leaveLoop(Condition cc, std::uint64_t target);
+  Mem loopOperand(const x86::Instruction& i);
+  void branchBack(std::uint32_t rel32, unsigned head);
 
   // --- rewrite_system.cpp
   bool system(const GuestInstruction& g);
@@ -152,6 +173,7 @@ class Rewriter {
 
   const Block& block_;
   const GroupPlan& groups_;
+  const LoopPlan& loops_;
   Assembler& hot_;
   Assembler& cold_;
   const Thunks& thunks_;
@@ -168,6 +190,9 @@ class Rewriter {
   };
   std::array<Forward, Block::kMaxInstructions> forward_;  ///< jumps to instructions of this block that come later
   unsigned forwardCount_ = 0;
+  const LoopPlan::Loop* loop_ = nullptr;                       ///< whose copy without probes is being written
+  bool loopFailed_ = false;                                    ///< it needs what is not to be had there
+  std::array<std::uint32_t, LoopPlan::kMaxLoops> backEdge_{};  ///< the rel32 of each loop's branch to its head
 };
 
 }  // namespace lodge::translate

@@ -36,6 +36,7 @@ Result<std::unique_ptr<TranslationStore>> TranslationStore::create(GuestMemory& 
   if (Status made = store->makeThunks(); !made) return std::move(made).error();
   store->block_ = std::make_unique<Block>();
   store->groups_ = std::make_unique<GroupPlan>();
+  store->loops_ = std::make_unique<LoopPlan>();
   store->rewritten_ = std::make_unique<RewrittenCode>();
   store->membarrier_ = hostCall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED) == 0;
   memory.setCodeWriteObserver(store.get());
@@ -192,16 +193,18 @@ Translation* TranslationStore::translateLocked(PageUnit& unit, unsigned offset, 
   solveLiveness(block, bytes, options_.features, options_.strictFlags);
   Assembler hot = cache_->hot();
   Assembler cold = cache_->cold();
-  rewritten_->hotCount = rewritten_->coldCount = rewritten_->linkCount = 0;
+  rewritten_->hotCount = rewritten_->coldCount = rewritten_->linkCount = rewritten_->loopCount = 0;
   if (ungrouped || !options_.groups) {
     *groups_ = GroupPlan{};
+    loops_->count = 0;
   } else {
+    planLoops(block, *loops_);
     planGroups(block, *groups_);
   }
   HostFeatures host = hostFeatures();
   host.bmi1 = host.bmi1 && options_.bmi;
   host.bmi2 = host.bmi2 && options_.bmi;
-  Rewriter rewriter(block, *groups_, hot, cold, thunks_, host, *rewritten_);
+  Rewriter rewriter(block, *groups_, *loops_, hot, cold, thunks_, host, *rewritten_);
   unsigned count = rewriter.run();
   return installLocked(unit, block, count, hot, cold, *rewritten_, ungrouped);
 }
@@ -252,6 +255,7 @@ Translation* TranslationStore::installLocked(PageUnit& unit, const Block& block,
   t->next.store(unit.translations.load(std::memory_order_relaxed), std::memory_order_relaxed);
   unit.translations.store(t, std::memory_order_release);
   ++counters_.translations;
+  counters_.loops += code.loopCount;
   counters_.guestInstructions += count;
   counters_.guestBytes += t->guestBytes;
   return t;

@@ -92,7 +92,7 @@ class TranslationStore : public CodeWriteObserver {
   /// Nothing is mapped below; incomplete entries lead there.
   static constexpr std::uint64_t kLowestCode = 16_MiB;
   struct Counters {
-    std::uint64_t translations, guestInstructions, guestBytes, units, invalidatedPages, resets;
+    std::uint64_t translations, loops, guestInstructions, guestBytes, units, invalidatedPages, resets;
     std::uint64_t entryTableBytes;  ///< now
   };
   Counters counters() const { return counters_; }
@@ -136,6 +136,7 @@ class TranslationStore : public CodeWriteObserver {
   PageUnit** byRamPage_ = nullptr;
   std::unique_ptr<Block> block_;  ///< work space of translateLocked()
   std::unique_ptr<GroupPlan> groups_;
+  std::unique_ptr<LoopPlan> loops_;
   std::unique_ptr<RewrittenCode> rewritten_;
   CodeUser* users_[kMaxUsers] = {};
   Counters counters_{};
