@@ -39,7 +39,7 @@ int main(int argc, char** argv) {
   config.append = argv[6];
   config.noReboot = true;
   config.debugExitPort = 0xf4;
-  if (argc > 7) config.disks.push_back({argv[7], "raw", false, true});
+  if (argc > 7) config.disks.emplace_back(DiskOptions{argv[7], "raw", false, true});
   config.nets.emplace_back();
   Console console;
   auto loop = EventLoop::create();
