@@ -12,6 +12,8 @@
 #include "firmware/table_loader.h"
 #include "machine/layout.h"
 #include "machine/trace.h"
+#include "storage/ata_disk.h"
+#include "storage/atapi_drive.h"
 
 namespace lodge {
 
@@ -71,7 +73,8 @@ PcBoard::PcBoard(const MachineConfig& config, GuestMemory& memory, IoBus& ports,
       debug_(traces(config.trace, "firmware") ? std::function([](std::string_view line) {
         logLine(LogLevel::debug, fmt::format("firmware: {}", line));
       })
-                                              : nullptr) {
+                                              : nullptr),
+      ide_(memory, chipset.interrupts().isa(14), chipset.interrupts().isa(15)) {
   for (unsigned line = 0; line < interrupts_.size(); ++line) {
     interrupts_[line].ioApic = &chipset.interrupts().gsi(layout::kPciGsiBase + line);
     // Slot 1, pin A is PIRQA (82371SB).
@@ -83,17 +86,48 @@ Result<std::unique_ptr<PcBoard>> PcBoard::create(const MachineConfig& config, Ev
                                                  IoBus& ports, IoBus& mmio, Chipset& chipset) {
   auto board = std::unique_ptr<PcBoard>(new PcBoard(config, memory, ports, chipset));
   if (Status s = board->plugPorts(ports, mmio); !s) return std::move(s).error();
+  if (Status s = board->addDrives(config); !s) return std::move(s).error();
   return board;
 }
 
 Status PcBoard::plugPorts(IoBus& ports, IoBus& mmio) {
   if (Status s = ports.add(layout::kFirmwareDebugPort, 1, debug_, "firmware debug port"); !s) return s;
   if (Status s = ports.add(Piix4Pm::kApmPort, Piix4Pm::kApmBytes, power_.apm(), "APM"); !s) return s;
+  if (Status s = ide_.plugPorts(ports); !s) return s;
   return mmio.add(I440Fx::kShadowBase, I440Fx::kShadowBytes, bridge_.shadow(), "shadow RAM");
+}
+
+// Disks take the first free place, CD-ROM drives begin with the second channel, as everybody expects them.
+Status PcBoard::addDrives(const MachineConfig& config) {
+  unsigned number = 0;
+  for (const DriveConfig& options : config.disks) {
+    if (options.bus != DriveBus::ide) continue;
+    std::shared_ptr<Disk> disk;
+    if (!options.path.empty()) {
+      auto opened = openDisk(options);
+      if (!opened) return std::move(opened).error();
+      disk = std::move(*opened);
+    }
+    unsigned place = 4;
+    for (unsigned candidate : options.cdrom ? std::array{2u, 3u, 1u, 0u} : std::array{0u, 1u, 2u, 3u}) {
+      if (place == 4 && !ide_.channel(candidate / 2).has(candidate % 2)) place = candidate;
+    }
+    if (place == 4) return Error(ErrorKind::invalidArgument, "more than four IDE drives");
+    std::unique_ptr<IdeDrive> drive;
+    if (options.cdrom) {
+      drive = std::make_unique<AtapiDrive>(std::move(disk));
+    } else {
+      drive = std::make_unique<AtaDisk>(std::move(disk), fmt::format("ide{}", number++));
+    }
+    ide_.channel(place / 2).attach(place % 2, std::move(drive));
+    addBootDevice(options.cdrom ? 'd' : 'c', fmt::format("/pci@i0cf8/ide@1,1/drive@{}/disk@{}", place / 2, place % 2));
+  }
+  return {};
 }
 
 Status PcBoard::plug(PciHost& host) {
   if (Status s = host.plug(layout::kPiixSlot, isa_); !s) return s;
+  if (Status s = host.plug(layout::kPiixSlot, ide_, 1); !s) return s;
   return host.plug(layout::kPiixSlot, power_, 3);
 }
 

@@ -15,6 +15,7 @@
 #include "device/piix4_pm.h"
 #include "machine/chipset.h"
 #include "machine/config.h"
+#include "storage/ide_controller.h"
 
 namespace lodge {
 
@@ -52,6 +53,7 @@ class PcBoard {
 
   PcBoard(const MachineConfig& config, GuestMemory& memory, IoBus& ports, Chipset& chipset);
   Status plugPorts(IoBus& ports, IoBus& mmio);
+  Status addDrives(const MachineConfig& config);
   std::string bootOrder(const std::string& letters) const;
 
   Chipset& chipset_;
@@ -59,6 +61,7 @@ class PcBoard {
   Piix3 isa_;
   Piix4Pm power_;
   DebugConsole debug_;
+  IdeController ide_;
   std::array<Fork, 4> interrupts_;
   std::vector<std::pair<char, std::string>> bootDevices_;
 };

@@ -6,9 +6,11 @@ import pathlib
 import shutil
 import struct
 import subprocess
+import tarfile
 import tempfile
 
 from kit import paths
+from kit.archive import cpio_archive
 from kit.case import Skip
 
 GRUB = pathlib.Path("/usr/lib/grub/i386-pc")
@@ -56,6 +58,34 @@ def make_boot_disk(path, kernel_arguments="console=ttyS0 quiet", initrd=paths.IN
         core = folder / "core.img"
         subprocess.run(["grub-mkimage", "-O", "i386-pc", "-o", core, "-p", "(hd0,msdos1)/boot/grub", *MODULES], check=True)
         _assemble(path, partition, core, root, size)
+
+
+def make_boot_iso(path, kernel_arguments="console=ttyS0 quiet", initrd=paths.INITRD):
+    """A CD-ROM with GRUB, the kernel and `initrd`."""
+    need("grub-mkrescue", "xorriso", "mformat", GRUB / "boot.img")
+    with tempfile.TemporaryDirectory(prefix="lodge-test-") as folder:
+        boot = pathlib.Path(folder) / "boot"
+        (boot / "grub").mkdir(parents=True)
+        shutil.copy(paths.VMLINUZ, boot / "vmlinuz")
+        shutil.copy(initrd, boot / "initrd.img")
+        (boot / "grub/grub.cfg").write_text(grub_config(kernel_arguments))
+        subprocess.run(["grub-mkrescue", "-d", GRUB, "-o", path, folder], check=True, stdout=subprocess.DEVNULL,
+                       stderr=subprocess.DEVNULL)
+
+
+def initrd_with(path, modules=(), script=None):
+    """The initramfs with these of the kernel's modules loaded, in their order, before its shell, or before `script`."""
+    entries = []
+    with tarfile.open(paths.GUEST / "modules.tar") as tar:
+        members = {pathlib.PurePath(m.name).name: m for m in tar if m.name.endswith(".ko")}
+        for name in modules:
+            if f"{name}.ko" not in members:
+                raise Skip(f"the guest's kernel has no module {name}")
+            entries.append((f"lodge/{name}.ko", 0o644, tar.extractfile(members[f"{name}.ko"]).read()))
+    lines = [f"insmod /lodge/{name}.ko || echo no module {name}" for name in modules]
+    entries.append(("lodge/run", 0o755, "\n".join([*lines, script or "exec sh </dev/console >/dev/console 2>&1"]).encode()))
+    first = paths.INITRD.read_bytes()
+    path.write_bytes(first + bytes(-len(first) % 4) + cpio_archive(entries))
 
 
 def _assemble(path, partition, core, root, size):

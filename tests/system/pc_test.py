@@ -2,11 +2,13 @@
 """The pc board: firmware starts what lies on disks."""
 
 import contextlib
+import hashlib
+import os
 import pathlib
 import tempfile
 import time
 
-from kit.boot_disk import make_boot_disk
+from kit.boot_disk import initrd_with, make_boot_disk, make_boot_iso
 from kit.case import main
 from kit.machine import Disk, Machine, Spec
 
@@ -60,4 +62,51 @@ def an_empty_disk_is_no_system():
                 time.sleep(0.2)
 
 
-main(firmware_starts_a_disk_on_virtio, an_empty_disk_is_no_system)
+ATA = ["scsi_common", "scsi_mod", "libata", "ata_piix", "sd_mod", "cdrom", "sr_mod"]
+
+# Reads both drives, by DMA as the driver sets it up; writes to the disk and reads that back.
+ATA_SCRIPT = """
+for n in 1 2 3 4 5 6 7 8 9 10; do test -e /dev/sda1 -a -e /dev/sr0 && break; sleep 1; done
+dmesg | grep ata
+echo "disk $(dd if=/dev/sda bs=1M count=32 2>/dev/null | sha256sum)"
+echo "cdrom $(dd if=/dev/sr0 bs=1M count=8 2>/dev/null | sha256sum)"
+dd if=/dev/sr0 of=/dev/sda bs=1M count=8 seek=64 conv=fsync 2>/dev/null || exit 3
+echo 3 >/proc/sys/vm/drop_caches
+echo "copy $(dd if=/dev/sda bs=1M skip=64 count=8 2>/dev/null | sha256sum)"
+"""
+
+
+def digest(path, count):
+    with open(path, "rb") as file:
+        return hashlib.sha256(file.read(count << 20)).hexdigest()
+
+
+def ide_disk_and_cdrom():
+    with tempfile.TemporaryDirectory(prefix="lodge-test-") as folder:
+        folder = pathlib.Path(folder)
+        initrd_with(folder / "initrd", ATA, ATA_SCRIPT)
+        make_boot_disk(folder / "disk.img", initrd=folder / "initrd")
+        (folder / "cd.iso").write_bytes(os.urandom(8 << 20))
+        with pc(Disk(folder / "disk.img", ide=True), snapshot=True, options=("--cdrom", str(folder / "cd.iso"))) as machine:
+            machine.console.wait_for(r"^lodge-guest: exit status (\d+)", SECONDS)
+            assert machine.wait_end(60) == 0
+            text = machine.console.text
+            for line in ("ata1: PATA max MWDMA2", "ata1.00: ATA-6: Lodge disk", "ata2.00: ATAPI: Lodge DVD-ROM"):
+                assert line in text, text[-3000:]
+            assert "failed command" not in text and "exception" not in text, text[-3000:]
+            cd = digest(folder / "cd.iso", 8)
+            for name, expected in (("disk", digest(folder / "disk.img", 32)), ("cdrom", cd), ("copy", cd)):
+                assert f"{name} {expected}" in text, text[-3000:]
+
+
+def firmware_starts_a_cdrom():
+    with tempfile.TemporaryDirectory(prefix="lodge-test-") as folder:
+        iso = pathlib.Path(folder) / "boot.iso"
+        make_boot_iso(iso)
+        blank = pathlib.Path(folder) / "blank.img"
+        blank.write_bytes(bytes(1 << 20))
+        with pc(Disk(blank), options=("--cdrom", str(iso), "--boot", "d")) as machine:
+            check_boot(machine)
+
+
+main(firmware_starts_a_disk_on_virtio, ide_disk_and_cdrom, firmware_starts_a_cdrom, an_empty_disk_is_no_system)
