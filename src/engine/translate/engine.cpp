@@ -135,6 +135,9 @@ std::vector<std::pair<std::string, std::uint64_t>> TranslateVcpu::statistics() c
                                                             {"interpreter_steps", c.steps},
                                                             {"interpreted_instructions", c.interpreted},
                                                             {"fault_signals", c.signals},
+                                                            {"fault_signals_read_only", c.readOnlyStores},
+                                                            {"fault_signals_code_store", c.codeStores},
+                                                            {"fault_signals_no_entry", c.emptyEntries},
                                                             {"flushes", c.flushes},
                                                             {"address_space_switches", c.addressSpaceSwitches}};
   for (const VcpuContext::SteppedOp& op : context_.steppedOps) {

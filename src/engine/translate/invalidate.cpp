@@ -59,7 +59,9 @@ void TranslationStore::invalidatePageLocked(std::uint64_t ramPage) {
     std::uint16_t offsets[kPageSize / 4];
     unsigned count = 0;
     for (unsigned offset = 0; offset < kPageSize; ++offset) {
-      if ((u->granules >> (offset >> 6) & 1) == 0 || u->entry(offset) == 0) continue;
+      std::uint32_t entry = u->entry(offset);
+      bool empty = entry == 0 || entry == static_cast<std::uint32_t>(thunks_.indirectMiss);
+      if ((u->granules >> (offset >> 6) & 1) == 0 || empty) continue;
       offsets[count++] = static_cast<std::uint16_t>(offset);
       if (count == kPageSize / 4) {
         setEntriesLocked(*u, {offsets, count}, 0);

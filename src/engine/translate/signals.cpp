@@ -127,9 +127,11 @@ void interrupt(greg_t* registers, VcpuContext& context) {
 
 /// A store hit a page that was entered for reading (it was clean then). The interpreter will carry out the store; the
 /// entry goes, so that the next access enters the page anew.
-void dropReadOnlyEntry(std::uint64_t address, const greg_t* registers, const VcpuContext& context) {
+void dropReadOnlyEntry(std::uint64_t address, const greg_t* registers, VcpuContext& context) {
   const GuestMemory& memory = *context.cpu->memory;
+  if (context.store->guard().covers(address)) ++context.counters.codeStores;
   if (address - reinterpret_cast<std::uint64_t>(memory.cpuRo()) >= memory.backingSize()) return;
+  ++context.counters.readOnlyStores;
   for (int scratch : {REG_R13, REG_R14}) {
     auto entry = static_cast<std::uint64_t>(registers[scratch]);
     std::uint64_t linear = address - (entry - kTlbValid);
@@ -153,6 +155,7 @@ bool handleFault(int number, const siginfo_t* info, greg_t* registers, VcpuConte
   auto stackPointer = static_cast<std::uint64_t>(registers[REG_RSP]);
   if (pc < TranslationStore::kLowestCode && stackPointer == reinterpret_cast<std::uint64_t>(&context.cpu->state)) {
     // An entry table's empty slot.
+    ++context.counters.emptyEntries;
     context.cpu->state.rip = static_cast<std::uint64_t>(registers[REG_R13]);
     resumeAt(registers, context, addressOf(lodgeExitAttention));
     return true;

@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -261,14 +262,34 @@ Translation* TranslationStore::installLocked(PageUnit& unit, const Block& block,
   return t;
 }
 
-/// Counts the host pages that the entry tables take.
+namespace {
+/// Bytes of the entry that lie below the next multiple of 8; 4 or more: it can be read and written in one piece.
+unsigned bytesBelowBoundary(const PageUnit& unit, unsigned offset) {
+  return static_cast<unsigned>(8 - (reinterpret_cast<std::uint64_t>(unit.entryWord(offset)) & 7));
+}
+}  // namespace
+
+/// Counts the host pages that the entry tables take, and fills each before its first entry.
 void TranslationStore::noteEntryTable(PageUnit& unit, unsigned offset) {
   for (unsigned at : {offset * kEntryStride, offset * kEntryStride + 3}) {
-    auto bit = static_cast<std::uint8_t>(
-        1u << ((unit.id * kEntryTableBytes + at) / kPageSize - unit.id * kEntryTableBytes / kPageSize));
+    auto page = static_cast<unsigned>(at / kPageSize);
+    auto bit = static_cast<std::uint8_t>(1u << page);
     if ((unit.tablePages & bit) != 0) continue;
     unit.tablePages |= bit;
     counters_.entryTableBytes += kPageSize;
+    fillEntries(unit, page);
+  }
+}
+
+/// An entry that is 0 costs a signal when somebody branches there, the thunk a call. What other CPUs might read half
+/// stays 0.
+void TranslationStore::fillEntries(PageUnit& unit, unsigned tablePage) {
+  bool alone = std::count_if(std::begin(users_), std::end(users_), [](const CodeUser* u) { return u != nullptr; }) <= 1;
+  auto thunk = static_cast<std::uint32_t>(thunks_.indirectMiss);
+  auto first = static_cast<unsigned>((tablePage * kPageSize + kEntryStride - 1) / kEntryStride);
+  for (unsigned offset = first; offset * kEntryStride + 4 <= (tablePage + 1) * kPageSize; ++offset) {
+    if (alone || bytesBelowBoundary(unit, offset) >= 4)
+      __atomic_store_n(unit.entryWord(offset), thunk, __ATOMIC_RELAXED);
   }
 }
 
@@ -277,16 +298,11 @@ void TranslationStore::noteEntryTable(PageUnit& unit, unsigned offset) {
 /// faults.
 void TranslationStore::setEntriesLocked(PageUnit& unit, std::span<const std::uint16_t> offsets, std::uint64_t host) {
   for (std::uint16_t offset : offsets) noteEntryTable(unit, offset);
-  auto crosses = [&unit](std::uint16_t offset) {
-    return (reinterpret_cast<std::uint64_t>(unit.entryWord(offset)) & 7) > 4;
-  };
-  auto lowBytes = [&unit](std::uint16_t offset) {
-    return static_cast<unsigned>(8 - (reinterpret_cast<std::uint64_t>(unit.entryWord(offset)) & 7));
-  };
+  auto crosses = [&unit](std::uint16_t offset) { return bytesBelowBoundary(unit, offset) < 4; };
   auto* value = reinterpret_cast<const std::uint8_t*>(&host);
   auto writePart = [&](std::uint16_t offset, bool highPart, bool clear) {
     auto* at = reinterpret_cast<volatile std::uint8_t*>(unit.entryWord(offset));
-    unsigned split = lowBytes(offset);
+    unsigned split = bytesBelowBoundary(unit, offset);
     unsigned first = highPart ? split : 0, end = highPart ? 4 : split;
     // The most significant byte goes first and comes last: whatever others see on the way lies below 16 MiB, too.
     for (unsigned i = end; clear && i-- > first;) at[i] = 0;
@@ -300,7 +316,8 @@ void TranslationStore::setEntriesLocked(PageUnit& unit, std::span<const std::uin
   bool anyCrosses = false, anyWasSet = false;
   for (std::uint16_t offset : offsets) {
     if (!crosses(offset)) {
-      __atomic_store_n(unit.entryWord(offset), static_cast<std::uint32_t>(host), __ATOMIC_RELEASE);
+      std::uint64_t whole = host != 0 ? host : thunks_.indirectMiss;
+      __atomic_store_n(unit.entryWord(offset), static_cast<std::uint32_t>(whole), __ATOMIC_RELEASE);
       continue;
     }
     anyCrosses = true;

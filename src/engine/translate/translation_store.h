@@ -111,6 +111,7 @@ class TranslationStore : public CodeWriteObserver {
   Entry entryForLocked(PageUnit& unit, unsigned offset, bool ungrouped);
   void setEntriesLocked(PageUnit& unit, std::span<const std::uint16_t> offsets, std::uint64_t host);
   void noteEntryTable(PageUnit& unit, unsigned offset);
+  void fillEntries(PageUnit& unit, unsigned tablePage);
   bool othersInside() const;
   void invalidatePageLocked(std::uint64_t ramPage);
   std::uint64_t granulesLocked(std::uint64_t ramPage) const;

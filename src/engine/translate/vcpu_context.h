@@ -17,6 +17,9 @@ struct VcpuCounters {
   std::uint64_t exits[EXIT_FAULT + 1] = {};
   std::uint64_t tlbMisses = 0, tlbMissesFailed = 0, indirectMisses = 0;
   std::uint64_t callouts = 0, steps = 0, interpreted = 0, signals = 0, flushes = 0, addressSpaceSwitches = 0;
+  /// Signals by cause: stores to pages entered for reading, stores to pages with translated code, branches to where no
+  /// code is entered.
+  std::uint64_t readOnlyStores = 0, codeStores = 0, emptyEntries = 0;
 };
 
 /// Everything about one vCPU that trampolines' C++, the dispatcher and signal handlers share. Used by the vCPU's
