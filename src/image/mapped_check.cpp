@@ -20,57 +20,96 @@ class Check {
 
   int run() {
     result_.totalClusters = table_.blocks();
-    if (int error = collect(); error != 0) return error == E2BIG ? 0 : error;
-    findShared();
-    if (!shared_.empty()) {
-      if (int error = separate(); error != 0) return error;
-    }
-    return findUnused();
-  }
-
- private:
-  std::uint64_t span() const { return table_.blockUnits(); }
-
-  int collect() {
-    std::uint32_t last = BlockTable::kNone;
-    for (std::uint64_t block = 0; block < table_.blocks(); ++block) {
-      std::uint32_t unit = BlockTable::kNone;
-      if (table_.unitOf(block, unit) != 0) {
-        ++result_.checkErrors;
-        continue;
-      }
-      if (unit == BlockTable::kNone) continue;
-      if (unit < table_.firstUnit() || unit + std::uint64_t{1} > table_.endUnit()) {
-        result_.note(fmt::format("block {} lies outside the file (offset {:#x})", block, unit * table_.unitBytes()));
-        if (repair_ != Repair::all) {
-          ++result_.corruptions;
-          continue;
-        }
-        if (int error = table_.setUnit(block, BlockTable::kNone); error != 0) return error;
-        ++result_.corruptionsFixed;
-        continue;
-      }
-      // No more blocks than there is room for, or some share theirs: a hostile table shall not take all memory.
-      if (units_.size() > (table_.endUnit() - table_.firstUnit()) / span() + 4096) {
-        ++result_.corruptions;
-        result_.note("its table has more blocks than the file has room for; the check ends here");
-        return E2BIG;
-      }
-      ++result_.allocatedClusters;
-      if (last != BlockTable::kNone && unit != last + span()) ++result_.fragmentedClusters;
-      last = unit;
-      units_.push_back(unit);
-    }
-    std::sort(units_.begin(), units_.end());
+    used_ = table_.tables();
+    std::sort(used_.begin(), used_.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
     next_ = table_.endUnit();
+    at_ = table_.firstUnit();
+    // Of a table with very many blocks, one part of the file after the other.
+    for (bool first = true; first || from_ < kAll; first = false) {
+      to_ = kAll;
+      units_.clear();
+      shared_.clear();
+      inTables_.clear();
+      if (int error = collect(first); error != 0) return error == E2BIG ? 0 : error;
+      findShared();
+      if (!shared_.empty()) {
+        if (int error = separate(); error != 0) return error;
+      }
+      if (int error = findUnused(); error != 0) return error;
+      if (!units_.empty()) before_ = units_.back() + span();
+      from_ = to_;
+    }
     return 0;
   }
 
+ private:
+  static constexpr std::uint64_t kAll = std::uint64_t{1} << 32;
+  static constexpr std::size_t kMostUnits = 16u << 20;  ///< 64 MiB
+
+  std::uint64_t span() const { return table_.blockUnits(); }
+
+  int collect(bool first) {
+    std::uint32_t last = BlockTable::kNone;
+    std::uint64_t seen = 0;
+    for (std::uint64_t block = table_.nextMapped(0); block < table_.blocks(); block = table_.nextMapped(block + 1)) {
+      std::uint32_t unit = BlockTable::kNone;
+      if (table_.unitOf(block, unit) != 0) {
+        if (first) ++result_.checkErrors;
+        continue;
+      }
+      if (unit == BlockTable::kNone) continue;
+      if (unit < table_.firstUnit() || unit >= std::max(table_.endUnit(), next_)) {
+        if (int error = first ? outside(block, unit) : 0; error != 0) return error;
+        continue;
+      }
+      if (first) {
+        // No more blocks than there is room for, or some share theirs: a hostile table shall not take all time.
+        if (seen++ > (table_.endUnit() - table_.firstUnit()) / span() + 4096) {
+          ++result_.corruptions;
+          result_.note("its table has more blocks than the file has room for; the check ends here");
+          return E2BIG;
+        }
+        ++result_.allocatedClusters;
+        if (last != BlockTable::kNone && unit != last + span()) ++result_.fragmentedClusters;
+        last = unit;
+      }
+      if (unit < from_ || unit >= to_) continue;
+      units_.push_back(unit);
+      if (units_.size() >= kMostUnits) halve();
+    }
+    std::sort(units_.begin(), units_.end());
+    return 0;
+  }
+
+  int outside(std::uint64_t block, std::uint32_t unit) {
+    result_.note(fmt::format("block {} lies outside the file (offset {:#x})", block, unit * table_.unitBytes()));
+    if (repair_ != Repair::all) {
+      ++result_.corruptions;
+      return 0;
+    }
+    ++result_.corruptionsFixed;
+    return table_.setUnit(block, BlockTable::kNone);
+  }
+
+  /// Leaves what lies behind to another round. Of blocks in one place two are enough to know that they share it.
+  void halve() {
+    std::sort(units_.begin(), units_.end());
+    std::size_t kept = 0;
+    for (std::uint32_t unit : units_) {
+      if (kept < 2 || units_[kept - 2] != unit) units_[kept++] = unit;
+    }
+    units_.resize(kept);
+    if (kept < kMostUnits / 2) return;
+    to_ = units_[kMostUnits / 4];
+    units_.erase(std::lower_bound(units_.begin(), units_.end(), to_), units_.end());
+  }
+
   void findShared() {
+    if (!units_.empty() && units_.front() < before_) shared_.insert(units_.front());
     for (std::size_t i = 1; i < units_.size() && shared_.size() < CheckResult::kMaxMessages; ++i) {
       if (units_[i] < units_[i - 1] + span()) shared_.insert(units_[i]);
     }
-    for (const BlockTable::Used& used : table_.tables()) {
+    for (const BlockTable::Used& used : used_) {
       auto it = std::lower_bound(units_.begin(), units_.end(), used.first < span() ? 0 : used.first - span() + 1);
       for (; it != units_.end() && *it < used.end && shared_.size() < CheckResult::kMaxMessages; ++it) {
         inTables_.insert(*it);
@@ -82,7 +121,7 @@ class Check {
   /// Gives each later owner of a shared place a copy of its own.
   int separate() {
     std::set<std::uint32_t> owned;
-    for (std::uint64_t block = 0; block < table_.blocks(); ++block) {
+    for (std::uint64_t block = table_.nextMapped(0); block < table_.blocks(); block = table_.nextMapped(block + 1)) {
       std::uint32_t unit = BlockTable::kNone;
       if (table_.unitOf(block, unit) != 0 || shared_.count(unit) == 0) continue;
       // A place that begins inside another block is never the first owner of it.
@@ -108,7 +147,7 @@ class Check {
 
   bool beginsClean(std::uint32_t unit) const {
     auto it = std::lower_bound(units_.begin(), units_.end(), unit);
-    return it == units_.begin() || *std::prev(it) + span() <= unit;
+    return it == units_.begin() ? before_ <= unit : *std::prev(it) + span() <= unit;
   }
 
   int copy(std::uint64_t block, std::uint32_t from) {
@@ -122,35 +161,33 @@ class Check {
     if (next_ >= BlockTable::kNone) return EFBIG;
     auto to = static_cast<std::uint32_t>(next_);
     next_ += span();
-    units_.push_back(to);
+    if (to < to_) units_.push_back(to);  // else another round finds it
     return table_.setUnit(block, to);
   }
 
   int findUnused() {
     std::sort(units_.begin(), units_.end());
-    std::vector<BlockTable::Used> used = table_.tables();
-    std::sort(used.begin(), used.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
-    std::uint64_t at = table_.firstUnit(), end = std::max(table_.endUnit(), next_);
-    auto table = used.begin();
-    auto unit = units_.begin();
-    while (unit != units_.end() || table != used.end()) {
-      bool takeTable = unit == units_.end() || (table != used.end() && table->first <= *unit);
-      std::uint64_t first = takeTable ? table->first : *unit;
-      std::uint64_t after = takeTable ? table->end : *unit + span();
+    std::uint64_t end = std::max(table_.endUnit(), next_);
+    auto tableIsNext = [&] { return nextUsed_ < used_.size() && used_[nextUsed_].first < to_; };
+    for (auto unit = units_.begin(); unit != units_.end() || tableIsNext();) {
+      bool takeTable = tableIsNext() && (unit == units_.end() || used_[nextUsed_].first <= *unit);
+      std::uint64_t first = takeTable ? used_[nextUsed_].first : *unit;
+      std::uint64_t after = takeTable ? used_[nextUsed_].end : *unit + span();
       if (takeTable)
-        ++table;
+        ++nextUsed_;
       else
         ++unit;
-      if (first > at) {
-        if (int error = unused(at, std::min(first, end), false); error != 0) return error;
+      if (first > at_) {
+        if (int error = unused(at_, std::min(first, end), false); error != 0) return error;
       }
-      at = std::max(at, after);
+      at_ = std::max(at_, after);
     }
-    if (at < end) {
-      if (int error = unused(at, end, true); error != 0) return error;
+    if (to_ < kAll) return 0;
+    if (at_ < end) {
+      if (int error = unused(at_, end, true); error != 0) return error;
     }
-    bool cut = at < end && repair_ != Repair::none;
-    result_.imageEnd = (cut || at >= end ? at : end) * table_.unitBytes();
+    bool cut = at_ < end && repair_ != Repair::none;
+    result_.imageEnd = (cut || at_ >= end ? at_ : end) * table_.unitBytes();
     return 0;
   }
 
@@ -180,7 +217,12 @@ class Check {
   BlockFile& file_;
   Repair repair_;
   CheckResult& result_;
-  std::vector<std::uint32_t> units_;  ///< where blocks begin, ascending
+  std::vector<BlockTable::Used> used_;  ///< ascending
+  std::size_t nextUsed_ = 0;
+  std::uint64_t from_ = 0, to_ = kAll;  ///< the units that this round looks at
+  std::vector<std::uint32_t> units_;    ///< where blocks of this round begin, ascending
+  std::uint64_t before_ = 0;            ///< where the last block of the rounds before ends
+  std::uint64_t at_ = 0;                ///< all below is in use, or was reported
   std::set<std::uint32_t> shared_, inTables_;
   std::uint64_t next_ = 0;    ///< where copies go
   std::uint64_t copied_ = 0;  ///< bytes

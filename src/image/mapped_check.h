@@ -24,6 +24,8 @@ class BlockTable {
   virtual std::uint64_t endUnit() const = 0;
   /// The block's first unit, or kNone. Returns 0 or an errno value.
   virtual int unitOf(std::uint64_t block, std::uint32_t& unit) = 0;
+  /// The first block from this one on that may have a unit: parts without a table are not looked at one by one.
+  virtual std::uint64_t nextMapped(std::uint64_t block) { return block; }
   /// Changes the entry; kNone: as if never written.
   virtual int setUnit(std::uint64_t block, std::uint32_t unit) = 0;
   /// Units in the range that are tables, not blocks: [first, end).

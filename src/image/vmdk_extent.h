@@ -79,6 +79,7 @@ class SparseExtent final : public MappedImage, private BlockTable {
   std::uint32_t blockUnits() const override { return static_cast<std::uint32_t>(sparse_.grain / kSector); }
   std::uint64_t firstUnit() const override { return 1; }
   std::uint64_t endUnit() const override { return (end_ + kSector - 1) / kSector; }
+  std::uint64_t nextMapped(std::uint64_t block) override;
   int unitOf(std::uint64_t block, std::uint32_t& unit) override;
   int setUnit(std::uint64_t block, std::uint32_t unit) override;
   std::vector<Used> tables() override;

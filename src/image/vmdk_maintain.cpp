@@ -48,6 +48,12 @@ std::vector<BlockTable::Used> SparseExtent::tables() {
   return used;
 }
 
+std::uint64_t SparseExtent::nextMapped(std::uint64_t block) {
+  std::uint64_t table = block / sparse_.entriesPerTable, had = table;
+  while (table < directory_.size() && directory_[table] == 0) ++table;
+  return table == had ? block : table * sparse_.entriesPerTable;
+}
+
 int SparseExtent::compareTables(Repair repair, CheckResult& result) {
   for (std::size_t i = 0; i < redundant_.size(); ++i) {
     if (directory_[i] == 0 || redundant_[i] == 0) continue;
@@ -171,7 +177,7 @@ Status SparseExtent::makeEmpty() {
     return Error(ErrorKind::unsupported, fmt::format("empty {}", inQuotes(file_->name())));
   }
   int error = 0;
-  for (std::uint64_t block = 0; block < blocks() && error == 0; ++block) {
+  for (std::uint64_t block = nextMapped(0); block < blocks() && error == 0; block = nextMapped(block + 1)) {
     std::uint64_t value = 0;
     error = entry(block, value);
     if (error == 0 && value != 0) error = setEntry(block, 0);
