@@ -1,60 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // Counts what the tables lead to, and compares that with the refcounts that the image keeps.
 #include <algorithm>
-#include <array>
 #include <cerrno>
-#include <unordered_map>
-#include <unordered_set>
+#include <utility>
 
 #include "base/bytes.h"
 #include "base/text.h"
+#include "image/qcow2_counts.h"
 #include "image/qcow2_image.h"
 
 namespace lodge::image::qcow2 {
-
-/// How often each cluster is led to; memory in proportion to what is.
-class Counts {
- public:
-  static constexpr std::uint64_t kPage = 512;
-  using Page = std::array<std::uint8_t, kPage>;
-
-  void add(std::uint64_t index) {
-    auto& page = pages_[index / kPage];
-    if (!page) page = std::make_unique<Page>();
-    std::uint8_t& count = (*page)[index % kPage];
-    if (count < 0xff)
-      ++count;
-    else
-      ++many_[index];
-    end_ = std::max(end_, index + 1);
-  }
-  std::uint64_t at(std::uint64_t index) const {
-    auto it = pages_.find(index / kPage);
-    if (it == pages_.end()) return 0;
-    std::uint64_t count = (*it->second)[index % kPage];
-    if (count < 0xff) return count;
-    auto more = many_.find(index);
-    return more == many_.end() ? count : count + more->second;
-  }
-  std::uint64_t end() const { return end_; }
-  Counts() = default;
-  Counts(const Counts& other) : many_(other.many_), end_(other.end_) {
-    for (const auto& [key, page] : other.pages_) pages_[key] = std::make_unique<Page>(*page);
-  }
-  Counts& operator=(Counts&& other) = default;
-  Counts(Counts&& other) = default;
-  std::vector<std::uint64_t> pages() const {
-    std::vector<std::uint64_t> all;
-    for (const auto& [page, content] : pages_) all.push_back(page);
-    std::sort(all.begin(), all.end());
-    return all;
-  }
-
- private:
-  std::unordered_map<std::uint64_t, std::unique_ptr<Page>> pages_;
-  std::unordered_map<std::uint64_t, std::uint64_t> many_;
-  std::uint64_t end_ = 0;
-};
 
 class Checker {
  public:
@@ -62,96 +17,166 @@ class Checker {
 
   Result<CheckResult> run() {
     fileBytes_ = image_.file_->size();
-    add(0, image_.cluster(), "header");
-    walkL1(image_.l1_, header_.l1Offset, "active L1 table", true);
-    walkSnapshots();
-    countBitmaps();
     unsigned refcountErrors = 0;
-    countRefcountTables(refcountErrors);
-    compare(refcountErrors);
-    std::uint64_t flags = checkCopied(false);
+    std::uint64_t flags = 0;
+    // Of a very large image one part of the file after the other; each time all tables are walked.
+    forWindows([&](bool first) {
+      quiet_ = !first;
+      countReferences();
+      countRefcountTables(refcountErrors);
+      quiet_ = false;
+      compare(refcountErrors);
+      flags += checkCopied(false);
+      return 0;
+    });
     result_.corruptions += flags;
     result_.leaks += idleFlags_;
     result_.totalClusters = (image_.size() + image_.cluster() - 1) / image_.cluster();
     result_.imageEnd = counts_.end() * image_.cluster();
+    quiet_ = true;  // from here on the tables are walked to repair
     if (repair_ != Repair::none) {
       if (Status fixed = fix(refcountErrors, flags); !fixed) return std::move(fixed).error();
     }
     return std::move(result_);
   }
+  /// There was more to repair than is remembered at a time.
+  bool unfinished() const { return moreBad_; }
 
  private:
-  void corruption(std::string text) {
-    ++result_.corruptions;
-    result_.note("ERROR " + std::move(text));
+  static constexpr std::size_t kMostBad = 1u << 20;
+
+  template <class Work>
+  int forWindows(Work work) {
+    std::uint64_t from = 0;
+    for (bool first = true; from != Counts::kAll; first = false) {
+      counts_.begin(from);
+      if (int error = work(first); error != 0) return error;
+      from = counts_.to();
+    }
+    return 0;
   }
 
-  /// False: the place cannot be.
-  bool add(std::uint64_t offset, std::uint64_t bytes, std::string_view what) {
+  void corruption(const std::string& text) {
+    if (quiet_) return;
+    ++result_.corruptions;
+    result_.note("ERROR " + text);
+  }
+  void unreadable(const std::string& what) {
+    if (quiet_) return;
+    ++result_.checkErrors;
+    result_.note("ERROR " + what + " cannot be read");
+  }
+  template <class T>
+  void remember(std::vector<T>& bad, T which) {
+    if (quiet_) return;
+    if (bad.size() < kMostBad)
+      bad.push_back(which);
+    else
+      moreBad_ = true;
+  }
+
+  /// False: the place cannot be. `what` is made into words only where there is something to say.
+  template <class What>
+  bool add(std::uint64_t offset, std::uint64_t bytes, What what) {
     if (bytes == 0) return true;
     std::uint64_t cluster = image_.cluster();
     // The last cluster of the file need not be there as a whole.
     if (offset + bytes < offset || offset + bytes > fileBytes_ + cluster) {
-      corruption(fmt::format("{} at 0x{:x} lies beyond the end of the file", what, offset));
+      if (!quiet_) corruption(fmt::format("{} at 0x{:x} lies beyond the end of the file", what(), offset));
       return false;
     }
     for (std::uint64_t i = offset / cluster; i <= (offset + bytes - 1) / cluster; ++i) counts_.add(i);
     return true;
   }
 
+  void countReferences() {
+    add(0, image_.cluster(), [] { return "header"; });
+    walkL1(image_.l1_, header_.l1Offset, "active L1 table", true);
+    walkSnapshots();
+    countBitmaps();
+  }
+
+  /// Places that a table has more than once, ascending.
+  std::vector<std::uint64_t> repeated(const std::vector<std::uint64_t>& table) const {
+    std::vector<std::uint64_t> all;
+    all.reserve(table.size());
+    for (std::uint64_t word : table) {
+      if ((word & entry::offsetMask) != 0) all.push_back(word & entry::offsetMask);
+    }
+    std::sort(all.begin(), all.end());
+    auto end = all.begin();
+    for (std::size_t i = 1; i < all.size(); ++i) {
+      if (all[i] == all[i - 1] && (end == all.begin() || *std::prev(end) != all[i])) *end++ = all[i];
+    }
+    all.erase(end, all.end());
+    return all;
+  }
+  /// Whether the place is one of those, and was seen before.
+  static bool seenBefore(const std::vector<std::uint64_t>& places, std::vector<bool>& seen, std::uint64_t place) {
+    auto it = std::lower_bound(places.begin(), places.end(), place);
+    if (it == places.end() || *it != place) return false;
+    seen.resize(places.size());
+    auto index = static_cast<std::size_t>(it - places.begin());
+    bool before = seen[index];
+    seen[index] = true;
+    return before;
+  }
+
   void walkL1(const std::vector<std::uint64_t>& l1, std::uint64_t offset, const std::string& name, bool active) {
-    if (!l1.empty() && !add(offset, l1.size() * 8, name)) return;
-    std::unordered_set<std::uint64_t> seen;
+    if (!l1.empty() && !add(offset, l1.size() * 8, [&] { return name; })) return;
+    std::vector<std::uint64_t> twice = repeated(l1);
+    std::vector<bool> seen;
     for (std::size_t i = 0; i < l1.size(); ++i) {
       std::uint64_t table = l1[i] & entry::offsetMask;
       if (table == 0) continue;
-      std::string what = fmt::format("L2 table {} of the {}", i, name);
+      auto what = [&] { return fmt::format("L2 table {} of the {}", i, name); };
       bool good = true;
       if (table % image_.cluster() != 0) {
-        corruption(fmt::format("{} is not on a cluster: 0x{:x}", what, table));
+        corruption(fmt::format("{} is not on a cluster: 0x{:x}", what(), table));
         good = false;
-      } else if (!seen.insert(table).second) {
-        corruption(fmt::format("{} is another one, too: 0x{:x}", what, table));
+      } else if (seenBefore(twice, seen, table)) {
+        corruption(fmt::format("{} is another one, too: 0x{:x}", what(), table));
       } else if (add(table, image_.cluster(), what)) {
         walkL2(table, i, what, active);
         continue;
       } else {
         good = false;
       }
-      if (!good && active) badL1_.push_back(i);
+      if (!good && active) remember(badL1_, i);
     }
   }
 
-  void walkL2(std::uint64_t table, std::uint64_t l1Index, const std::string& what, bool active) {
-    std::vector<std::uint8_t> bytes(image_.cluster());
-    if (image_.file_->read(table, bytes.data(), bytes.size()) != 0) {
-      ++result_.checkErrors;
-      result_.note("ERROR " + what + " cannot be read");
-      return;
-    }
+  template <class What>
+  void walkL2(std::uint64_t table, std::uint64_t l1Index, What what, bool active) {
+    table_.resize(image_.cluster());
+    if (image_.file_->read(table, table_.data(), table_.size()) != 0) return unreadable(what());
     std::uint64_t next = 0;
-    for (std::size_t at = 0; at < bytes.size(); at += header_.l2EntryBytes()) {
-      L2Entry e{loadBe<std::uint64_t>(bytes.data() + at), 0};
-      if (header_.extendedL2()) e.bitmap = loadBe<std::uint64_t>(bytes.data() + at + 8);
+    for (std::size_t at = 0; at < table_.size(); at += header_.l2EntryBytes()) {
+      L2Entry e{loadBe<std::uint64_t>(table_.data() + at), 0};
+      if (header_.extendedL2()) e.bitmap = loadBe<std::uint64_t>(table_.data() + at + 8);
       if (e.word == 0 && e.bitmap == 0) continue;
-      if (!countEntry(e, fmt::format("cluster {} of {}", at / header_.l2EntryBytes(), what), active, next) && active)
-        badL2_.push_back((l1Index << image_.l2Bits_ | at / header_.l2EntryBytes()) << header_.clusterBits);
+      std::uint64_t number = at / header_.l2EntryBytes();
+      bool good = countEntry(
+          e, [&] { return fmt::format("cluster {} of {}", number, what()); }, active, next);
+      if (!good && active) remember(badL2_, (l1Index << image_.l2Bits_ | number) << header_.clusterBits);
     }
   }
 
-  bool countEntry(const L2Entry& e, const std::string& what, bool active, std::uint64_t& next) {
+  template <class What>
+  bool countEntry(const L2Entry& e, What what, bool active, std::uint64_t& next) {
+    active = active && !quiet_;
     if ((e.word & entry::compressed) != 0) {
       Run run;
       image_.describeCompressed(e, run);
       if (active) ++result_.allocatedClusters, ++result_.compressedClusters, ++result_.fragmentedClusters;
-      if (header_.hasDataFile()) return corruption(what + " is compressed, although there is a data file"), false;
+      if (header_.hasDataFile()) return corruption(what() + " is compressed, although there is a data file"), false;
       return add(run.host, run.storedBytes, what);
     }
     std::uint64_t host = e.word & entry::offsetMask;
     if (header_.extendedL2() && (e.bitmap & e.bitmap >> 32 & 0xffffffff) != 0)
-      return corruption(what + " has subclusters that are both zero and allocated"), false;
+      return corruption(what() + " has subclusters that are both zero and allocated"), false;
     if (host % image_.cluster() != 0)
-      return corruption(fmt::format("{} is not on a cluster: 0x{:x}", what, host)), false;
+      return corruption(fmt::format("{} is not on a cluster: 0x{:x}", what(), host)), false;
     if (host == 0 || header_.hasDataFile()) return true;
     if (active) {
       ++result_.allocatedClusters;
@@ -165,11 +190,11 @@ class Checker {
     std::uint64_t tableBytes = 0;
     auto snapshots = readSnapshots(*image_.file_, header_, tableBytes);
     if (!snapshots) return corruption(snapshots.error().message());
-    if (!snapshots->empty()) add(header_.snapshotsOffset, tableBytes, "snapshot table");
+    if (!snapshots->empty()) add(header_.snapshotsOffset, tableBytes, [] { return "snapshot table"; });
     for (const Snapshot& s : *snapshots) {
       std::vector<std::uint64_t> l1;
       if (!image_.readTable(s.l1Offset, s.l1Entries, l1)) {
-        ++result_.checkErrors;
+        unreadable("L1 table of snapshot " + inQuotes(s.about.name));
         continue;
       }
       walkL1(l1, s.l1Offset, "L1 table of snapshot " + inQuotes(s.about.name), false);
@@ -181,10 +206,11 @@ class Checker {
     if (!bitmaps) return corruption(bitmaps.error().message());
     if (bitmaps->empty()) return;
     std::string data = header_.extensionText(extension::bitmaps);
-    add(loadBe<std::uint64_t>(data.data() + 16), loadBe<std::uint64_t>(data.data() + 8), "bitmap directory");
+    add(loadBe<std::uint64_t>(data.data() + 16), loadBe<std::uint64_t>(data.data() + 8),
+        [] { return "bitmap directory"; });
     for (const Bitmap& bitmap : *bitmaps) {
       std::vector<std::uint64_t> table;
-      std::string what = "bitmap " + inQuotes(bitmap.name);
+      auto what = [&] { return "bitmap " + inQuotes(bitmap.name); };
       if (bitmap.tableEntries > kMaxL1Bytes / 8 ||
           !add(bitmap.tableOffset, std::uint64_t{bitmap.tableEntries} * 8, what))
         continue;
@@ -196,22 +222,42 @@ class Checker {
   }
 
   void countRefcountTables(unsigned& errors) {
-    plain_ = Counts(counts_);
     std::uint64_t cluster = image_.cluster();
-    add(header_.refTableOffset, header_.refTableClusters * cluster, "refcount table");
+    add(header_.refTableOffset, header_.refTableClusters * cluster, [] { return "refcount table"; });
+    badBlocks_.resize(image_.refTable_.size());
+    std::vector<std::uint64_t> twice = repeated(image_.refTable_);
+    std::vector<bool> seen;
     for (std::size_t i = 0; i < image_.refTable_.size(); ++i) {
       std::uint64_t block = image_.refTable_[i];
       if (block == 0) continue;
-      std::string what = fmt::format("refcount block {}", i);
+      auto what = [&] { return fmt::format("refcount block {}", i); };
       if (block % cluster != 0) {
-        corruption(fmt::format("{} is not on a cluster: 0x{:x}", what, block));
-      } else if (!blocks_.insert(block).second) {
-        corruption(fmt::format("{} is another one, too: 0x{:x}", what, block));
+        corruption(fmt::format("{} is not on a cluster: 0x{:x}", what(), block));
+      } else if (seenBefore(twice, seen, block)) {
+        corruption(fmt::format("{} is another one, too: 0x{:x}", what(), block));
       } else if (add(block, cluster, what)) {
         continue;
       }
-      ++errors;
-      badBlocks_.insert(i);
+      if (!quiet_) ++errors;
+      badBlocks_[i] = true;
+    }
+  }
+
+  /// Calls look(cluster, kept count) for what the refcount blocks count within the window.
+  template <class Look>
+  void forKept(Look look) {
+    std::uint64_t perBlock = image_.refcountsPerBlock();
+    for (std::size_t b = counts_.from() / perBlock; b < image_.refTable_.size() && b * perBlock < counts_.to(); ++b) {
+      if (image_.refTable_[b] == 0 || badBlocks_[b]) continue;
+      std::uint64_t end = std::min((b + 1) * perBlock, counts_.to());
+      for (std::uint64_t i = std::max(b * perBlock, counts_.from()); i < end; ++i) {
+        std::uint64_t kept = 0;
+        if (image_.refcount(i, kept) != 0) {
+          ++result_.checkErrors;
+          break;
+        }
+        look(i, kept);
+      }
     }
   }
 
@@ -223,29 +269,20 @@ class Checker {
       std::string text = fmt::format("cluster {}: refcount {}, {} references", index, kept, counted);
       if (kept < counted) {
         ++errors;
-        corruption(std::move(text));
+        corruption(text);
       } else {
         ++result_.leaks;
-        leaks_.push_back(index);
+        ++leaks_;
         result_.note("Leaked " + text);
       }
     };
     std::unique_lock lock(image_.mutex_);
-    for (std::size_t b = 0; b < image_.refTable_.size(); ++b) {
-      if (image_.refTable_[b] == 0 || badBlocks_.count(b) != 0) continue;
-      for (std::uint64_t i = b * perBlock; i < (b + 1) * perBlock; ++i) {
-        std::uint64_t kept = 0;
-        if (image_.refcount(i, kept) != 0) {
-          ++result_.checkErrors;
-          break;
-        }
-        look(i, kept);
-      }
-    }
+    forKept(look);
     for (std::uint64_t page : counts_.pages()) {
       for (std::uint64_t i = page * Counts::kPage; i < (page + 1) * Counts::kPage; ++i) {
         std::uint64_t b = i / perBlock;
-        if (b >= image_.refTable_.size() || image_.refTable_[b] == 0 || badBlocks_.count(b) != 0) look(i, 0);
+        bool notCounted = b >= image_.refTable_.size() || image_.refTable_[b] == 0 || badBlocks_[b];
+        if (notCounted && counts_.has(i)) look(i, 0);
       }
     }
   }
@@ -259,7 +296,7 @@ class Checker {
       std::uint64_t table = image_.l1_[i] & entry::offsetMask;
       if (table == 0 || table % image_.cluster() != 0 || table >= fileBytes_) continue;
       bool alone = counts_.at(table / image_.cluster()) == 1;
-      if (((image_.l1_[i] & entry::copied) != 0) != alone) {
+      if (((image_.l1_[i] & entry::copied) != 0) != alone && counts_.has(table / image_.cluster())) {
         ++(alone ? idleFlags_ : wrong);
         result_.note(fmt::format("{} L1 entry {}: the flag of sole use is wrong", alone ? "Leaked" : "ERROR", i));
         if (repair) image_.setL1(i, table | (alone ? entry::copied : 0));
@@ -280,7 +317,7 @@ class Checker {
       if (image_.cache_.load(at, TableKind::mapping, slice) != 0) return wrong;
       L2Entry e = Qcow2Image::entryIn(*slice, at, header_.extendedL2());
       std::uint64_t host = e.word & entry::offsetMask;
-      if ((e.word & entry::compressed) != 0 || host == 0) continue;
+      if ((e.word & entry::compressed) != 0 || host == 0 || !counts_.has(host / image_.cluster())) continue;
       bool alone = counts_.at(host / image_.cluster()) == 1;
       if (((e.word & entry::copied) != 0) == alone) continue;
       ++(alone ? idleFlags_ : wrong);
@@ -298,22 +335,30 @@ class Checker {
     bool structure = !badL1_.empty() || !badL2_.empty();
     if (repair_ == Repair::all && (structure || refcountErrors != 0)) {
       dropBadEntries();
-      if (Status rebuilt = rebuild(); !rebuilt) return rebuilt;
-      result_.corruptionsFixed += badL1_.size() + badL2_.size() + refcountErrors;
-      result_.leaksFixed += leaks_.size();
-    } else if (refcountErrors == 0) {
-      for (std::uint64_t index : leaks_) {
-        std::unique_lock lock(image_.mutex_);
-        if (error == 0) error = image_.setRefcount(index, counts_.at(index));
-        lock.unlock();
-        if (error == 0) error = image_.relieve();
-        if (error == 0) ++result_.leaksFixed;
+      result_.corruptionsFixed += badL1_.size() + badL2_.size();
+      if (moreBad_) {
+        if (error = image_.settle(); error != 0) return Error::fromErrno(error, "repair");
+        return {};
       }
+      if (Status rebuilt = rebuild(); !rebuilt) return rebuilt;
+      result_.corruptionsFixed += refcountErrors;
+      result_.leaksFixed += leaks_;
+    } else if (refcountErrors == 0 && leaks_ != 0) {
+      error = forWindows([&](bool) {
+        unsigned ignored = 0;
+        countReferences();
+        countRefcountTables(ignored);
+        return lowerCounts();
+      });
     }
     if (error == 0 && (flags == 0 ? idleFlags_ != 0 : repair_ == Repair::all)) {
       std::vector<std::string> said = result_.messages;
       std::uint64_t idle = std::exchange(idleFlags_, 0);
-      checkCopied(true);
+      forWindows([&](bool) {
+        countReferences();
+        checkCopied(true);
+        return 0;
+      });
       result_.messages = std::move(said);
       result_.corruptionsFixed += flags;
       result_.leaksFixed += idle;
@@ -328,6 +373,32 @@ class Checker {
       return image_.storeHeader();
     }
     return {};
+  }
+
+  /// What counts too much in the window is set right.
+  int lowerCounts() {
+    int error = 0;
+    std::vector<std::uint64_t> high;
+    auto lower = [&] {
+      for (std::uint64_t index : high) {
+        std::unique_lock lock(image_.mutex_);
+        if (error == 0) error = image_.setRefcount(index, counts_.at(index));
+        lock.unlock();
+        if (error == 0) error = image_.relieve();
+        if (error == 0) ++result_.leaksFixed;
+      }
+    };
+    do {
+      high.clear();
+      {
+        std::unique_lock lock(image_.mutex_);
+        forKept([&](std::uint64_t index, std::uint64_t kept) {
+          if (kept > counts_.at(index) && high.size() < kMostBad) high.push_back(index);
+        });
+      }
+      lower();
+    } while (error == 0 && high.size() == kMostBad);
+    return error;
   }
 
   /// Entries that lead nowhere read as zero from now on.
@@ -346,68 +417,66 @@ class Checker {
   /// A new refcount table and new blocks, after all that is in use.
   Status rebuild() {
     std::uint64_t cluster = image_.cluster(), perBlock = image_.refcountsPerBlock();
-    std::uint64_t start = std::max(plain_.end(), (fileBytes_ + cluster - 1) / cluster), next = start;
-    std::unordered_map<std::uint64_t, std::uint64_t> placed;
-    std::vector<std::uint64_t> table;
+    std::uint64_t mostEntries = std::max(kMaxRefTableBytes, cluster) / 8;
+    std::vector<std::uint64_t> table;  // first: 1 for blocks that are needed
+    std::size_t placed = 0;
+    bool tooLarge = false;
     auto need = [&](std::uint64_t index) {
-      if (placed.try_emplace(index / perBlock, 0).second) return true;
-      return false;
+      std::uint64_t block = index / perBlock;
+      if (block >= mostEntries) return void(tooLarge = true);
+      if (block >= table.size()) table.resize(block + 1);
+      placed += table[block] == 0 ? 1 : 0;
+      table[block] = 1;
     };
-    for (std::uint64_t page : plain_.pages()) {
-      for (std::uint64_t i = page * Counts::kPage; i < (page + 1) * Counts::kPage; ++i) {
-        if (plain_.at(i) != 0) need(i);
+    forWindows([&](bool) {
+      countReferences();
+      for (std::uint64_t page : counts_.pages()) {
+        for (std::uint64_t i = page * Counts::kPage; i < (page + 1) * Counts::kPage && !tooLarge; ++i) {
+          if (counts_.at(i) != 0) need(i);
+        }
       }
-    }
+      return 0;
+    });
+    std::uint64_t start = std::max(counts_.end(), (fileBytes_ + cluster - 1) / cluster);
     // The blocks and the table count themselves.
     std::uint64_t tableClusters = 1, end = 0;
-    for (std::uint64_t before = ~std::uint64_t{0}; before != placed.size() + tableClusters;) {
-      before = placed.size() + tableClusters;
-      end = start + placed.size() + tableClusters;
-      for (std::uint64_t i = start; i < end; ++i) need(i);
-      std::uint64_t last = 0;
-      for (const auto& [block, host] : placed) last = std::max(last, block);
-      tableClusters = std::max(tableClusters, ((last + 1) * 8 + cluster - 1) / cluster);
+    for (std::uint64_t before = ~std::uint64_t{0}; before != placed + tableClusters && !tooLarge;) {
+      before = placed + tableClusters;
+      end = start + placed + tableClusters;
+      for (std::uint64_t i = start; i < end && !tooLarge; ++i) need(i);
+      tableClusters = std::max(tableClusters, (table.size() * 8 + cluster - 1) / cluster);
     }
-    if (tableClusters * cluster > std::max(kMaxRefTableBytes, cluster))
+    if (tooLarge || tableClusters * cluster > std::max(kMaxRefTableBytes, cluster))
       return Error(ErrorKind::corrupt, "the image is too large to be counted");
-    for (std::uint64_t i = start; i < end; ++i) plain_.add(i);
+    std::uint64_t next = start;
     table.resize(tableClusters * cluster / 8);
-    for (auto& [block, host] : placed) {
-      host = next++ * cluster;
-      table[block] = host;
+    for (std::uint64_t& block : table) {
+      if (block != 0) block = next++ * cluster;
     }
-    {
-      std::unique_lock lock(image_.mutex_);
-      if (int error = installTables(table, next, tableClusters); error != 0)
-        return Error::fromErrno(error, "count anew");
-    }
-    counts_ = Counts(plain_);
+    if (int error = installTables(table, start, next, tableClusters); error != 0)
+      return Error::fromErrno(error, "count anew");
     return {};
   }
 
-  int installTables(const std::vector<std::uint64_t>& table, std::uint64_t tableIndex, std::uint64_t tableClusters) {
-    std::uint64_t cluster = image_.cluster(), perBlock = image_.refcountsPerBlock();
+  /// The blocks lie from `start` on, the table behind them.
+  int installTables(const std::vector<std::uint64_t>& table, std::uint64_t start, std::uint64_t tableIndex,
+                    std::uint64_t tableClusters) {
+    std::uint64_t cluster = image_.cluster();
+    std::unique_lock lock(image_.mutex_);
     image_.refTable_ = table;
     image_.dirtyRefTable_.clear();
     image_.freed_.clear();
-    for (std::size_t b = 0; b < table.size(); ++b) {
-      if (table[b] == 0) continue;
-      if (int error = image_.clearCluster(table[b]); error != 0) return error;
-      for (std::uint64_t i = b * perBlock; i < (b + 1) * perBlock; ++i) {
-        std::uint64_t count = plain_.at(i);
-        if (count == 0) continue;
-        if (int error = image_.setRefcount(i, count); error != 0) return error;
-      }
-      auto copies = image_.cache_.takeDirty();
-      int error = 0;
-      for (const auto& copy : copies) {
-        if (error == 0) error = image_.file_->write(copy.offset, copy.bytes.data(), copy.bytes.size());
-      }
-      image_.cache_.endWriting(copies, error != 0);
-      if (error != 0) return error;
+    for (std::uint64_t block : table) {
+      if (int error = block == 0 ? 0 : image_.clearCluster(block); error != 0) return error;
     }
-    if (int error = image_.writeTable(tableIndex * cluster, table); error != 0) return error;
-    if (int error = image_.file_->flush(); error != 0) return error;
+    int error = forWindows([&](bool) {
+      countReferences();
+      for (std::uint64_t i = start; i < tableIndex + tableClusters; ++i) counts_.add(i);
+      return storeCounts();
+    });
+    if (error == 0) error = image_.writeTable(tableIndex * cluster, table);
+    if (error == 0) error = image_.file_->flush();
+    if (error != 0) return error;
     header_.refTableOffset = tableIndex * cluster;
     header_.refTableClusters = static_cast<std::uint32_t>(tableClusters);
     image_.nextFree_ = 0;
@@ -416,17 +485,41 @@ class Checker {
     return image_.file_->flush();
   }
 
+  /// The window's counts into the new blocks; the lock is held.
+  int storeCounts() {
+    for (std::uint64_t page : counts_.pages()) {
+      for (std::uint64_t i = page * Counts::kPage; i < (page + 1) * Counts::kPage; ++i) {
+        std::uint64_t count = counts_.has(i) ? counts_.at(i) : 0;
+        if (count == 0) continue;
+        if (int error = image_.setRefcount(i, count); error != 0) return error;
+      }
+      if (image_.cache_.dirtyCount() < SliceCache::kMaxSlices / 4) continue;
+      if (int error = writeSlices(); error != 0) return error;
+    }
+    return writeSlices();
+  }
+  int writeSlices() {
+    auto copies = image_.cache_.takeDirty();
+    int error = 0;
+    for (const auto& copy : copies) {
+      if (error == 0) error = image_.file_->write(copy.offset, copy.bytes.data(), copy.bytes.size());
+    }
+    image_.cache_.endWriting(copies, error != 0);
+    return error;
+  }
+
   Qcow2Image& image_;
   Header& header_;
   Repair repair_;
   std::uint64_t fileBytes_ = 0;
   CheckResult result_;
-  std::uint64_t idleFlags_ = 0;
-  Counts counts_, plain_;  // plain: without the refcount tables
+  std::uint64_t idleFlags_ = 0, leaks_ = 0;
+  bool quiet_ = false, moreBad_ = false;
+  Counts counts_;
   std::vector<std::size_t> badL1_;
-  std::vector<std::uint64_t> badL2_, leaks_;
-  std::unordered_set<std::uint64_t> blocks_;
-  std::unordered_set<std::size_t> badBlocks_;
+  std::vector<std::uint64_t> badL2_;
+  std::vector<bool> badBlocks_;  // by the refcount table's entries
+  std::vector<std::uint8_t> table_;
 };
 
 Result<CheckResult> Qcow2Image::check(Repair repair) {
@@ -436,7 +529,13 @@ Result<CheckResult> Qcow2Image::check(Repair repair) {
   } else if (refTable_.empty() && reloadRefcountTable() != 0) {
     return Error(ErrorKind::io, "read the refcount table");
   }
-  return Checker(*this, repair).run();
+  for (std::uint64_t fixed = 0;;) {
+    Checker checker(*this, repair);
+    auto result = checker.run();
+    if (!result) return result;
+    result->corruptionsFixed += std::exchange(fixed, fixed + result->corruptionsFixed);
+    if (!checker.unfinished() || repair != Repair::all) return result;
+  }
 }
 
 }  // namespace lodge::image::qcow2
