@@ -7,7 +7,8 @@
 namespace lodge::cli {
 
 Result<DriveConfig> parseDisk(std::string_view text) {
-  constexpr const char* kForm = "write --disk FILE[,format=FORMAT][,readonly][,snapshot][,bus=virtio|ide]";
+  constexpr const char* kForm =
+      "write --disk FILE[,format=FORMAT][,readonly][,snapshot][,bus=virtio|ide][,allow-path=PATH]";
   std::string what = "--disk " + inQuotes(text);
   DriveConfig disk;
   std::vector<std::string> fields = splitFields(text, ',');
@@ -19,6 +20,8 @@ Result<DriveConfig> parseDisk(std::string_view text) {
       disk.readOnly = true;
     } else if (field == "snapshot") {
       disk.snapshot = true;
+    } else if (field.starts_with("allow-path=") && field.size() > 11) {
+      disk.allowedPaths.push_back(field.substr(11));
     } else if (field == "bus=ide") {
       disk.bus = DriveBus::ide;
     } else if (field == "bus=virtio") {

@@ -93,6 +93,13 @@ Status readLists(Fields& top, const std::string& folder, DescribedMachine& resul
     if (!disk.file.starts_with("/") && folder != ".") disk.file = folder + "/" + disk.file;
     result.machine.disks.push_back(std::move(disk));
   }
+  for (const Json& entry : top.list("cdDrives")) {
+    Fields fields(entry, "cdDrives: ");
+    std::string file = fields.text("path");
+    if (Status good = fields.status(); !good) return good;
+    if (!file.empty() && !file.starts_with("/") && folder != ".") file = folder + "/" + file;
+    result.cds.push_back(std::move(file));
+  }
   for (const Json& entry : top.list("nets")) {
     Fields fields(entry, "nets: ");
     result.machine.nics.push_back({fields.text("network"), fields.text("model"), fields.text("mac")});

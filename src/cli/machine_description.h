@@ -15,6 +15,7 @@ control::Json describe(const image::ovf::Machine& machine);
 struct DescribedMachine {
   image::ovf::Machine machine;       ///< of its disks, `file` is the path
   std::vector<std::string> formats;  ///< of the disks; "" if not said
+  std::vector<std::string> cds;      ///< paths of the media in CD-ROM drives; "": none
 };
 /// Errors: as readFile(); corrupt (naming the field).
 Result<DescribedMachine> readDescription(const std::string& path);

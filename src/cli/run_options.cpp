@@ -2,6 +2,7 @@
 #include "cli/run_options.h"
 
 #include "base/text.h"
+#include "cli/described_run.h"
 #include "cli/disk_option.h"
 #include "cli/net_option.h"
 #include "control/machine_name.h"
@@ -71,13 +72,15 @@ void readBoard(const Invocation& invocation, MachineConfig& config) {
   config.bios = invocation.value("bios");
   config.bootOrder = invocation.value("boot", config.bootOrder);
   config.bootMenu = invocation.has("boot-menu");
-  bool firmware = invocation.has("bios") || invocation.has("cdrom") || invocation.has("boot") || invocation.has("disk");
+  bool firmware = invocation.has("machine") || invocation.has("bios") || invocation.has("cdrom") ||
+                  invocation.has("boot") || invocation.has("disk");
   bool pc = config.kernel.empty() && firmware;
   config.board = invocation.value("board", pc ? "pc" : "micro") == "pc" ? Board::pc : Board::micro;
 }
 
 Status readNets(const Invocation& invocation, MachineConfig& config) {
   std::vector<std::string> texts = invocation.all("net");
+  if (texts.empty() && !config.nets.empty()) return {};
   if (texts.empty()) texts = {"user"};
   for (const std::string& text : texts) {
     auto net = parseNet(text);
@@ -103,7 +106,7 @@ Result<RunOptions> runOptionsFrom(const Invocation& invocation) {
   readBoard(invocation, config);
   if (config.kernel.empty() && config.board == Board::micro) {
     return Error(ErrorKind::invalidArgument, "a machine needs a kernel")
-        .withHint("name one with --kernel FILE, or something to boot with --disk FILE or --cdrom FILE");
+        .withHint("name one with --kernel FILE, or something to boot with --disk FILE, --cdrom FILE or --machine FILE");
   }
   config.initrds = invocation.all("initrd");
   config.append = join(invocation.all("append"), " ");
@@ -117,7 +120,12 @@ Result<RunOptions> runOptionsFrom(const Invocation& invocation) {
   config.virtioConsole = invocation.value("console", "serial") == "virtio";
   options.detach = invocation.has("detach");
   options.stats = invocation.has("stats");
-  Status status = readCpus(invocation, config);
+  Status status;
+  if (invocation.has("machine")) status = applyDescription(invocation.value("machine"), !invocation.has("net"), config);
+  if (status && invocation.has("snapshot")) {
+    for (DriveConfig& drive : config.disks) drive.snapshot = true;
+  }
+  if (status) status = readCpus(invocation, config);
   if (status) status = readSize(invocation, "memory", config.memory);
   if (status) status = readSize(invocation, "code-cache", config.codeCache);
   if (status) status = readDebugExit(invocation, config);
@@ -152,10 +160,17 @@ std::vector<OptionSpec> runOptionTable() {
       {.name = "disk",
        .value = "FILE[,SETTING]...",
        .help = "A disk image, the guest's next virtio disk (vda, vdb...). Settings: format=FORMAT (otherwise by "
-               "content), readonly, snapshot (writes are dropped at the end), bus=ide (of the pc board: hda, hdb...). "
+               "content), readonly, snapshot (writes are dropped at the end), bus=ide (of the pc board: hda, hdb...), "
+               "allow-path=PATH (a file or folder that names inside the image may lead to, such as its backing image; "
+               "without it they lead into the image's own folder and below). "
                "A comma in the name is written ',,'.",
        .complete = Complete::file,
        .repeats = true},
+      {.name = "machine",
+       .value = "FILE",
+       .help = "The machine.json that 'lodge image import' made: its CPUs, memory, disks, CD-ROM drives and network "
+               "cards. Other options add to it or say otherwise.",
+       .complete = Complete::file},
       {.name = "cdrom",
        .value = "FILE",
        .help = "A CD-ROM drive of the pc board with this image (ISO 9660) in it.",

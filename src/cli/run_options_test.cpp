@@ -2,6 +2,9 @@
 #include "cli/run_options.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <fstream>
 
 #include "cli/disk_option.h"
 #include "cli/net_option.h"
@@ -29,6 +32,51 @@ TEST(RunOptions, Defaults) {
   EXPECT_TRUE(o->machine.balloon);
   EXPECT_FALSE(o->detach);
   EXPECT_FALSE(o->machine.debugExitPort);
+}
+
+TEST(RunOptions, DescribedMachine) {
+  std::string path = testing::TempDir() + "/described-" + std::to_string(::getpid()) + ".json";
+  auto with = [&](const std::string& text, std::vector<std::string> words) -> Result<RunOptions> {
+    std::ofstream(path) << text;
+    words.insert(words.begin(), {"--machine", path});
+    auto invocation = parseArguments(*findVerb("run"), words);
+    if (!invocation) return std::move(invocation).error();
+    return runOptionsFrom(*invocation);
+  };
+  const std::string kMachine = R"({"name": "web", "cpus": 2, "memory": 536870912, "firmware": "bios",
+    "disks": [{"path": "a.qcow2", "format": "qcow2"}, {"path": "/b"}, {"path": "c"}, {"path": "d"}],
+    "cdDrives": [{"path": "cd.iso"}], "nets": [{"network": "n", "model": "e1000", "mac": "08:00:27:11:22:33"}]})";
+  auto o = with(kMachine, {});
+  ASSERT_TRUE(o) << o.error().message();
+  const MachineConfig& m = o->machine;
+  EXPECT_EQ(m.board, Board::pc);
+  EXPECT_EQ(m.name, "web");
+  EXPECT_EQ(m.cpus, 2u);
+  EXPECT_EQ(m.memory, 512_MiB);
+  ASSERT_EQ(m.disks.size(), 5u);
+  EXPECT_EQ(m.disks[0].path, testing::TempDir() + "/a.qcow2");
+  EXPECT_EQ(m.disks[0].format, "qcow2");
+  EXPECT_EQ(m.disks[1].path, "/b");
+  EXPECT_EQ(m.disks[2].bus, DriveBus::ide);
+  EXPECT_EQ(m.disks[3].bus, DriveBus::virtio) << "IDE has four drives, one of which is the CD-ROM's";
+  EXPECT_TRUE(m.disks[4].cdrom);
+  ASSERT_EQ(m.nets.size(), 1u);
+  EXPECT_TRUE(m.nets[0].mac);
+
+  o = with(kMachine, {"--kernel", "k", "--cpus", "4", "--net", "none", "--disk", "more.raw"});
+  ASSERT_TRUE(o) << o.error().message();
+  EXPECT_EQ(o->machine.board, Board::micro);
+  EXPECT_EQ(o->machine.cpus, 4u);
+  EXPECT_TRUE(o->machine.nets.empty());
+  ASSERT_EQ(o->machine.disks.size(), 5u) << "no CD-ROM drive without IDE";
+  EXPECT_EQ(o->machine.disks[0].bus, DriveBus::virtio);
+  EXPECT_EQ(o->machine.disks[4].path, "more.raw");
+
+  EXPECT_EQ(with(R"({"firmware": "uefi"})", {}).error().kind(), ErrorKind::unsupported);
+  EXPECT_TRUE(with(R"({"firmware": "uefi"})", {"--kernel", "k"}));
+  EXPECT_EQ(with(R"({"disks": [{}]})", {}).error().kind(), ErrorKind::corrupt);
+  EXPECT_EQ(with("nonsense", {}).error().kind(), ErrorKind::corrupt);
+  ::unlink(path.c_str());
 }
 
 TEST(RunOptions, Everything) {

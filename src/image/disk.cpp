@@ -126,6 +126,7 @@ Result<std::unique_ptr<Disk>> openDisk(const DiskOptions& options) {
   image::OpenOptions how;
   how.file.readOnly = options.readOnly || options.snapshot;
   how.file.cache = options.cache;
+  how.allowedPaths = options.allowedPaths;
   auto opened = image::openImage(options.path, options.format, how);
   if (!opened) return std::move(opened).error().context("disk");
   if ((*opened)->size() == 0)

@@ -8,6 +8,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "base/error.h"
 #include "image/block_file.h"
@@ -21,6 +22,7 @@ struct DiskOptions {
   bool readOnly = false;
   bool snapshot = false;  ///< writes go to a temporary overlay that is dropped at close
   image::CacheMode cache = image::CacheMode::writeback;
+  std::vector<std::string> allowedPaths{};  ///< where names inside the image may lead besides its own folder
 };
 
 /// An open disk image. Thread-safe: several queues may have requests in flight.
