@@ -137,10 +137,16 @@ unsigned Planner::accept(unsigned at, std::uint8_t base) {
   return c.last + 1;
 }
 
+/// Whether a group can begin with it.
+bool accesses(const Instruction& i) {
+  RegisterTracker fresh;
+  return fresh.operandAccess(i).present || fresh.stackAccess(i).present;
+}
+
 void Planner::run() {
   unsigned earliest = 0;
   for (unsigned n = 0; n < block_.count;) {
-    if (!isPlannable(n)) {
+    if (!isPlannable(n) || !accesses(block_.instructions[n].decoded)) {
       ++n;
       continue;
     }
