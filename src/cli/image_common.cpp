@@ -66,6 +66,11 @@ OptionSpec settings() {
           .repeats = true};
 }
 
+std::vector<OptionSpec> withUsual(std::vector<OptionSpec> own) {
+  for (const OptionSpec& each : {progress(), quiet(), share(), allowPath(), output(), json()}) own.push_back(each);
+  return own;
+}
+
 }  // namespace image_option
 
 int imageFail(const Program& program, const Error& error) {

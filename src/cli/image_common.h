@@ -5,6 +5,7 @@
 #include <chrono>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "cli/spec.h"
 #include "control/json_fields.h"
@@ -42,6 +43,8 @@ OptionSpec allowPath();
 OptionSpec cache(const std::string& initial);
 OptionSpec sourceCache();
 OptionSpec settings();
+/// Those of a command, and behind them what all that take long have: progress, quiet, share, allowPath, output, json.
+std::vector<OptionSpec> withUsual(std::vector<OptionSpec> own);
 }  // namespace image_option
 
 /// Prints the error as the program does, or as qemu-img where it is called by that name; returns the exit status.

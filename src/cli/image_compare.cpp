@@ -176,16 +176,11 @@ VerbSpec imageCompare() {
           "Compares two disks. The rest of a longer one must be zero. The exit status is 0 if they are the same, else "
           "2.",
       .arguments = {{.name = "FILE", .complete = Complete::file}, {.name = "OTHER", .complete = Complete::file}},
-      .options = {image_option::format("The first one's format; otherwise by its content."),
-                  {.name = "second-format", .letter = 'F', .value = "FORMAT", .help = "The other one's."},
-                  {.name = "strict", .letter = 's', .help = "The sizes must be the same, too."},
-                  image_option::sourceCache(),
-                  image_option::progress(),
-                  image_option::quiet(),
-                  image_option::share(),
-                  image_option::allowPath(),
-                  image_option::output(),
-                  image_option::json()},
+      .options = image_option::withUsual(
+          {image_option::format("The first one's format; otherwise by its content."),
+           {.name = "second-format", .letter = 'F', .value = "FORMAT", .help = "The other one's."},
+           {.name = "strict", .letter = 's', .help = "The sizes must be the same, too."},
+           image_option::sourceCache()}),
       .examples = {{"lodge image compare disk.vmdk disk.qcow2", "Whether a conversion was true."}},
       .run = runCompare,
   };

@@ -152,7 +152,7 @@ VerbSpec imageConvert() {
           "the target has one disk after the other.",
       .arguments = {{.name = "SOURCE", .complete = Complete::file},
                     {.name = "TARGET", .repeats = true, .complete = Complete::file}},
-      .options =
+      .options = image_option::withUsual(
           {image_option::format("The source's format; otherwise by its content."),
            {.name = "output-format",
             .letter = 'O',
@@ -183,13 +183,7 @@ VerbSpec imageConvert() {
            {.name = "target-is-zero",
             .help = "With --no-create: the target reads as zero, so zeroes need not be written."},
            image_option::cache("unsafe"),
-           image_option::sourceCache(),
-           image_option::progress(),
-           image_option::quiet(),
-           image_option::share(),
-           image_option::allowPath(),
-           image_option::output(),
-           image_option::json()},
+           image_option::sourceCache()}),
       .examples = {{"lodge image convert windows.vmdk windows.qcow2", "From VMware to here."},
                    {"lodge image convert -c -o compression_type=zstd disk.raw disk.qcow2", "As small as it gets."},
                    {"lodge image convert -l before-upgrade disk.qcow2 old.raw", "A snapshot's content."}},

@@ -76,6 +76,11 @@ struct CreateRequest {
   std::string option(std::string_view name, std::string_view otherwise = {}) const;
 };
 
+/// The image that the new one will be based on, as the user named it. Errors: as openImage().
+Result<std::unique_ptr<Image>> openNewParent(const CreateRequest& request);
+/// It is not of the format's own kind, called `what`, and has to be.
+Error wrongParent(const CreateRequest& request, std::string_view what);
+
 /// What a driver looks at to recognize a file.
 struct Probe {
   std::span<const std::byte> head;  ///< the first bytes, up to 4096

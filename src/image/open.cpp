@@ -95,6 +95,21 @@ Result<std::unique_ptr<Image>> openBacking(const OpenContext& above, const std::
   return image;
 }
 
+Result<std::unique_ptr<Image>> openNewParent(const CreateRequest& request) {
+  std::string path = request.backingName, folder = folderOf(request.lastingPath());
+  if (!path.starts_with("/") && folder != ".") path = folder + "/" + path;
+  OpenOptions options;
+  options.paths = PathPolicy::anywhere;
+  auto parent = openImage(path, request.backingFormat, options, *request.files);
+  if (!parent) return std::move(parent).error().context("parent");
+  return parent;
+}
+
+Error wrongParent(const CreateRequest& request, std::string_view what) {
+  return Error(ErrorKind::invalidArgument, fmt::format("parent {} is not a {}", inQuotes(request.backingName), what))
+      .withHint("qcow2 images take a backing image of any format");
+}
+
 Result<std::shared_ptr<BlockFile>> openCompanion(const OpenContext& image, const std::string& name) {
   auto path = resolveName(image, name);
   if (!path) return std::move(path).error();

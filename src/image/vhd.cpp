@@ -198,17 +198,10 @@ int createSparse(BlockFile& file, const Plan& plan, Header header, const std::ve
 }
 
 Status fillParent(const CreateRequest& request, Header& header, std::vector<std::byte>& text) {
-  std::string path = request.backingName, folder = folderOf(request.lastingPath());
-  if (!path.starts_with("/") && folder != ".") path = folder + "/" + path;
-  OpenOptions options;
-  options.paths = PathPolicy::anywhere;
-  auto parent = openImage(path, request.backingFormat, options, *request.files);
-  if (!parent) return std::move(parent).error().context("parent");
+  auto parent = openNewParent(request);
+  if (!parent) return std::move(parent).error();
   auto* image = dynamic_cast<vhd::VhdImage*>(parent->get());
-  if (!image) {
-    return Error(ErrorKind::invalidArgument, fmt::format("parent {} is not a VHD", inQuotes(request.backingName)))
-        .withHint("qcow2 images take a backing image of any format");
-  }
+  if (!image) return wrongParent(request, "VHD");
   header.parentUuid = image->uuid();
   header.parentTimestamp = image->timestamp();
   return vhd::setParent(header, request.backingName, sizeof(Footer) + sizeof(Header), text);

@@ -126,17 +126,10 @@ Status plan(const CreateRequest& request, Contents& c, bool& fixed) {
 
 Status planParent(const CreateRequest& request, Contents& c) {
   if (request.backingName.empty()) return {};
-  std::string path = request.backingName, folder = folderOf(request.lastingPath());
-  if (!path.starts_with("/") && folder != ".") path = folder + "/" + path;
-  OpenOptions options;
-  options.paths = PathPolicy::anywhere;
-  auto parent = openImage(path, request.backingFormat, options, *request.files);
-  if (!parent) return std::move(parent).error().context("parent");
+  auto parent = openNewParent(request);
+  if (!parent) return std::move(parent).error();
   auto* image = dynamic_cast<VhdxImage*>(parent->get());
-  if (!image) {
-    return Error(ErrorKind::invalidArgument, fmt::format("parent {} is not a VHDX", inQuotes(request.backingName)))
-        .withHint("qcow2 images take a backing image of any format");
-  }
+  if (!image) return wrongParent(request, "VHDX");
   c.sectorBytes = image->sectorBytes();
   c.diskBytes = alignUp(c.diskBytes, c.sectorBytes);
   auto locator = makeLocator(image->dataWriteId(), request.backingName);

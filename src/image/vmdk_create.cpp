@@ -79,17 +79,10 @@ Status planParent(const CreateRequest& request, Plan& plan) {
   if (request.backingName.find_first_of("\"\n\r") != std::string::npos) {
     return Error(ErrorKind::invalidArgument, "a descriptor cannot hold the name " + inQuotes(request.backingName));
   }
-  std::string path = request.backingName, folder = folderOf(request.lastingPath());
-  if (!path.starts_with("/") && folder != ".") path = folder + "/" + path;
-  OpenOptions options;
-  options.paths = PathPolicy::anywhere;
-  auto parent = openImage(path, request.backingFormat, options, *request.files);
-  if (!parent) return std::move(parent).error().context("parent");
+  auto parent = openNewParent(request);
+  if (!parent) return std::move(parent).error();
   auto* image = dynamic_cast<VmdkImage*>(parent->get());
-  if (!image) {
-    return Error(ErrorKind::invalidArgument, fmt::format("parent {} is not a VMDK", inQuotes(request.backingName)))
-        .withHint("qcow2 images take a backing image of any format");
-  }
+  if (!image) return wrongParent(request, "VMDK");
   plan.parentCid = image->cid();
   return {};
 }
