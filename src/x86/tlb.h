@@ -50,8 +50,11 @@ inline constexpr std::uint64_t kEmptyTag = ~std::uint64_t{0};
 inline std::uint64_t tlbTag(std::uint64_t linear, Rights rights) {
   return (linear & ~kPageMask) | static_cast<std::uint64_t>(rights);
 }
+/// Higher bits count, too: a copy between places that are a multiple of 4 MiB apart needs both pages.
 inline unsigned tlbIndex(std::uint64_t linear, Rights rights) {
-  return static_cast<unsigned>((linear >> 12) ^ (static_cast<std::uint64_t>(rights) * 0x155)) & (Cpu::kTlbEntries - 1);
+  std::uint64_t page = linear >> 12;
+  return static_cast<unsigned>(page ^ page >> 9 ^ page >> 18 ^ (static_cast<std::uint64_t>(rights) * 0x155)) &
+         (Cpu::kTlbEntries - 1);
 }
 inline bool withinPage(std::uint64_t linear, unsigned size) {
   return (linear & kPageMask) + size <= kPageSize;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// MOVS, CMPS, STOS, LODS, SCAS. With REP and DF = 0, as much as lies in one page of each operand is done by the host's
-// own REP instruction on host pointers; what is left, and everything unusual, goes element by element.
+// MOVS, CMPS, STOS, LODS, SCAS. With REP, as much as lies in one page of each operand is done by the host's own REP
+// instruction on host pointers (with DF = 1, MOVS and STOS only); what is left, and everything unusual, goes element by
+// element.
 #include "engine/interpret/flags.h"
 #include "engine/interpret/handlers.h"
 #include "engine/interpret/string_registers.h"
@@ -59,6 +60,39 @@ bool findChunk(Cpu& cpu, const Decoded& d, std::uint64_t limit, Chunk& chunk) {
   return true;
 }
 
+/// The same downwards: the chunk's pointers are those of the first element, which is the highest.
+template <class T, bool usesSource>
+bool findChunkBelow(Cpu& cpu, const Decoded& d, std::uint64_t limit, Chunk& chunk) {
+  StringRegisters r(cpu, d);
+  auto atLeast = [&](std::uint64_t offset, std::uint64_t linear) {
+    if (!x86::withinPage(linear, sizeof(T))) return false;
+    limit = std::min({limit, (linear & kPageMask) / sizeof(T) + 1, offset / sizeof(T) + 1});
+    return !r.wraps(offset, sizeof(T));
+  };
+  std::uint64_t source = 0, target = 0;
+  if constexpr (usesSource) {
+    if (!quickLinear<Access::read>(cpu, d.code64, d.segment, r.si(), sizeof(T), source) || !atLeast(r.si(), source))
+      return false;
+  }
+  if (!quickLinear<Access::write>(cpu, d.code64, x86::es, r.di(), sizeof(T), target) || !atLeast(r.di(), target))
+    return false;
+  std::uint64_t below = (limit - 1) * sizeof(T);
+  auto bytes = static_cast<unsigned>(limit * sizeof(T));
+  x86::Rights rights = x86::currentRights(cpu);
+  if constexpr (usesSource) {
+    if (!quickLinear<Access::read>(cpu, d.code64, d.segment, r.si() - below, bytes, source)) return false;
+    const std::byte* low = x86::tlbReadable(cpu, source, bytes, rights);
+    if (!low) return false;
+    chunk.source = low + below;
+  }
+  if (!quickLinear<Access::write>(cpu, d.code64, x86::es, r.di() - below, bytes, target)) return false;
+  std::byte* low = x86::tlbWritable(cpu, target, bytes, rights);
+  if (!low) return false;
+  chunk.target = low + below;
+  chunk.elements = limit;
+  return true;
+}
+
 // The host's instructions on host pointers; DF is clear.
 template <class T>
 void hostMovs(Chunk c) {
@@ -79,8 +113,36 @@ void hostStos(Chunk c, std::uint64_t value) {
   if constexpr (sizeof(T) == 8) asm volatile("rep stosq" : "+D"(c.target), "+c"(c.elements) : "a"(value) : "memory");
 }
 
+// Downwards, with DF set meanwhile.
+template <class T>
+void hostMovsBelow(Chunk c) {
+  if constexpr (sizeof(T) == 1)
+    asm volatile("std; rep movsb; cld" : "+S"(c.source), "+D"(c.target), "+c"(c.elements) : : "memory", "cc");
+  if constexpr (sizeof(T) == 2)
+    asm volatile("std; rep movsw; cld" : "+S"(c.source), "+D"(c.target), "+c"(c.elements) : : "memory", "cc");
+  if constexpr (sizeof(T) == 4)
+    asm volatile("std; rep movsl; cld" : "+S"(c.source), "+D"(c.target), "+c"(c.elements) : : "memory", "cc");
+  if constexpr (sizeof(T) == 8)
+    asm volatile("std; rep movsq; cld" : "+S"(c.source), "+D"(c.target), "+c"(c.elements) : : "memory", "cc");
+}
+
+/// For those that have no way to do many elements downwards at once.
+struct OneBelow {
+  static bool chunkBelow(Cpu&, const Decoded&, std::uint64_t, std::uint64_t&) { return false; }
+};
+
 template <class T>
 struct Movs {
+  static bool chunkBelow(Cpu& cpu, const Decoded& d, std::uint64_t limit, std::uint64_t& done) {
+    Chunk c{};
+    if (!findChunkBelow<T, true>(cpu, d, limit, c)) return false;
+    hostMovsBelow<T>(c);
+    std::uint64_t bytes = c.elements * sizeof(T);
+    x86::wroteToCpuView(cpu, c.target + sizeof(T) - bytes, static_cast<unsigned>(bytes));
+    done = c.elements;
+    StringRegisters(cpu, d).advance(true, true, -static_cast<std::int64_t>(bytes));
+    return true;
+  }
   static bool chunk(Cpu& cpu, const Decoded& d, std::uint64_t limit, std::uint64_t& done) {
     Chunk c{};
     if (!findChunk<T, true, true, Access::write>(cpu, d, limit, c)) return false;
@@ -103,6 +165,17 @@ struct Movs {
 
 template <class T>
 struct Stos {
+  static bool chunkBelow(Cpu& cpu, const Decoded& d, std::uint64_t limit, std::uint64_t& done) {
+    Chunk c{};
+    if (!findChunkBelow<T, false>(cpu, d, limit, c)) return false;
+    std::uint64_t bytes = c.elements * sizeof(T);
+    c.target -= bytes - sizeof(T);
+    hostStos<T>(c, cpu.state.gpr[x86::rax]);
+    x86::wroteToCpuView(cpu, c.target, static_cast<unsigned>(bytes));
+    done = c.elements;
+    StringRegisters(cpu, d).advance(false, true, -static_cast<std::int64_t>(bytes));
+    return true;
+  }
   static bool chunk(Cpu& cpu, const Decoded& d, std::uint64_t limit, std::uint64_t& done) {
     Chunk c{};
     if (!findChunk<T, false, true, Access::write>(cpu, d, limit, c)) return false;
@@ -121,7 +194,7 @@ struct Stos {
 };
 
 template <class T>
-struct Lods {
+struct Lods : OneBelow {
   static bool chunk(Cpu&, const Decoded&, std::uint64_t, std::uint64_t&) { return false; }
   static bool one(Cpu& cpu, const Decoded& d, bool&) {
     StringRegisters r(cpu, d);
@@ -140,7 +213,7 @@ inline bool ended(Cpu& cpu, const Decoded& d) {
 }
 
 template <class T>
-struct Scas {
+struct Scas : OneBelow {
   /// Elements that do not decide are skipped here; the deciding one, and its flags, are left to one().
   static bool chunk(Cpu& cpu, const Decoded& d, std::uint64_t limit, std::uint64_t& done) {
     Chunk c{};
@@ -168,7 +241,7 @@ struct Scas {
 };
 
 template <class T>
-struct Cmps {
+struct Cmps : OneBelow {
   static bool chunk(Cpu& cpu, const Decoded& d, std::uint64_t limit, std::uint64_t& done) {
     Chunk c{};
     if (limit < 2 || !findChunk<T, true, true, Access::read>(cpu, d, limit - 1, c)) return false;
@@ -212,7 +285,8 @@ Outcome runString(Cpu& cpu, const Decoded& d) {
     if (budget == 0) return Outcome::again;
     std::uint64_t done = 1;
     std::uint64_t limit = count < budget ? count : budget;
-    if (!forward || limit < 2 || !F<T>::chunk(cpu, d, limit, done)) {
+    bool many = limit >= 2 && (forward ? F<T>::chunk(cpu, d, limit, done) : F<T>::chunkBelow(cpu, d, limit, done));
+    if (!many) {
       done = 1;
       if (!F<T>::one(cpu, d, stop)) return Outcome::fault;
     }
