@@ -42,20 +42,35 @@ int readOrZero(Image* image, std::uint64_t offset, std::vector<std::byte>& bytes
   return there == 0 ? 0 : image->read(offset, {&v, 1});
 }
 
+/// What is known of one image from some place on: runs may be long, and cost time to find.
+struct Side {
+  Image* image;
+  BlockStatus::Kind kind = BlockStatus::Kind::data;
+  std::uint64_t end = 0;
+
+  int look(std::uint64_t offset, std::uint64_t length) {
+    if (offset < end) return 0;
+    BlockStatus status;
+    if (int error = statusOrZero(image, offset, length, status); error != 0) return error;
+    kind = status.kind;
+    end = offset + status.length;
+    return 0;
+  }
+};
+
 /// Both places' bytes, up to `length` (made shorter to what is of one kind); `equal` without a look if both are zero.
-int readBoth(Image* a, Image* b, std::uint64_t offset, std::uint64_t& length, std::vector<std::byte>& one,
+int readBoth(Side& a, Side& b, std::uint64_t offset, std::uint64_t& length, std::vector<std::byte>& one,
              std::vector<std::byte>& other, bool& bothZero) {
-  BlockStatus first, second;
-  if (int error = statusOrZero(a, offset, length, first); error != 0) return error;
-  if (int error = statusOrZero(b, offset, length, second); error != 0) return error;
-  length = std::min({length, first.length, second.length});
-  bothZero = first.kind == BlockStatus::Kind::zero && second.kind == BlockStatus::Kind::zero;
+  if (int error = a.look(offset, length); error != 0) return error;
+  if (int error = b.look(offset, length); error != 0) return error;
+  length = std::min({length, a.end - offset, b.end - offset});
+  bothZero = a.kind == BlockStatus::Kind::zero && b.kind == BlockStatus::Kind::zero;
   if (bothZero) return 0;
   length = std::min(length, kPiece);
   one.resize(length);
   other.resize(length);
-  if (int error = readOrZero(a, offset, one); error != 0) return error;
-  return readOrZero(b, offset, other);
+  if (int error = readOrZero(a.image, offset, one); error != 0) return error;
+  return readOrZero(b.image, offset, other);
 }
 
 }  // namespace
@@ -64,10 +79,11 @@ Result<Difference> compareContent(Image& a, Image& b, bool strict, const Progres
   if (strict && a.size() != b.size()) return Difference{false, true, std::min(a.size(), b.size())};
   std::uint64_t total = std::max(a.size(), b.size());
   std::vector<std::byte> one, other;
+  Side first{&a}, second{&b};
   for (std::uint64_t at = 0; at < total;) {
     std::uint64_t length = total - at;
     bool zero = false;
-    if (int error = readBoth(&a, &b, at, length, one, other, zero); error != 0) return failed(error, "read", at);
+    if (int error = readBoth(first, second, at, length, one, other, zero); error != 0) return failed(error, "read", at);
     if (!zero && std::memcmp(one.data(), other.data(), length) != 0) {
       auto place = std::mismatch(one.begin(), one.end(), other.begin()).first - one.begin();
       return Difference{false, false, at + static_cast<std::uint64_t>(place)};
@@ -129,6 +145,7 @@ Status commitContent(std::span<const std::unique_ptr<Image>> layers, Image& base
 
 Status rebaseContent(Image& image, Image* newBacking, const Progress& progress) {
   std::vector<std::byte> one, other;
+  Side before{image.backing()}, after{newBacking};
   for (std::uint64_t at = 0; at < image.size();) {
     BlockStatus status;
     std::uint64_t length = image.size() - at;
@@ -136,7 +153,7 @@ Status rebaseContent(Image& image, Image* newBacking, const Progress& progress) 
     length = status.length;
     if (status.kind == BlockStatus::Kind::unallocated) {
       bool zero = false;
-      if (int error = readBoth(image.backing(), newBacking, at, length, one, other, zero); error != 0)
+      if (int error = readBoth(before, after, at, length, one, other, zero); error != 0)
         return failed(error, "read", at);
       if (!zero && std::memcmp(one.data(), other.data(), length) != 0) {
         iovec v{one.data(), length};
