@@ -126,6 +126,15 @@ void ControlConnection::serve(const Request& request) {
       break;
     case RequestKind::consoleAttach:
       return attach(request);
+    case RequestKind::screenshot:
+      if (Status done = session.screenshot(request.text); !done) return send(formatError(request.id, done.error()));
+      break;
+    case RequestKind::sendKeys:
+      if (Status done = session.sendKeys(request.text); !done) return send(formatError(request.id, done.error()));
+      break;
+    case RequestKind::typeText:
+      if (Status done = session.typeText(request.text); !done) return send(formatError(request.id, done.error()));
+      break;
     case RequestKind::wait:
       if (waiting_.size() >= kMaxWaits) {
         return send(formatError(request.id, Error(ErrorKind::busy, "too many wait requests on one connection")));

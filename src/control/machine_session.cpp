@@ -1,11 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "control/machine_session.h"
 
+#include <fcntl.h>
 #include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
+#include <cerrno>
+
+#include "base/file.h"
 #include "base/log.h"
+#include "base/text.h"
 #include "control/protocol.h"
 
 namespace lodge::control {
@@ -80,6 +85,51 @@ void MachineSession::applyPause() {
   bool wanted = pausedByUser_ || heldForConsole_;
   if (wanted && machine_.state() == Machine::State::running) machine_.pause();
   if (!wanted && machine_.state() == Machine::State::paused) machine_.resume();
+}
+
+Result<Display*> MachineSession::display() {
+  if (Display* display = machine_.display()) return display;
+  return Error(ErrorKind::unsupported, "the machine has no display").withHint("start it with --board pc");
+}
+
+Status MachineSession::screenshot(const std::string& path) {
+  auto shown = display();
+  if (!shown) return std::move(shown).error();
+  if (!path.starts_with("/")) return Error(ErrorKind::invalidArgument, "the path of a picture must be absolute");
+  (*shown)->refresh();
+  std::string png = encodePng((*shown)->screen());
+  UniqueFd file(::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NONBLOCK, 0666));
+  if (!file) return Error::fromErrno(errno, "create " + inQuotes(path));
+  for (std::size_t done = 0; done < png.size();) {
+    ssize_t n = ::write(file.get(), png.data() + done, png.size() - done);
+    if (n <= 0) return Error::fromErrno(n == 0 ? EIO : errno, "write " + inQuotes(path));
+    done += static_cast<std::size_t>(n);
+  }
+  return {};
+}
+
+Status MachineSession::press(const std::vector<KeyEvent>& events) {
+  auto shown = display();
+  if (!shown) return std::move(shown).error();
+  if (!typist_) typist_ = std::make_unique<Typist>(loop_, **shown);
+  return typist_->type(events);
+}
+
+Status MachineSession::sendKeys(std::string_view keys) {
+  std::vector<KeyEvent> all;
+  for (std::string_view name : split(keys, ' ')) {
+    if (name.empty()) continue;
+    auto events = keysNamed(name);
+    if (!events) return std::move(events).error();
+    all.insert(all.end(), events->begin(), events->end());
+  }
+  return press(all);
+}
+
+Status MachineSession::typeText(std::string_view text) {
+  auto events = keysTyping(text);
+  if (!events) return std::move(events).error();
+  return press(*events);
 }
 
 void MachineSession::stop(std::uint32_t graceSeconds) {

@@ -10,6 +10,7 @@
 #include "base/event_loop.h"
 #include "control/json_fields.h"
 #include "control/machine_end.h"
+#include "control/typist.h"
 #include "machine/machine.h"
 
 namespace lodge::control {
@@ -30,6 +31,12 @@ class MachineSession {
   /// Turns the machine off. If it has not ended some seconds later its end is declared, and finished() tells `forced`.
   void quit();
 
+  /// Writes what the machine shows to a PNG file. Errors: unsupported (no display), io, permissionDenied.
+  Status screenshot(const std::string& path);
+  /// Keys by their names, separated by spaces; see keysNamed(). Errors: unsupported, invalidArgument, busy.
+  Status sendKeys(std::string_view keys);
+  Status typeText(std::string_view text);
+
   /// Makes the guest stand still while nobody takes its console output. Apart from pause() and resume().
   void holdForConsole(bool hold);
 
@@ -48,11 +55,14 @@ class MachineSession {
 
  private:
   void applyPause();
+  Result<Display*> display();
+  Status press(const std::vector<KeyEvent>& events);
   void ended(const EndRecord& record);
 
   EventLoop& loop_;
   Machine& machine_;
   MachineConfig config_;
+  std::unique_ptr<Typist> typist_;
   std::unique_ptr<Timer> graceTimer_, quitTimer_;
   std::vector<std::function<void(const EndRecord&)>> endCallbacks_;
   std::optional<EndRecord> end_;

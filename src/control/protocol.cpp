@@ -10,9 +10,11 @@ namespace lodge::control {
 
 namespace {
 
-constexpr std::array kKinds = {RequestKind::state,  RequestKind::powerButton,  RequestKind::reset, RequestKind::pause,
-                               RequestKind::resume, RequestKind::stop,         RequestKind::quit,  RequestKind::stats,
-                               RequestKind::wait,   RequestKind::consoleAttach};
+constexpr std::array kKinds = {RequestKind::state,         RequestKind::powerButton, RequestKind::reset,
+                               RequestKind::pause,         RequestKind::resume,      RequestKind::stop,
+                               RequestKind::quit,          RequestKind::stats,       RequestKind::wait,
+                               RequestKind::consoleAttach, RequestKind::screenshot,  RequestKind::sendKeys,
+                               RequestKind::typeText};
 
 constexpr std::array kErrorKinds = {ErrorKind::invalidArgument,  ErrorKind::notFound, ErrorKind::alreadyExists,
                                     ErrorKind::permissionDenied, ErrorKind::busy,     ErrorKind::corrupt,
@@ -47,6 +49,10 @@ Error badValue(const char* key, std::uint64_t max) {
   return Error(ErrorKind::invalidArgument, fmt::format("\"{}\" must be a number from 0 to {}", key, max));
 }
 
+bool needsText(RequestKind kind) {
+  return kind == RequestKind::screenshot || kind == RequestKind::sendKeys || kind == RequestKind::typeText;
+}
+
 /// A person's or another program's input may hold anything: echoed in errors, it is cut short.
 std::string shortened(std::string_view text) {
   return inQuotes(text.substr(0, 40));
@@ -76,6 +82,12 @@ std::string_view toString(RequestKind kind) {
       return "wait";
     case RequestKind::consoleAttach:
       return "consoleAttach";
+    case RequestKind::screenshot:
+      return "screenshot";
+    case RequestKind::sendKeys:
+      return "sendKeys";
+    case RequestKind::typeText:
+      return "typeText";
   }
   return "state";
 }
@@ -108,11 +120,17 @@ std::variant<Request, BadRequest> parseRequest(std::string_view line) {
   if (!readOptional(json, "graceSeconds", kMaxGraceSeconds, request.graceSeconds)) {
     return BadRequest{request.id, badValue("graceSeconds", kMaxGraceSeconds)};
   }
+  if (needsText(request.kind)) {
+    auto text = stringField(json, "text");
+    if (!text) return BadRequest{request.id, Error(ErrorKind::invalidArgument, "\"text\" must be a string")};
+    request.text = std::move(*text);
+  }
   return request;
 }
 
 std::string formatRequest(const Request& request) {
   Json json = {{"version", kProtocolVersion}, {"id", request.id}, {"request", toString(request.kind)}};
+  if (needsText(request.kind)) json["text"] = request.text;
   if (request.kind == RequestKind::stop) json["graceSeconds"] = request.graceSeconds;
   if (request.kind == RequestKind::consoleAttach) {
     json["columns"] = request.window.columns;

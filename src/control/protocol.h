@@ -35,6 +35,9 @@ enum class RequestKind : std::uint8_t {
   stats,          ///< {"counters":{name:value...}}
   wait,           ///< answered with an EndRecord when the machine ends
   consoleAttach,  ///< columns, rows: the window's size, 0 if unknown
+  screenshot,     ///< text: the absolute path of the PNG file to write
+  sendKeys,       ///< text: names of keys ("ctrl-alt-delete ret"), pressed one after the other
+  typeText,       ///< text: what to type
 };
 
 struct WindowSize {
@@ -47,6 +50,7 @@ struct Request {
   RequestKind kind = RequestKind::state;
   WindowSize window{};              ///< consoleAttach
   std::uint32_t graceSeconds = 30;  ///< stop: 0 to kMaxGraceSeconds
+  std::string text{};               ///< screenshot, sendKeys, typeText
 };
 inline constexpr std::uint32_t kMaxGraceSeconds = 86400;
 

@@ -5,10 +5,11 @@ namespace lodge {
 
 namespace {
 namespace status {
-constexpr std::uint8_t outputFull = 1, systemFlag = 4, command = 8, timeout = 0x40;
+constexpr std::uint8_t outputFull = 1, systemFlag = 4, command = 8, auxiliary = 0x20, timeout = 0x40;
 }
 namespace control {
-constexpr std::uint8_t keyboardInterrupt = 1, systemFlag = 4, keyboardOff = 0x10, auxiliaryOff = 0x20;
+constexpr std::uint8_t keyboardInterrupt = 1, auxiliaryInterrupt = 2, systemFlag = 4, keyboardOff = 0x10,
+                       auxiliaryOff = 0x20, translate = 0x40;
 }
 namespace port {
 constexpr std::uint8_t notReset = 1, a20 = 2;
@@ -24,19 +25,54 @@ I8042::I8042(InterruptLine& irq1, std::function<void()> onReset) : irq1_(irq1), 
 
 void I8042::answerLocked(std::uint8_t value, std::uint8_t statusBits) {
   state_.data = value;
-  state_.status = static_cast<std::uint8_t>((state_.status & ~status::timeout) | status::outputFull | statusBits);
+  constexpr std::uint8_t kOld = status::timeout | status::auxiliary;
+  state_.status = static_cast<std::uint8_t>((state_.status & ~kOld) | status::outputFull | statusBits);
   updateLineLocked();
 }
 
 void I8042::updateLineLocked() {
-  irq1_.set((state_.status & status::outputFull) != 0 && (state_.control & control::keyboardInterrupt) != 0);
+  bool full = (state_.status & status::outputFull) != 0, auxiliary = (state_.status & status::auxiliary) != 0;
+  irq1_.set(full && !auxiliary && (state_.control & control::keyboardInterrupt) != 0);
+  if (irq12_) irq12_->set(full && auxiliary && (state_.control & control::auxiliaryInterrupt) != 0);
+}
+
+// The next byte of a device goes to the output buffer, if that is empty.
+void I8042::pumpLocked() {
+  if (!keyboard_ || (state_.status & status::outputFull) != 0) return;
+  if (!keyboard_->empty() && (state_.control & control::keyboardOff) == 0) {
+    answerLocked(keyboard_->take());
+  } else if (!mouse_->empty() && (state_.control & control::auxiliaryOff) == 0) {
+    answerLocked(mouse_->take(), status::auxiliary);
+  }
+}
+
+void I8042::attachDevices(InterruptLine& irq12) {
+  irq12_ = &irq12;
+  keyboard_ = std::make_unique<Ps2Keyboard>();
+  mouse_ = std::make_unique<Ps2Mouse>();
+}
+
+void I8042::key(unsigned code, bool down) {
+  std::lock_guard lock(mutex_);
+  if (!keyboard_) return;
+  keyboard_->key(code, down, (state_.control & control::translate) != 0);
+  pumpLocked();
+}
+
+void I8042::mouse(int dx, int dy, int wheel, unsigned buttons) {
+  std::lock_guard lock(mutex_);
+  if (!mouse_) return;
+  mouse_->move(dx, dy, wheel, buttons);
+  pumpLocked();
 }
 
 std::uint8_t I8042::readData(unsigned) {
   std::lock_guard lock(mutex_);
-  state_.status &= static_cast<std::uint8_t>(~(status::outputFull | status::timeout));
+  std::uint8_t value = state_.data;
+  state_.status &= static_cast<std::uint8_t>(~(status::outputFull | status::timeout | status::auxiliary));
   updateLineLocked();
-  return state_.data;
+  pumpLocked();
+  return value;
 }
 
 std::uint8_t I8042::readStatus(unsigned) {
@@ -51,6 +87,7 @@ void I8042::writeCommand(unsigned, std::uint8_t value) {
     state_.status |= status::command;
     state_.pendingCommand = takesData(value) ? value : std::uint8_t{0};
     resetWanted = commandLocked(value);
+    pumpLocked();
   }
   if (resetWanted) onReset_();
 }
@@ -108,6 +145,7 @@ void I8042::writeData(unsigned, std::uint8_t value) {
     std::uint8_t command = state_.pendingCommand;
     state_.pendingCommand = 0;
     resetWanted = dataForCommandLocked(command, value);
+    pumpLocked();
   }
   if (resetWanted) onReset_();
 }
@@ -125,14 +163,32 @@ bool I8042::dataForCommandLocked(std::uint8_t command, std::uint8_t value) {
     case 0xd2:
       answerLocked(value);
       break;  // as if the keyboard had sent it
+    case 0xd3:
+      if (!mouse_) answerLocked(kResend, status::timeout);
+      if (mouse_) answerLocked(value, status::auxiliary);
+      break;
+    case 0xd4:
+      if (!mouse_) answerLocked(kResend, status::timeout);
+      if (mouse_) mouse_->receive(value);
+      break;
     default:
-      answerLocked(kResend, status::timeout);
+      if (!keyboard_) answerLocked(kResend, status::timeout);
+      if (keyboard_) {
+        // A byte for the keyboard also opens its clock line.
+        state_.control &= static_cast<std::uint8_t>(~control::keyboardOff);
+        keyboard_->receive(value, (state_.control & control::translate) != 0);
+      }
       break;
   }
   return false;
 }
 
 void I8042::reset() {
+  {
+    std::lock_guard lock(mutex_);
+    if (keyboard_) keyboard_->reset();
+    if (mouse_) mouse_->reset();
+  }
   restore(State{});
 }
 

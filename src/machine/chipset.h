@@ -48,6 +48,7 @@ class Chipset {
   Uart& com1() { return com1_; }
   AcpiPm& acpi() { return acpi_; }
   ResetControl& resetControl() { return resetControl_; }
+  I8042& keyboard() { return keyboard_; }
   FwCfg& fwCfg() { return fwCfg_; }
   Rtc& rtc() { return rtc_; }
   /// How firmware describes all this to the guest.

@@ -53,6 +53,7 @@ class BoardMachine : public Machine {
   void onEnd(std::function<void(MachineEnd, int)> callback) override { onEnd_ = std::move(callback); }
   std::string engineName() const override { return std::string(engine_->name()); }
   std::vector<std::pair<std::string, std::uint64_t>> statistics() const override;
+  Display* display() override { return devices_->display(); }
 
  private:
   Status openKernel();

@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "base/event_loop.h"
+#include "display/screen.h"
 #include "machine/config.h"
 
 namespace lodge {
@@ -51,6 +52,8 @@ class Machine {
   /// end.
   virtual void onEnd(std::function<void(MachineEnd end, int status)> callback) = 0;
   virtual std::string engineName() const = 0;
+  /// The screen with its keyboard and mouse; null if the machine has none. For the I/O thread.
+  virtual Display* display() { return nullptr; }
   /// Named counters of the whole machine for `lodge stats`.
   virtual std::vector<std::pair<std::string, std::uint64_t>> statistics() const = 0;
 };

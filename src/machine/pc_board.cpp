@@ -19,7 +19,7 @@ namespace lodge {
 
 namespace {
 constexpr std::uint64_t kMaxFirmware = 16_MiB, kFirmwareUnit = 64_KiB;
-constexpr unsigned kRomRegion = 0;
+constexpr unsigned kRomRegion = 0, kVideoRegion = 1;
 constexpr const char* kFirmwareFolders[] = {"/usr/share/seabios/", "/usr/share/qemu/"};
 
 Result<std::vector<std::byte>> readInstalled(const std::string& name) {
@@ -57,7 +57,7 @@ std::uint64_t firmwareBytes(const GuestMemory& memory) {
 Result<std::unique_ptr<GuestMemory>> createPcMemory(const MachineConfig& config) {
   auto image = readFirmware(config.bios);
   if (!image) return std::move(image).error();
-  auto memory = GuestMemory::create(config.memory, {.rom = image->size(), .video = 0});
+  auto memory = GuestMemory::create(config.memory, {.rom = image->size(), .video = Vga::kMemoryBytes});
   if (!memory) return memory;
   GuestMemory& m = **memory;
   std::memcpy(m.deviceView() + m.romOffset(), image->data(), image->size());
@@ -74,7 +74,10 @@ PcBoard::PcBoard(const MachineConfig& config, GuestMemory& memory, IoBus& ports,
         logLine(LogLevel::debug, fmt::format("firmware: {}", line));
       })
                                               : nullptr),
-      ide_(memory, chipset.interrupts().isa(14), chipset.interrupts().isa(15)) {
+      ide_(memory, chipset.interrupts().isa(14), chipset.interrupts().isa(15)),
+      vga_(memory, kVideoRegion),
+      display_(vga_, chipset.keyboard()) {
+  chipset.keyboard().attachDevices(chipset.interrupts().isa(12));
   for (unsigned line = 0; line < interrupts_.size(); ++line) {
     interrupts_[line].ioApic = &chipset.interrupts().gsi(layout::kPciGsiBase + line);
     // Slot 1, pin A is PIRQA (82371SB).
@@ -94,6 +97,7 @@ Status PcBoard::plugPorts(IoBus& ports, IoBus& mmio) {
   if (Status s = ports.add(layout::kFirmwareDebugPort, 1, debug_, "firmware debug port"); !s) return s;
   if (Status s = ports.add(Piix4Pm::kApmPort, Piix4Pm::kApmBytes, power_.apm(), "APM"); !s) return s;
   if (Status s = ide_.plugPorts(ports); !s) return s;
+  if (Status s = vga_.plugPorts(ports, mmio); !s) return s;
   return mmio.add(I440Fx::kShadowBase, I440Fx::kShadowBytes, bridge_.shadow(), "shadow RAM");
 }
 
@@ -128,7 +132,8 @@ Status PcBoard::addDrives(const MachineConfig& config) {
 Status PcBoard::plug(PciHost& host) {
   if (Status s = host.plug(layout::kPiixSlot, isa_); !s) return s;
   if (Status s = host.plug(layout::kPiixSlot, ide_, 1); !s) return s;
-  return host.plug(layout::kPiixSlot, power_, 3);
+  if (Status s = host.plug(layout::kPiixSlot, power_, 3); !s) return s;
+  return host.plug(layout::kDisplaySlot, vga_);
 }
 
 std::string PcBoard::bootOrder(const std::string& letters) const {
@@ -149,6 +154,11 @@ Status PcBoard::describeToFirmware(const MachineConfig& config, const GuestMemor
   FwCfg& fwCfg = chipset_.fwCfg();
   auto description = Chipset::describe(config, memory, 40);
   if (Status s = firmware::addFirmwareTables(fwCfg, memory, description); !s) return s;
+  // SeaBIOS runs this for the display of that identity; without it the screen stays dark, and all else works.
+  if (auto rom = readInstalled("vgabios-stdvga.bin"); rom) {
+    auto* bytes = reinterpret_cast<const std::uint8_t*>(rom->data());
+    if (Status s = fwCfg.addFile("pci1234,1111.rom", {bytes, bytes + rom->size()}); !s) return s;
+  }
   auto addText = [&](const char* name, std::string text) {
     text.push_back('\0');
     return fwCfg.addFile(name, {text.begin(), text.end()});

@@ -13,8 +13,10 @@
 #include "device/pci.h"
 #include "device/piix3.h"
 #include "device/piix4_pm.h"
+#include "display/vga.h"
 #include "machine/chipset.h"
 #include "machine/config.h"
+#include "machine/pc_display.h"
 #include "storage/ide_controller.h"
 
 namespace lodge {
@@ -33,6 +35,7 @@ class PcBoard {
   PciFunction& bridge() { return bridge_; }
   /// Where PCI interrupt `line` ((slot + pin) % 4) goes: the I/O APIC, and by the ISA bridge's routes the 8259As.
   InterruptLine& pciInterrupt(unsigned line) { return interrupts_.at(line); }
+  Display& display() { return display_; }
   Status plug(PciHost& host);
   /// A device that firmware can start from, for the boot order: its kind's letter and its path in the form of Open
   /// Firmware, as SeaBIOS and OVMF read it.
@@ -62,6 +65,8 @@ class PcBoard {
   Piix4Pm power_;
   DebugConsole debug_;
   IdeController ide_;
+  Vga vga_;
+  PcDisplay display_;
   std::array<Fork, 4> interrupts_;
   std::vector<std::pair<char, std::string>> bootDevices_;
 };

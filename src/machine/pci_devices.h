@@ -25,6 +25,7 @@ class PciDevices {
                                                     IoBus& ports, IoBus& mmio, Chipset& chipset,
                                                     virtio::ConsoleDevice::Output consoleOutput);
   void reset();
+  Display* display() { return pc_ ? &pc_->display() : nullptr; }
   virtio::BalloonDevice* balloon() { return balloon_; }
   virtio::ConsoleDevice* console() { return console_; }
   std::vector<std::pair<std::string, std::uint64_t>> statistics() const;

@@ -60,15 +60,15 @@ def make_boot_disk(path, kernel_arguments="console=ttyS0 quiet", initrd=paths.IN
         _assemble(path, partition, core, root, size)
 
 
-def make_boot_iso(path, kernel_arguments="console=ttyS0 quiet", initrd=paths.INITRD):
-    """A CD-ROM with GRUB, the kernel and `initrd`."""
+def make_boot_iso(path, kernel_arguments="console=ttyS0 quiet", initrd=paths.INITRD, config=None):
+    """A CD-ROM with GRUB, the kernel and `initrd`; or with this GRUB configuration."""
     need("grub-mkrescue", "xorriso", "mformat", GRUB / "boot.img")
     with tempfile.TemporaryDirectory(prefix="lodge-test-") as folder:
         boot = pathlib.Path(folder) / "boot"
         (boot / "grub").mkdir(parents=True)
         shutil.copy(paths.VMLINUZ, boot / "vmlinuz")
         shutil.copy(initrd, boot / "initrd.img")
-        (boot / "grub/grub.cfg").write_text(grub_config(kernel_arguments))
+        (boot / "grub/grub.cfg").write_text(config or grub_config(kernel_arguments))
         subprocess.run(["grub-mkrescue", "-d", GRUB, "-o", path, folder], check=True, stdout=subprocess.DEVNULL,
                        stderr=subprocess.DEVNULL)
 

@@ -5,6 +5,7 @@ import contextlib
 import hashlib
 import os
 import pathlib
+import struct
 import tempfile
 import time
 
@@ -48,6 +49,31 @@ def firmware_starts_a_disk_on_virtio():
             assert "Booting from Hard Disk" in machine.errors, machine.errors
             machine.console.send("poweroff -f\n")
             assert machine.wait_end(60) == 0
+
+
+def png_size(path):
+    header = path.read_bytes()[:24]
+    assert header[:8] == b"\x89PNG\r\n\x1a\n"
+    return struct.unpack(">II", header[16:24])
+
+
+def screen_and_keyboard():
+    """GRUB on the screen, with input from the keyboard; what it is told to say comes out of the serial port."""
+    with tempfile.TemporaryDirectory(prefix="lodge-test-") as folder:
+        folder = pathlib.Path(folder)
+        iso = folder / "boot.iso"
+        make_boot_iso(iso, config="serial --unit=0\nterminal_input console\nset timeout=-1\n"
+                      "terminal_output console serial\necho ready to type\n")
+        with pc(options=("--cdrom", str(iso))) as machine:
+            machine.console.wait_for("grub>", SECONDS)
+            machine.lodge("screenshot", machine.name, str(folder / "before.png"))
+            machine.lodge("type", "--enter", machine.name, "set a='Hello, {World} ~ 9'")
+            machine.lodge("type", machine.name, 'echo "[$a]"')
+            machine.lodge("sendkey", machine.name, "ret")
+            machine.console.wait_for(r"\[Hello, \{World\} ~ 9\]", 60)
+            machine.lodge("screenshot", machine.name, str(folder / "after.png"))
+            assert png_size(folder / "before.png") == png_size(folder / "after.png") == (720, 400)
+            assert (folder / "before.png").read_bytes() != (folder / "after.png").read_bytes()
 
 
 def an_empty_disk_is_no_system():
@@ -109,4 +135,4 @@ def firmware_starts_a_cdrom():
             check_boot(machine)
 
 
-main(firmware_starts_a_disk_on_virtio, ide_disk_and_cdrom, firmware_starts_a_cdrom, an_empty_disk_is_no_system)
+main(firmware_starts_a_disk_on_virtio, ide_disk_and_cdrom, firmware_starts_a_cdrom, screen_and_keyboard, an_empty_disk_is_no_system)

@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "machine/pc_display.h"
+
+#include "display/keyboard_map.h"
+
+namespace lodge {
+
+void PcDisplay::key(std::uint32_t keysym, bool down) {
+  if (unsigned code = scanCodeOf(keysym)) input_.key(code, down);
+}
+
+void PcDisplay::pointer(unsigned x, unsigned y, unsigned buttons) {
+  constexpr unsigned kWheelUp = 8, kWheelDown = 16;
+  int newX = static_cast<int>(x), newY = static_cast<int>(y);
+  unsigned pressed = buttons & ~buttons_;
+  int wheel = ((pressed & kWheelDown) != 0 ? 1 : 0) - ((pressed & kWheelUp) != 0 ? 1 : 0);
+  buttons_ = buttons;
+  // The PS/2 mouse has its middle button in bit 2, its right one in bit 1.
+  unsigned mouse = (buttons & 1) | (buttons & 2) << 1 | (buttons & 4) >> 1;
+  input_.mouse(newX - x_, newY - y_, wheel, mouse);
+  x_ = newX;
+  y_ = newY;
+}
+
+}  // namespace lodge
