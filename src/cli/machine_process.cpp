@@ -19,6 +19,7 @@
 #include "control/control_server.h"
 #include "control/machine_session.h"
 #include "control/runtime_folder.h"
+#include "vnc/server.h"
 
 namespace lodge::cli {
 
@@ -42,6 +43,7 @@ class Process {
 
  private:
   Status claim();
+  Status openVnc();
   void onSignal(int signal);
   void say(const std::string& text);
   int finish();
@@ -56,6 +58,7 @@ class Process {
   std::unique_ptr<Machine> machine_;
   std::unique_ptr<control::MachineSession> session_;
   std::unique_ptr<control::ControlServer> server_;
+  std::unique_ptr<vnc::Server> vnc_;
   std::unique_ptr<SignalWatch> signals_;
   std::unique_ptr<Foreground> foreground_;
 };
@@ -87,9 +90,23 @@ Status Process::open() {
   if (!listener) return std::move(listener).error();
   server_ = std::make_unique<control::ControlServer>(*loop_, *session_, *hub_, std::move(*listener));
   if (Status started = server_->start(); !started) return started;
+  if (Status shown = openVnc(); !shown) return shown;
   auto signals = SignalWatch::create(*loop_, [this](int signal) { onSignal(signal); });
   if (!signals) return std::move(signals).error();
   signals_ = std::move(*signals);
+  return {};
+}
+
+Status Process::openVnc() {
+  if (!options_.vnc) return {};
+  Display* display = machine_->display();
+  if (!display) {
+    return Error(ErrorKind::invalidArgument, "--vnc shows a display, and the micro board has none")
+        .withHint("choose --board pc");
+  }
+  auto server = vnc::Server::create(*loop_, *display, "Lodge: " + options_.machine.name, *options_.vnc);
+  if (!server) return std::move(server).error();
+  vnc_ = std::move(*server);
   return {};
 }
 

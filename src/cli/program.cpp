@@ -11,6 +11,7 @@
 #include "cli/layout.h"
 #include "cli/parse.h"
 #include "cli/qemu_img.h"
+#include "cli/qemu_system.h"
 #include "cli/verbs.h"
 
 namespace lodge::cli {
@@ -52,6 +53,21 @@ void guardNegative(const VerbSpec& verb, std::vector<std::string>& words) {
   if (last.size() > 1 && last[0] == '-' && last[1] >= '0' && last[1] <= '9') words.insert(words.end() - 1, "--");
 }
 
+int dispatch(const std::vector<std::string>& arguments, const Program& program);
+
+/// qemu-system-x86_64's command line, by the verb run.
+int runQemu(const std::vector<std::string>& arguments, const Program& program) {
+  auto wants = [&](const char* option) { return !arguments.empty() && arguments.front() == option; };
+  if (wants("-h") || wants("-help") || wants("--help")) return dispatch({"help", "qemu"}, program);
+  if (wants("-version") || wants("--version")) return dispatch({"version"}, program);
+  auto command = translateQemuCommand(arguments);
+  if (!command) return fail(command.error());
+  for (const std::string& note : command->notes) log(LogLevel::warning, "{}", note);
+  std::vector<std::string> words{"run"};
+  words.insert(words.end(), command->words.begin(), command->words.end());
+  return dispatch(words, program);
+}
+
 int dispatch(const std::vector<std::string>& arguments, const Program& program) {
   if (arguments.empty()) {
     return fail(Error(ErrorKind::invalidArgument, "what shall be done?").withHint("'lodge help' lists the verbs"));
@@ -61,6 +77,7 @@ int dispatch(const std::vector<std::string>& arguments, const Program& program) 
   const VerbSpec* verb = findVerb(first == "--version" ? "version" : first);
   if (!verb) return fail(unknownVerb(first));
   std::vector<std::string> words(arguments.begin() + 1, arguments.end());
+  if (verb->name == "qemu") return runQemu(words, program);
   if (!verb->verbs.empty()) {
     const VerbSpec* group = verb;
     if (words.empty()) return fail(needsVerb(*group));
@@ -87,6 +104,7 @@ int runProgram(const std::vector<std::string>& arguments, const Program& program
       own.qemuImg = true;
       return runQemuImg(arguments, own, dispatch);
     }
+    if (called == "qemu-system-x86_64") return runQemu(arguments, program);
     return dispatch(arguments, program);
   } catch (const std::bad_alloc&) {
     return fail(Error(ErrorKind::outOfMemory, "this host has no memory left").withHint("give machines less of it"));

@@ -125,6 +125,11 @@ Result<RunOptions> runOptionsFrom(const Invocation& invocation) {
   if (status && invocation.has("snapshot")) {
     for (DriveConfig& drive : config.disks) drive.snapshot = true;
   }
+  if (status && invocation.has("vnc")) {
+    auto address = vnc::parseAddress(invocation.value("vnc"));
+    if (!address) return std::move(address).error();
+    options.vnc = std::move(*address);
+  }
   if (status) status = readCpus(invocation, config);
   if (status) status = readSize(invocation, "memory", config.memory);
   if (status) status = readSize(invocation, "code-cache", config.codeCache);
@@ -190,6 +195,11 @@ std::vector<OptionSpec> runOptionTable() {
        .value = "ORDER",
        .help = "What the pc board's firmware starts from, in this order: c for disks, d for CD-ROM drives. 'cd' if not "
                "given."},
+      {.name = "vnc",
+       .value = "[ADDRESS]:DISPLAY",
+       .help =
+           "Show the pc board's screen to VNC clients, at port 5900 + DISPLAY of the loopback address, or of ADDRESS; "
+           "or unix:PATH, a Unix socket. With ,password-file=FILE behind it clients need the password."},
       {.name = "boot-menu", .help = "The pc board's firmware shows its boot menu."},
       {.name = "snapshot", .help = "Drop the writes to all disks at the end: image files are not changed."},
       {.name = "cpus", .letter = 'c', .value = "N", .help = "How many CPUs, 1 to 16; 1 if not given."},

@@ -34,6 +34,7 @@ VerbSpec typeVerb();
 VerbSpec statsVerb();
 VerbSpec rmVerb();
 VerbSpec imageVerb();
+VerbSpec qemuVerb();
 VerbSpec doctorVerb();
 VerbSpec completionVerb();
 VerbSpec helpVerb();

@@ -8,7 +8,7 @@ import unittest
 
 from kit import LODGE, LodgeTest
 
-VERBS = ["run", "ps", "console", "stop", "kill", "reset", "screenshot", "sendkey", "type", "stats", "rm", "doctor", "completion", "help", "version"]
+VERBS = ["run", "ps", "console", "stop", "kill", "reset", "screenshot", "sendkey", "type", "stats", "rm", "qemu", "doctor", "completion", "help", "version"]
 
 
 class Usage(LodgeTest):

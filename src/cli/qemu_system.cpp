@@ -1,0 +1,245 @@
+// SPDX-License-Identifier: Apache-2.0
+// The command line that everyone learned: qemu-system-x86_64's, as far as there is something for it here.
+#include "cli/qemu_system.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+#include <optional>
+
+#include "base/text.h"
+#include "cli/verbs.h"
+
+namespace lodge::cli {
+
+namespace {
+using Words = std::vector<std::string>;
+
+/// "file=a.img,if=ide": names and values; a word without '=' has the value "on", and the first may stand for `first`.
+std::map<std::string, std::string> settings(const std::string& text, const std::string& first = {}) {
+  std::map<std::string, std::string> all;
+  bool atFirst = true;
+  for (const std::string& field : splitFields(text, ',')) {
+    std::size_t equals = field.find('=');
+    if (equals == std::string::npos && atFirst && !first.empty()) {
+      all[first] = field;
+    } else if (equals == std::string::npos) {
+      all[field] = "on";
+    } else {
+      all[field.substr(0, equals)] = field.substr(equals + 1);
+    }
+    atFirst = false;
+  }
+  return all;
+}
+
+std::string doubledCommas(const std::string& text) {
+  std::string out;
+  for (char c : text) out += c == ',' ? ",," : std::string(1, c);
+  return out;
+}
+
+Error unsupported(const std::string& option, const std::string& value, const std::string& accepted) {
+  return Error(ErrorKind::unsupported, fmt::format("{} {} is not known here", option, inQuotes(value)))
+      .withHint(accepted);
+}
+
+class Translator {
+ public:
+  explicit Translator(const Words& arguments) : arguments_(arguments) {}
+
+  Result<QemuCommand> run() {
+    for (; at_ < arguments_.size(); ++at_) {
+      std::string option = arguments_[at_];
+      if (option.starts_with("--")) option.erase(0, 1);
+      Status done = option.starts_with("-") ? one(option) : disk("file=" + doubledCommas(option));
+      if (!done) return std::move(done).error();
+    }
+    if (kernel_) {
+      std::erase(out_.words, std::string("--board=pc"));
+    } else {
+      out_.words.insert(out_.words.begin(), "--board=pc");
+    }
+    if (networkOff_) {
+      add("net", "none");
+    } else if (!user_.empty()) {
+      for (const std::string& net : user_) add("net", net);
+    }
+    return std::move(out_);
+  }
+
+ private:
+  void add(const std::string& name, const std::string& value) { out_.words.push_back("--" + name + "=" + value); }
+  Result<std::string> value(const std::string& option) {
+    if (at_ + 1 < arguments_.size()) return arguments_[++at_];
+    return Error(ErrorKind::invalidArgument, option + " needs a value");
+  }
+  Status one(const std::string& option);
+  Status withValue(const std::string& option, const std::string& text);
+  Status disk(const std::string& text);
+  Status boot(const std::string& text);
+  Status net(const std::string& option, const std::string& text);
+  Status device(const std::string& text);
+
+  const Words& arguments_;
+  std::size_t at_ = 0;
+  QemuCommand out_;
+  Words user_;
+  bool kernel_ = false, networkOff_ = false;
+};
+
+Status Translator::one(const std::string& option) {
+  // What means nothing here, without and with a value.
+  static const Words kIgnored{"-nodefaults",    "-no-user-config", "-usb",    "-no-hpet",
+                              "-no-acpi-table", "-nographic",      "-S-none", "-no-fd-bootchk"};
+  static const Words kIgnoredValues{"-display", "-serial",     "-monitor",   "-vga",      "-k",
+                                    "-rtc",     "-uuid",       "-usbdevice", "-parallel", "-mon",
+                                    "-msg",     "-overcommit", "-audiodev",  "-soundhw"};
+  if (std::ranges::count(kIgnored, option) != 0) return {};
+  if (option == "-enable-kvm") {
+    out_.notes.emplace_back("-enable-kvm: /dev/kvm is not used here; guest code is translated");
+    return {};
+  }
+  if (option == "-snapshot" || option == "-no-reboot") {
+    out_.words.push_back("-" + option);
+    return {};
+  }
+  if (option == "-daemonize") {
+    out_.words.emplace_back("--detach");
+    return {};
+  }
+  auto text = value(option);
+  if (!text) return std::move(text).error();
+  if (std::ranges::count(kIgnoredValues, option) != 0) return {};
+  return withValue(option, *text);
+}
+
+Status Translator::withValue(const std::string& option, const std::string& text) {
+  if (option == "-hda" || option == "-hdb" || option == "-hdc" || option == "-hdd") {
+    add("disk", doubledCommas(text) + ",bus=ide");
+  } else if (option == "-cdrom" || option == "-bios" || option == "-vnc" || option == "-initrd" ||
+             option == "-append") {
+    add(option.substr(1), text);
+  } else if (option == "-kernel") {
+    kernel_ = true;
+    add("kernel", text);
+  } else if (option == "-name") {
+    add("name", settings(text, "guest")["guest"]);
+  } else if (option == "-m") {
+    std::string size = settings(text, "size")["size"];
+    bool plain = !size.empty() && std::ranges::all_of(size, [](char c) { return c >= '0' && c <= '9'; });
+    add("memory", plain ? size + "M" : size);
+  } else if (option == "-smp") {
+    add("cpus", settings(text, "cpus")["cpus"]);
+  } else if (option == "-boot") {
+    return boot(text);
+  } else if (option == "-drive") {
+    return disk(text);
+  } else if (option == "-net" || option == "-nic" || option == "-netdev") {
+    return net(option, text);
+  } else if (option == "-device") {
+    return device(text);
+  } else if (option == "-machine" || option == "-M") {
+    std::string type = settings(text, "type")["type"];
+    if (!type.empty() && !type.starts_with("pc")) return unsupported(option, type, "there is pc");
+  } else if (option == "-accel") {
+    if (text.starts_with("kvm"))
+      out_.notes.emplace_back("-accel kvm: /dev/kvm is not used here; guest code is translated");
+  } else if (option == "-cpu") {
+    if (text.starts_with("host") || text.starts_with("max")) add("cpu", "host");
+  } else {
+    return Error(ErrorKind::unsupported, "unknown option " + inQuotes(option))
+        .withHint("'lodge help qemu' tells what is accepted");
+  }
+  return {};
+}
+
+Status Translator::disk(const std::string& text) {
+  auto all = settings(text);
+  std::string file = all["file"], bus = all["if"];
+  if (file.empty()) return Error(ErrorKind::invalidArgument, "-drive " + inQuotes(text) + " names no file");
+  if (all["media"] == "cdrom") {
+    add("cdrom", file);
+    return {};
+  }
+  if (!bus.empty() && bus != "ide" && bus != "virtio" && bus != "none")
+    return unsupported("-drive", text, "if= takes ide, virtio and none");
+  std::string disk = doubledCommas(file);
+  if (bus.empty() || bus == "ide") disk += ",bus=ide";
+  if (!all["format"].empty()) disk += ",format=" + all["format"];
+  if (all["readonly"] == "on") disk += ",readonly";
+  if (all["snapshot"] == "on") disk += ",snapshot";
+  add("disk", disk);
+  return {};
+}
+
+Status Translator::boot(const std::string& text) {
+  auto all = settings(text, "order");
+  std::string order = all["once"].empty() ? all["order"] : all["once"];
+  std::erase_if(order, [](char c) { return c != 'c' && c != 'd'; });  // floppy disks and networks are not started from
+  if (!order.empty()) add("boot", order);
+  if (all["menu"] == "on") out_.words.emplace_back("--boot-menu");
+  return {};
+}
+
+Status Translator::net(const std::string& option, const std::string& text) {
+  std::vector<std::string> fields = splitFields(text, ',');
+  const std::string& kind = fields[0];
+  if (kind == "none") {
+    networkOff_ = true;
+  } else if (kind == "user") {
+    std::string net = "user";
+    for (std::size_t n = 1; n < fields.size(); ++n) {
+      if (!fields[n].starts_with("hostfwd=")) continue;
+      // tcp:[ADDRESS]:PORT-[ADDRESS]:PORT
+      std::string forward = fields[n].substr(8);
+      std::size_t dash = forward.rfind('-'), guest = forward.rfind(':');
+      if (dash == std::string::npos || guest == std::string::npos || guest < dash)
+        return unsupported(option, text, "hostfwd=tcp::2222-:22 forwards a port");
+      std::string host = forward.substr(0, dash);
+      std::size_t empty = host.find("::");
+      if (empty != std::string::npos) host.replace(empty, 2, ":127.0.0.1:");
+      net += ",forward=" + host + ":" + forward.substr(guest + 1);
+    }
+    user_.push_back(net);
+  } else if (kind != "nic") {
+    return unsupported(option, kind, "there are user, nic and none; a network without privileges is 'user'");
+  }
+  return {};
+}
+
+Status Translator::device(const std::string& text) {
+  std::string kind = splitFields(text, ',')[0];
+  for (const char* known : {"virtio-net", "virtio-blk", "virtio-rng", "virtio-balloon", "e1000", "rtl8139"}) {
+    if (kind.starts_with(known)) return {};
+  }
+  if (kind.starts_with("usb-") || kind.starts_with("qemu-xhci")) {
+    out_.notes.push_back(fmt::format("-device {}: there is no USB; keyboard and mouse are PS/2", kind));
+    return {};
+  }
+  return unsupported("-device", kind, "virtio-net-pci and virtio-blk-pci are there without it");
+}
+}  // namespace
+
+Result<QemuCommand> translateQemuCommand(const std::vector<std::string>& arguments) {
+  return Translator(arguments).run();
+}
+
+VerbSpec qemuVerb() {
+  return {
+      .name = "qemu",
+      .summary = "start a machine by a command line of qemu-system-x86_64",
+      .description =
+          "Takes the options that everyone learned, and starts the machine as 'lodge run' does: -hda to -hdd, -drive, "
+          "-cdrom, -boot, -m, -smp, -name, -vnc, -net and -nic and -netdev user (with hostfwd), -bios, -snapshot, "
+          "-no-reboot, -daemonize, -kernel, -initrd, -append, -cpu host, -M pc, and some that mean nothing here "
+          "(-nographic, -display, -serial, -monitor, -vga...). The program does the same when it is called by the "
+          "name qemu-system-x86_64. With -enable-kvm guest code is translated all the same.",
+      .examples = {{"lodge qemu -enable-kvm -m 2048 -hda disk.img -cdrom install.iso -boot d -vnc :19",
+                    "Installs an operating system; its screen is at port 5919."}},
+      .run = [](const Invocation&, const Program&) { return 0; },  // program.cpp hands the words over as they are
+  };
+}
+
+}  // namespace lodge::cli

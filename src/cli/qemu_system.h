@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+
+namespace lodge::cli {
+
+/// What `lodge run` is to be given for a command line of qemu-system-x86_64, and what has to be said about it.
+struct QemuCommand {
+  std::vector<std::string> words;
+  std::vector<std::string> notes;
+};
+
+/// Errors: unsupported, invalidArgument; they name the option at fault.
+Result<QemuCommand> translateQemuCommand(const std::vector<std::string>& arguments);
+
+}  // namespace lodge::cli

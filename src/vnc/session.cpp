@@ -1,0 +1,312 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "vnc/session.h"
+
+#include <openssl/crypto.h>
+#include <openssl/evp.h>
+
+#include <algorithm>
+#include <cstring>
+
+namespace lodge::vnc {
+
+namespace {
+constexpr std::string_view kVersion = "RFB 003.008\n";
+constexpr std::uint8_t kNone = 1, kPassword = 2;
+constexpr std::size_t kMaxInput = 512 << 10, kMaxCutText = 16 << 20;
+constexpr std::int32_t kDesktopSize = -223;
+constexpr unsigned kTile = 64;
+
+void put(std::string& out, std::uint32_t value, unsigned bytes) {
+  for (unsigned n = bytes; n-- > 0;) out.push_back(static_cast<char>(value >> (8 * n)));
+}
+std::uint32_t get(const std::uint8_t* bytes, unsigned count) {
+  std::uint32_t value = 0;
+  for (unsigned n = 0; n < count; ++n) value = value << 8 | bytes[n];
+  return value;
+}
+}  // namespace
+
+std::array<std::uint8_t, 16> passwordResponse(std::string_view password,
+                                              const std::array<std::uint8_t, 16>& challenge) {
+  std::array<std::uint8_t, 24> key{};
+  for (std::size_t n = 0; n < 8 && n < password.size(); ++n) {
+    unsigned byte = static_cast<unsigned char>(password[n]), mirrored = 0;
+    for (unsigned bit = 0; bit < 8; ++bit) mirrored |= (byte >> bit & 1) << (7 - bit);
+    // DES three times with one key is DES.
+    for (std::size_t part : {0u, 8u, 16u}) key[n + part] = static_cast<std::uint8_t>(mirrored);
+  }
+  std::array<std::uint8_t, 16> out{};
+  EVP_CIPHER_CTX* context = EVP_CIPHER_CTX_new();
+  int length = 0;
+  EVP_EncryptInit_ex(context, EVP_des_ede3_ecb(), nullptr, key.data(), nullptr);
+  EVP_CIPHER_CTX_set_padding(context, 0);
+  EVP_EncryptUpdate(context, out.data(), &length, challenge.data(), static_cast<int>(challenge.size()));
+  EVP_CIPHER_CTX_free(context);
+  return out;
+}
+
+Session::Session(Display& display, std::string name, std::string password,
+                 const std::array<std::uint8_t, 16>& challenge)
+    : display_(display), name_(std::move(name)), password_(std::move(password)), challenge_(challenge) {
+  out_ = kVersion;
+}
+
+const std::uint8_t* Session::need(std::size_t count) const {
+  return in_.size() >= count ? reinterpret_cast<const std::uint8_t*>(in_.data()) : nullptr;
+}
+
+bool Session::receive(std::string_view bytes) {
+  if (stage_ == Stage::over) return false;
+  in_ += bytes;
+  while (stage_ != Stage::over && step()) {
+  }
+  return stage_ != Stage::over && in_.size() <= kMaxInput;
+}
+
+// One thing that the client said. False: it has not said it whole.
+bool Session::step() {
+  if (skip_ != 0) {
+    std::size_t now = std::min(skip_, in_.size());
+    drop(now);
+    skip_ -= now;
+    return now != 0;
+  }
+  switch (stage_) {
+    case Stage::version:
+      return stepVersion();
+    case Stage::security:
+      return stepSecurity();
+    case Stage::password:
+      return stepPassword();
+    case Stage::shared:
+      return stepShared();
+    case Stage::running:
+      return stepMessage();
+    case Stage::over:
+      break;
+  }
+  return false;
+}
+
+bool Session::stepVersion() {
+  if (!need(kVersion.size())) return false;
+  std::string version = in_.substr(0, kVersion.size());
+  drop(kVersion.size());
+  if (version.substr(0, 8) != kVersion.substr(0, 8)) {
+    stage_ = Stage::over;
+    return false;
+  }
+  char last = version[10];
+  minor_ = last >= '8' ? 8 : last == '7' ? 7 : 3;
+  offerSecurity();
+  return true;
+}
+
+void Session::offerSecurity() {
+  std::uint8_t kind = password_.empty() ? kNone : kPassword;
+  if (minor_ == 3) {
+    put(out_, kind, 4);
+    stage_ = password_.empty() ? Stage::shared : Stage::password;
+    if (!password_.empty()) out_.append(challenge_.begin(), challenge_.end());
+    return;
+  }
+  put(out_, 1, 1);
+  put(out_, kind, 1);
+  stage_ = Stage::security;
+}
+
+bool Session::stepSecurity() {
+  const std::uint8_t* choice = need(1);
+  if (!choice) return false;
+  bool good = *choice == (password_.empty() ? kNone : kPassword);
+  drop(1);
+  if (!good) {
+    securityResult(false);
+  } else if (password_.empty()) {
+    if (minor_ >= 8) put(out_, 0, 4);
+    stage_ = Stage::shared;
+  } else {
+    out_.append(challenge_.begin(), challenge_.end());
+    stage_ = Stage::password;
+  }
+  return true;
+}
+
+bool Session::stepPassword() {
+  const std::uint8_t* response = need(16);
+  if (!response) return false;
+  auto expected = passwordResponse(password_, challenge_);
+  securityResult(::CRYPTO_memcmp(expected.data(), response, expected.size()) == 0);
+  drop(16);
+  return true;
+}
+
+void Session::securityResult(bool good) {
+  put(out_, good ? 0 : 1, 4);
+  stage_ = good ? Stage::shared : Stage::over;
+  constexpr std::string_view kReason = "wrong password";
+  if (good || minor_ < 8) return;
+  put(out_, kReason.size(), 4);
+  out_ += kReason;
+}
+
+bool Session::stepShared() {
+  if (!need(1)) return false;
+  drop(1);
+  display_.refresh();
+  shown_.resize(std::max(display_.screen().width, 1u), std::max(display_.screen().height, 1u));
+  put(out_, shown_.width, 2);
+  put(out_, shown_.height, 2);
+  out_ += format_.bytes();
+  put(out_, static_cast<std::uint32_t>(name_.size()), 4);
+  out_ += name_;
+  stage_ = Stage::running;
+  return true;
+}
+
+// Messages of the client (RFC 6143, 7.5).
+bool Session::stepMessage() {
+  const std::uint8_t* message = need(1);
+  if (!message) return false;
+  switch (*message) {
+    case 0: {
+      if (!need(20)) return false;
+      if (!PixelFormat::parse(message + 4, format_)) stage_ = Stage::over;
+      drop(20);
+      return true;
+    }
+    case 2:
+      return setEncodings();
+    case 3:
+      return updateRequest();
+    case 4:
+      if (!need(8)) return false;
+      display_.key(get(message + 4, 4), message[1] != 0);
+      drop(8);
+      return true;
+    case 5:
+      if (!need(6)) return false;
+      display_.pointer(std::min(get(message + 2, 2), shown_.width - 1),
+                       std::min(get(message + 4, 2), shown_.height - 1), message[1]);
+      drop(6);
+      return true;
+    case 6:
+      return cutText();
+    default:
+      stage_ = Stage::over;
+      return false;
+  }
+}
+
+bool Session::setEncodings() {
+  const std::uint8_t* message = need(4);
+  std::size_t count = message ? get(message + 2, 2) : 0;
+  if (!message || !need(4 + 4 * count)) return false;
+  encoding_ = Encoding::raw;
+  takesSize_ = false;
+  bool chosen = false;
+  for (std::size_t n = 0; n < count; ++n) {
+    auto code = static_cast<std::int32_t>(get(message + 4 + 4 * n, 4));
+    if (code == kDesktopSize) takesSize_ = true;
+    bool known = code == static_cast<std::int32_t>(Encoding::raw) ||
+                 code == static_cast<std::int32_t>(Encoding::tight) ||
+                 code == static_cast<std::int32_t>(Encoding::zrle);
+    if (known && !chosen) {
+      encoding_ = static_cast<Encoding>(code);
+      chosen = true;
+    }
+  }
+  drop(4 + 4 * count);
+  return true;
+}
+
+bool Session::updateRequest() {
+  const std::uint8_t* message = need(10);
+  if (!message) return false;
+  bool incremental = message[1] != 0;
+  wanted_ = Wanted{incremental && (!wanted_ || wanted_->incremental)};
+  drop(10);
+  return true;
+}
+
+// The clipboard is not the guest's: a PS/2 keyboard has none.
+bool Session::cutText() {
+  const std::uint8_t* message = need(8);
+  if (!message) return false;
+  auto length = static_cast<std::int32_t>(get(message + 4, 4));
+  std::size_t bytes =
+      length < 0 ? static_cast<std::size_t>(-static_cast<std::int64_t>(length)) : static_cast<std::size_t>(length);
+  if (bytes > kMaxCutText) {
+    stage_ = Stage::over;
+    return false;
+  }
+  skip_ = bytes;
+  drop(8);
+  return true;
+}
+
+void Session::sendSize(const Screen& screen) {
+  put(out_, 0, 2);
+  put(out_, 1, 2);
+  put(out_, 0, 4);
+  put(out_, screen.width, 2);
+  put(out_, screen.height, 2);
+  put(out_, static_cast<std::uint32_t>(kDesktopSize), 4);
+  shown_.resize(screen.width, screen.height);
+  fresh_ = true;
+  wanted_.reset();
+}
+
+/// Tiles that differ from what the client has, joined where they lie side by side.
+std::vector<Rectangle> Session::changes(const Screen& screen) const {
+  std::vector<Rectangle> all;
+  bool everything = !wanted_->incremental || fresh_;
+  unsigned width = std::min(screen.width, shown_.width), height = std::min(screen.height, shown_.height);
+  for (unsigned y = 0; y < height; y += kTile) {
+    unsigned rows = std::min(kTile, height - y);
+    bool joins = false;
+    for (unsigned x = 0; x < width; x += kTile) {
+      unsigned columns = std::min(kTile, width - x);
+      bool differs = everything;
+      for (unsigned row = y; row < y + rows && !differs; ++row) {
+        differs = std::memcmp(screen.row(row) + x, shown_.row(row) + x, columns * sizeof(std::uint32_t)) != 0;
+      }
+      if (!differs) {
+        joins = false;
+      } else if (joins && all.back().width + columns <= Encoder::kMaxWidth) {
+        all.back().width += columns;
+      } else {
+        all.push_back({x, y, columns, rows});
+        joins = true;
+      }
+    }
+  }
+  return all;
+}
+
+void Session::update(std::uint64_t generation) {
+  if (stage_ != Stage::running || !wanted_) return;
+  const Screen& screen = display_.screen();
+  if (screen.width == 0 || (wanted_->incremental && generation == shownGeneration_)) return;
+  bool resized = screen.width != shown_.width || screen.height != shown_.height;
+  if (resized && takesSize_) {
+    sendSize(screen);
+    shownGeneration_ = generation - 1;
+    return;
+  }
+  std::vector<Rectangle> rectangles = changes(screen);
+  shownGeneration_ = generation;
+  if (rectangles.empty()) return;
+  fresh_ = false;
+  put(out_, 0, 2);
+  put(out_, static_cast<std::uint32_t>(rectangles.size()), 2);
+  for (const Rectangle& r : rectangles) {
+    encoder_.encode(out_, screen, r, encoding_, format_);
+    for (unsigned y = r.y; y < r.y + r.height; ++y) {
+      std::copy_n(screen.row(y) + r.x, r.width, shown_.row(y) + r.x);
+    }
+  }
+  wanted_.reset();
+}
+
+}  // namespace lodge::vnc

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+// A hostile VNC client: any bytes, in pieces, while the screen changes its content and size.
+#include <cstddef>
+#include <cstdint>
+
+#include "vnc/session.h"
+
+namespace {
+using namespace lodge;
+struct FakeDisplay : Display {
+  bool refresh() override { return true; }
+  const Screen& screen() const override { return picture; }
+  void key(std::uint32_t, bool) override {}
+  void pointer(unsigned x, unsigned y, unsigned) override {
+    if (x > 4096 || y > 4096) __builtin_trap();
+  }
+  Screen picture;
+};
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  if (size == 0) return 0;
+  FakeDisplay display;
+  display.picture.resize(70, 65);
+  vnc::Session session(display, "fuzz", (data[0] & 1) != 0 ? "secret" : "", {});
+  if ((data[0] & 2) != 0) session.receive("RFB 003.008\n\x01\x01");
+  std::uint64_t generation = 1;
+  for (std::size_t at = 1; at < size;) {
+    std::size_t count = std::min<std::size_t>(size - at, 1u + data[at] % 61);
+    if (!session.receive({reinterpret_cast<const char*>(data) + at, count})) break;
+    at += count;
+    if (count % 3 == 0) display.picture.pixels[count] ^= 0x10203 * count;
+    if (count % 13 == 0) display.picture.resize(1 + static_cast<unsigned>(count) * 3, 66);
+    session.update(++generation);
+    session.output().clear();
+  }
+  return 0;
+}
