@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // A hostile VNC client: any bytes, in pieces, while the screen changes its content and size.
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 

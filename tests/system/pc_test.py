@@ -5,10 +5,13 @@ import contextlib
 import hashlib
 import os
 import pathlib
+import socket
 import struct
+import subprocess
 import tempfile
 import time
 
+from kit import paths
 from kit.boot_disk import initrd_with, make_boot_disk, make_boot_iso
 from kit.case import main
 from kit.machine import Disk, Machine, Spec
@@ -76,16 +79,114 @@ def screen_and_keyboard():
             assert (folder / "before.png").read_bytes() != (folder / "after.png").read_bytes()
 
 
+def wait_for_errors(machine, text):
+    end = time.monotonic() + 60
+    while text not in machine.errors:
+        assert time.monotonic() < end, machine.errors
+        time.sleep(0.2)
+
+
+def rfb_connect(path):
+    """A VNC session up to its ServerInit; returns the socket and the screen's size."""
+    connection = socket.socket(socket.AF_UNIX)
+    connection.settimeout(60)
+    connection.connect(str(path))
+    assert receive(connection, 12) == b"RFB 003.008\n"
+    connection.sendall(b"RFB 003.008\n")
+    assert receive(connection, 2) == b"\x01\x01"
+    connection.sendall(b"\x01")
+    assert receive(connection, 4) == bytes(4)
+    connection.sendall(b"\x01")
+    width, height = struct.unpack(">HH", receive(connection, 4))
+    receive(connection, 16)
+    receive(connection, struct.unpack(">I", receive(connection, 4))[0])
+    return connection, (width, height)
+
+
+def receive(connection, count):
+    data = b""
+    while len(data) < count:
+        part = connection.recv(count - len(data))
+        assert part, "the VNC server hung up"
+        data += part
+    return data
+
+
+def raw_update(connection, size, incremental):
+    """The bytes of pixels that an update brings."""
+    connection.sendall(struct.pack(">BBHHHH", 3, incremental, 0, 0, *size))
+    _, _, rectangles = struct.unpack(">BBH", receive(connection, 4))
+    total = 0
+    for _ in range(rectangles):
+        _, _, width, height, encoding = struct.unpack(">HHHHi", receive(connection, 12))
+        assert encoding == 0
+        receive(connection, width * height * 4)
+        total += width * height
+    return total
+
+
+def vnc_shows_the_screen():
+    with tempfile.TemporaryDirectory(prefix="lodge-test-") as folder:
+        folder = pathlib.Path(folder)
+        (folder / "blank.img").write_bytes(bytes(1 << 20))
+        path = folder / "vnc"
+        with pc(Disk(folder / "blank.img"), options=("--vnc", f"unix:{path}", "--trace", "firmware")) as machine:
+            wait_for_errors(machine, "No bootable device")
+            time.sleep(1)
+            connection, size = rfb_connect(path)
+            assert size == (720, 400)
+            assert raw_update(connection, size, 0) == 720 * 400
+            # Ctrl-Alt-Delete starts the firmware again: the screen changes.
+            for down in (1, 0):
+                for key in (0xffe3, 0xffe9, 0xffff):
+                    connection.sendall(struct.pack(">BBHI", 4, down, 0, key))
+            assert 0 < raw_update(connection, size, 1) <= 720 * 400
+            connection.sendall(b"\xff")   # no message of the protocol
+            assert connection.recv(1 << 20) is not None
+            other, size = rfb_connect(path)
+            other.close()
+
+
+def the_classic_command_line():
+    with tempfile.TemporaryDirectory(prefix="lodge-test-") as folder:
+        folder = pathlib.Path(folder)
+        make_boot_iso(folder / "cd.iso")
+        (folder / "disk.img").write_bytes(bytes(1 << 20))
+        program = folder / "qemu-system-x86_64"
+        program.symlink_to(paths.LODGE)
+        command = [program, "-enable-kvm", "-name", "ubuntutest", "-m", "512", "-hda", folder / "disk.img", "-cdrom",
+                   folder / "cd.iso", "-boot", "d", "-vnc", ":87", "-net", "nic,model=virtio", "-net", "user"]
+        environment = dict(os.environ, XDG_RUNTIME_DIR=str(folder))
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                   env=environment)
+        try:
+            text = b""
+            while b"lodge-guest: ready" not in text:
+                part = os.read(process.stdout.fileno(), 4096)
+                assert part, process.stderr.read()
+                text += part
+            again = subprocess.run([program, "-name", "other", "-cdrom", folder / "cd.iso", "-vnc", ":87"],
+                                   env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+            assert again.returncode != 0 and "5987" in again.stderr and "in use" in again.stderr, again.stderr
+        finally:
+            process.kill()
+            process.wait()
+        assert b"-enable-kvm" in process.stderr.read()
+        bad = subprocess.run([program, "-hda", folder / "none.img"], env=environment, stdin=subprocess.DEVNULL,
+                             capture_output=True, text=True, timeout=60)
+        assert bad.returncode != 0 and "none.img" in bad.stderr, bad.stderr
+        bad = subprocess.run([program, "-device", "sdhci"], env=environment, stdin=subprocess.DEVNULL,
+                             capture_output=True, text=True, timeout=60)
+        assert bad.returncode != 0 and "sdhci" in bad.stderr, bad.stderr
+
+
 def an_empty_disk_is_no_system():
     with tempfile.TemporaryDirectory(prefix="lodge-test-") as folder:
         disk = pathlib.Path(folder) / "disk.img"
         with open(disk, "wb") as file:
             file.truncate(1 << 20)
         with pc(Disk(disk), options=("--trace", "firmware")) as machine:
-            end = time.monotonic() + 60
-            while "No bootable device" not in machine.errors:
-                assert time.monotonic() < end, machine.errors
-                time.sleep(0.2)
+            wait_for_errors(machine, "No bootable device")
 
 
 ATA = ["scsi_common", "scsi_mod", "libata", "ata_piix", "sd_mod", "cdrom", "sr_mod"]
@@ -135,4 +236,5 @@ def firmware_starts_a_cdrom():
             check_boot(machine)
 
 
-main(firmware_starts_a_disk_on_virtio, ide_disk_and_cdrom, firmware_starts_a_cdrom, screen_and_keyboard, an_empty_disk_is_no_system)
+main(firmware_starts_a_disk_on_virtio, ide_disk_and_cdrom, firmware_starts_a_cdrom, screen_and_keyboard, vnc_shows_the_screen,
+     the_classic_command_line, an_empty_disk_is_no_system)
