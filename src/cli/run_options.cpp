@@ -57,7 +57,7 @@ Status readCdroms(const Invocation& invocation, MachineConfig& config) {
   for (const std::string& path : invocation.all("cdrom")) {
     if (path.empty()) return Error(ErrorKind::invalidArgument, "--cdrom names no file").withHint("write --cdrom FILE");
     DriveConfig drive;
-    drive.path = path;
+    if (path != "none") drive.path = path;
     drive.format = "raw";
     drive.readOnly = true;
     drive.bus = DriveBus::ide;
@@ -178,7 +178,8 @@ std::vector<OptionSpec> runOptionTable() {
        .complete = Complete::file},
       {.name = "cdrom",
        .value = "FILE",
-       .help = "A CD-ROM drive of the pc board with this image (ISO 9660) in it.",
+       .help = "A CD-ROM drive of the pc board with this image (ISO 9660) in it; 'none' for an empty one. See 'lodge "
+               "insert'.",
        .complete = Complete::file,
        .repeats = true},
       {.name = "board",

@@ -31,6 +31,8 @@ VerbSpec resetVerb();
 VerbSpec screenshotVerb();
 VerbSpec sendkeyVerb();
 VerbSpec typeVerb();
+VerbSpec ejectVerb();
+VerbSpec insertVerb();
 VerbSpec statsVerb();
 VerbSpec rmVerb();
 VerbSpec imageVerb();

@@ -135,6 +135,11 @@ void ControlConnection::serve(const Request& request) {
     case RequestKind::typeText:
       if (Status done = session.typeText(request.text); !done) return send(formatError(request.id, done.error()));
       break;
+    case RequestKind::changeMedium: {
+      MediumChange change{request.drive, request.text, request.readOnly, request.force};
+      if (Status done = session.changeMedium(change); !done) return send(formatError(request.id, done.error()));
+      break;
+    }
     case RequestKind::wait:
       if (waiting_.size() >= kMaxWaits) {
         return send(formatError(request.id, Error(ErrorKind::busy, "too many wait requests on one connection")));

@@ -132,6 +132,12 @@ Status MachineSession::typeText(std::string_view text) {
   return press(*events);
 }
 
+Status MachineSession::changeMedium(const MediumChange& change) {
+  if (!change.path.empty() && !change.path.starts_with("/"))
+    return Error(ErrorKind::invalidArgument, "the path of a medium must be absolute");
+  return machine_.changeMedium(change);
+}
+
 void MachineSession::stop(std::uint32_t graceSeconds) {
   if (end_) return;
   stopping_ = true;

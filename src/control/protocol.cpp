@@ -14,7 +14,7 @@ constexpr std::array kKinds = {RequestKind::state,         RequestKind::powerBut
                                RequestKind::pause,         RequestKind::resume,      RequestKind::stop,
                                RequestKind::quit,          RequestKind::stats,       RequestKind::wait,
                                RequestKind::consoleAttach, RequestKind::screenshot,  RequestKind::sendKeys,
-                               RequestKind::typeText};
+                               RequestKind::typeText,      RequestKind::changeMedium};
 
 constexpr std::array kErrorKinds = {ErrorKind::invalidArgument,  ErrorKind::notFound, ErrorKind::alreadyExists,
                                     ErrorKind::permissionDenied, ErrorKind::busy,     ErrorKind::corrupt,
@@ -50,7 +50,8 @@ Error badValue(const char* key, std::uint64_t max) {
 }
 
 bool needsText(RequestKind kind) {
-  return kind == RequestKind::screenshot || kind == RequestKind::sendKeys || kind == RequestKind::typeText;
+  return kind == RequestKind::screenshot || kind == RequestKind::sendKeys || kind == RequestKind::typeText ||
+         kind == RequestKind::changeMedium;
 }
 
 /// A person's or another program's input may hold anything: echoed in errors, it is cut short.
@@ -88,6 +89,8 @@ std::string_view toString(RequestKind kind) {
       return "sendKeys";
     case RequestKind::typeText:
       return "typeText";
+    case RequestKind::changeMedium:
+      return "changeMedium";
   }
   return "state";
 }
@@ -125,6 +128,11 @@ std::variant<Request, BadRequest> parseRequest(std::string_view line) {
     if (!text) return BadRequest{request.id, Error(ErrorKind::invalidArgument, "\"text\" must be a string")};
     request.text = std::move(*text);
   }
+  if (request.kind == RequestKind::changeMedium) {
+    request.drive = stringField(json, "drive").value_or("");
+    request.readOnly = boolField(json, "readonly").value_or(false);
+    request.force = boolField(json, "force").value_or(false);
+  }
   return request;
 }
 
@@ -135,6 +143,11 @@ std::string formatRequest(const Request& request) {
   if (request.kind == RequestKind::consoleAttach) {
     json["columns"] = request.window.columns;
     json["rows"] = request.window.rows;
+  }
+  if (request.kind == RequestKind::changeMedium) {
+    json["drive"] = request.drive;
+    json["readonly"] = request.readOnly;
+    json["force"] = request.force;
   }
   return toLine(json);
 }

@@ -38,6 +38,7 @@ enum class RequestKind : std::uint8_t {
   screenshot,     ///< text: the absolute path of the PNG file to write
   sendKeys,       ///< text: names of keys ("ctrl-alt-delete ret"), pressed one after the other
   typeText,       ///< text: what to type
+  changeMedium,   ///< drive; text: the absolute path of the new medium, "" to eject; readonly, force
 };
 
 struct WindowSize {
@@ -48,9 +49,11 @@ struct WindowSize {
 struct Request {
   std::uint64_t id = 0;
   RequestKind kind = RequestKind::state;
-  WindowSize window{};              ///< consoleAttach
-  std::uint32_t graceSeconds = 30;  ///< stop: 0 to kMaxGraceSeconds
-  std::string text{};               ///< screenshot, sendKeys, typeText
+  WindowSize window{};                   ///< consoleAttach
+  std::uint32_t graceSeconds = 30;       ///< stop: 0 to kMaxGraceSeconds
+  std::string text{};                    ///< screenshot, sendKeys, typeText, changeMedium
+  std::string drive{};                   ///< changeMedium: "cd0"...; empty: the first
+  bool readOnly = false, force = false;  ///< changeMedium; "readonly" and "force"
 };
 inline constexpr std::uint32_t kMaxGraceSeconds = 86400;
 

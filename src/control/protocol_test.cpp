@@ -24,6 +24,15 @@ TEST(Protocol, RequestsSurviveTheirFormat) {
   EXPECT_EQ(got.kind, RequestKind::consoleAttach);
   EXPECT_EQ(got.window, (WindowSize{120, 40}));
 
+  Request change{.id = 9, .kind = RequestKind::changeMedium, .text = "/cd.iso"};
+  change.drive = "cd1";
+  change.force = true;
+  parsed = parseRequest(formatRequest(change));
+  EXPECT_EQ(std::get<Request>(parsed).kind, RequestKind::changeMedium);
+  EXPECT_EQ(std::get<Request>(parsed).text, "/cd.iso");
+  EXPECT_EQ(std::get<Request>(parsed).drive, "cd1");
+  EXPECT_TRUE(std::get<Request>(parsed).force);
+  EXPECT_FALSE(std::get<Request>(parsed).readOnly);
   parsed = parseRequest(formatRequest({.id = 8, .kind = RequestKind::stop, .graceSeconds = 5}));
   EXPECT_EQ(std::get<Request>(parsed).graceSeconds, 5u);
 }

@@ -54,6 +54,7 @@ class BoardMachine : public Machine {
   std::string engineName() const override { return std::string(engine_->name()); }
   std::vector<std::pair<std::string, std::uint64_t>> statistics() const override;
   Display* display() override { return devices_->display(); }
+  Status changeMedium(const MediumChange& change) override { return devices_->drives().change(change); }
 
  private:
   Status openKernel();

@@ -11,6 +11,7 @@
 #include "base/event_loop.h"
 #include "display/screen.h"
 #include "machine/config.h"
+#include "machine/removable_drives.h"
 
 namespace lodge {
 
@@ -54,6 +55,10 @@ class Machine {
   virtual std::string engineName() const = 0;
   /// The screen with its keyboard and mouse; null if the machine has none. For the I/O thread.
   virtual Display* display() { return nullptr; }
+  /// Ejects or changes a medium. Errors: RemovableDrives::change()'s; unsupported. I/O thread.
+  virtual Status changeMedium(const MediumChange&) {
+    return Error(ErrorKind::unsupported, "the machine has no drive with a medium to change");
+  }
   /// Named counters of the whole machine for `lodge stats`.
   virtual std::vector<std::pair<std::string, std::uint64_t>> statistics() const = 0;
 };

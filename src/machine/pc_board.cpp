@@ -86,10 +86,10 @@ PcBoard::PcBoard(const MachineConfig& config, GuestMemory& memory, IoBus& ports,
 }
 
 Result<std::unique_ptr<PcBoard>> PcBoard::create(const MachineConfig& config, EventLoop&, GuestMemory& memory,
-                                                 IoBus& ports, IoBus& mmio, Chipset& chipset) {
+                                                 IoBus& ports, IoBus& mmio, Chipset& chipset, RemovableDrives& drives) {
   auto board = std::unique_ptr<PcBoard>(new PcBoard(config, memory, ports, chipset));
   if (Status s = board->plugPorts(ports, mmio); !s) return std::move(s).error();
-  if (Status s = board->addDrives(config); !s) return std::move(s).error();
+  if (Status s = board->addDrives(config, drives); !s) return std::move(s).error();
   return board;
 }
 
@@ -102,9 +102,10 @@ Status PcBoard::plugPorts(IoBus& ports, IoBus& mmio) {
 }
 
 // Disks take the first free place, CD-ROM drives begin with the second channel, as everybody expects them.
-Status PcBoard::addDrives(const MachineConfig& config) {
+Status PcBoard::addDrives(const MachineConfig& config, RemovableDrives& removable) {
   unsigned number = 0;
-  for (const DriveConfig& options : config.disks) {
+  for (std::size_t index = 0; index < config.disks.size(); ++index) {
+    const DriveConfig& options = config.disks[index];
     if (options.bus != DriveBus::ide) continue;
     std::shared_ptr<Disk> disk;
     if (!options.path.empty()) {
@@ -123,7 +124,15 @@ Status PcBoard::addDrives(const MachineConfig& config) {
     } else {
       drive = std::make_unique<AtaDisk>(std::move(disk), fmt::format("ide{}", number++));
     }
-    ide_.channel(place / 2).attach(place % 2, std::move(drive));
+    IdeChannel& channel = ide_.channel(place / 2);
+    channel.attach(place % 2, std::move(drive));
+    if (options.cdrom) {
+      removable.add(
+          removableDriveName(config, index), true, [&channel, place](std::shared_ptr<Disk> medium, bool force) {
+            return channel.withDrive(
+                place % 2, [&](IdeDrive& d) { return static_cast<AtapiDrive&>(d).change(std::move(medium), force); });
+          });
+    }
     addBootDevice(options.cdrom ? 'd' : 'c', fmt::format("/pci@i0cf8/ide@1,1/drive@{}/disk@{}", place / 2, place % 2));
   }
   return {};

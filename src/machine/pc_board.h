@@ -17,6 +17,7 @@
 #include "machine/chipset.h"
 #include "machine/config.h"
 #include "machine/pc_display.h"
+#include "machine/removable_drives.h"
 #include "storage/ide_controller.h"
 
 namespace lodge {
@@ -30,7 +31,7 @@ Result<std::unique_ptr<GuestMemory>> createPcMemory(const MachineConfig& config)
 class PcBoard {
  public:
   static Result<std::unique_ptr<PcBoard>> create(const MachineConfig& config, EventLoop& loop, GuestMemory& memory,
-                                                 IoBus& ports, IoBus& mmio, Chipset& chipset);
+                                                 IoBus& ports, IoBus& mmio, Chipset& chipset, RemovableDrives& drives);
 
   PciFunction& bridge() { return bridge_; }
   /// Where PCI interrupt `line` ((slot + pin) % 4) goes: the I/O APIC, and by the ISA bridge's routes the 8259As.
@@ -56,7 +57,7 @@ class PcBoard {
 
   PcBoard(const MachineConfig& config, GuestMemory& memory, IoBus& ports, Chipset& chipset);
   Status plugPorts(IoBus& ports, IoBus& mmio);
-  Status addDrives(const MachineConfig& config);
+  Status addDrives(const MachineConfig& config, RemovableDrives& removable);
   std::string bootOrder(const std::string& letters) const;
 
   Chipset& chipset_;

@@ -9,6 +9,7 @@
 #include "machine/chipset.h"
 #include "machine/config.h"
 #include "machine/pc_board.h"
+#include "machine/removable_drives.h"
 #include "virtio/balloon.h"
 #include "virtio/block.h"
 #include "virtio/console.h"
@@ -26,6 +27,7 @@ class PciDevices {
                                                     virtio::ConsoleDevice::Output consoleOutput);
   void reset();
   Display* display() { return pc_ ? &pc_->display() : nullptr; }
+  RemovableDrives& drives() { return drives_; }
   virtio::BalloonDevice* balloon() { return balloon_; }
   virtio::ConsoleDevice* console() { return console_; }
   std::vector<std::pair<std::string, std::uint64_t>> statistics() const;
@@ -43,6 +45,7 @@ class PciDevices {
   std::unique_ptr<PcBoard> pc_;  ///< of the pc board
   unsigned nextSlot_ = 1;
   std::vector<std::unique_ptr<virtio::PciTransport>> functions_;
+  RemovableDrives drives_;
   std::vector<virtio::BlockDevice*> disks_;
   std::vector<virtio::NetDevice*> nets_;
   virtio::BalloonDevice* balloon_ = nullptr;
