@@ -125,10 +125,10 @@ class Watchdog {
     std::uint64_t known = ~std::uint64_t{0};
     double since = 0;
     while (!stop_) {
-      std::this_thread::sleep_for(std::chrono::milliseconds(50));
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
       std::uint64_t now = guest.runs();
       if (now != known || !guest.isRunning()) since = processorTime();
-      if (guest.isRunning() && now == known && processorTime() > since + 0.2) guest.stop();
+      if (guest.isRunning() && now == known && processorTime() > since + 0.05) guest.stop();
       known = now;
     }
   }

@@ -75,6 +75,7 @@ struct Child {
   alignas(64) std::byte homeVector[kVectorBytes];
   bool hasFsgsbase;
   std::uint64_t homeFs;
+  std::uint32_t alarmed;  // the snippet that ran at the last alarm
 };
 Child child;
 
@@ -147,7 +148,7 @@ void onSignal(int signal, siginfo_t*, void* argument) {
   auto& gregs = context->uc_mcontext.gregs;
   auto* vector = reinterpret_cast<std::byte*>(context->uc_mcontext.fpregs);
   if (!child.active) {
-    if (signal == SIGALRM) return;  // between two batches
+    if (signal == SIGVTALRM) return;  // between two batches
     if (signal != SIGTRAP) _exit(99);
     child.active = true;
     std::memcpy(&child.home, context, sizeof child.home);
@@ -155,7 +156,13 @@ void onSignal(int signal, siginfo_t*, void* argument) {
     loadNext(context);
     return;
   }
-  Outcome& outcome = child.outcomes[child.current->load()];
+  std::uint32_t current = child.current->load();
+  if (signal == SIGVTALRM && child.alarmed != current) {
+    child.alarmed = current;
+    if (child.hasFsgsbase) writeFs(fsBase);
+    return;
+  }
+  Outcome& outcome = child.outcomes[current];
   outcome.after.fsBase = fsBase;
   outcome.after.gsBase = gsBase;
   outcome.patchHash = hashData(reinterpret_cast<const std::byte*>(kPatchBase), kPatchBytes);
@@ -167,7 +174,7 @@ void onSignal(int signal, siginfo_t*, void* argument) {
   outcome.errorCode = static_cast<std::uint32_t>(gregs[REG_ERR]);
   outcome.faultAddress = static_cast<std::uint64_t>(gregs[REG_CR2]);
   outcome.dataHash = hashData(reinterpret_cast<const std::byte*>(kDataBase), kDataBytes);
-  outcome.skipped = signal == SIGSYS || signal == SIGALRM;
+  outcome.skipped = signal == SIGSYS || signal == SIGVTALRM;
   child.current->fetch_add(1);
   loadNext(context);
 }
@@ -225,7 +232,7 @@ bool prepareChild() {
   action.sa_sigaction = onSignal;
   action.sa_flags = SA_SIGINFO | SA_ONSTACK;
   sigfillset(&action.sa_mask);
-  for (int signal : {SIGTRAP, SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGSYS, SIGALRM}) {
+  for (int signal : {SIGTRAP, SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGSYS, SIGVTALRM}) {
     if (::sigaction(signal, &action, nullptr) != 0) return false;
   }
   return true;
@@ -289,12 +296,13 @@ Status Oracle::restartChild() {
     child.snippets = shared->snippets;
     child.outcomes = shared->outcomes;
     shared->current = 0;
-    // A periodic alarm ends a snippet that loops; one that it hits by chance is only skipped.
-    itimerval limit{{0, 200000}, {0, 200000}};
-    ::setitimer(ITIMER_REAL, &limit, nullptr);
+    // A periodic alarm ends a snippet that loops: one that has had a whole period of processor time.
+    child.alarmed = ~std::uint32_t{0};
+    itimerval limit{{0, 10000}, {0, 10000}};
+    ::setitimer(ITIMER_VIRTUAL, &limit, nullptr);
     asm volatile("int3" ::: "memory");
     itimerval none{};
-    ::setitimer(ITIMER_REAL, &none, nullptr);
+    ::setitimer(ITIMER_VIRTUAL, &none, nullptr);
     hand(shared->turn, 0);
   }
 }
