@@ -31,6 +31,8 @@ Finding examineMemory();
 Finding examineOvercommit();
 Finding examineMapCount();
 Finding examineMemfd();
+Finding examineReservations();
+Finding examineMembarrier();
 Finding examineUserfaultfd();
 Finding examineNamespaces();
 Finding examineTap();

@@ -75,7 +75,7 @@ Finding examineInstructions() {
   Finding finding{.key = "instructions", .title = "Instructions"};
   std::string have;
   std::string lack;
-  for (const char* flag : {"bmi2", "fsgsbase", "avx2", "fma", "xsave", "erms"}) {
+  for (const char* flag : {"bmi1", "bmi2", "fsgsbase", "avx2", "fma", "xsave", "erms"}) {
     bool there = flags.contains(flag);
     finding.facts[flag] = there;
     (there ? have : lack) += std::string(" ") + flag;
@@ -83,6 +83,9 @@ Finding examineInstructions() {
   finding.text = lack.empty() ? "all that Lodge uses:" + have : "missing:" + lack;
   bool v3 = flags.contains("bmi2") && flags.contains("avx2") && flags.contains("fma");
   if (!lack.empty()) finding.grade = Grade::note;
+  if (!flags.contains("bmi1") || !flags.contains("bmi2"))
+    finding.text += "; translated code takes shifts and masks for BMI";
+  if (!flags.contains("fsgsbase")) finding.text += "; arch_prctl sets segment bases";
   if (!v3) finding.text += "; guests need --cpu x86-64-v2 here";
   return finding;
 }

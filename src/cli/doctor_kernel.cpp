@@ -84,9 +84,9 @@ Finding examineRuntimeFolder() {
 
 std::vector<Finding> examineHost() {
   kvm::ProbeResult kvm = kvm::probe();
-  return {examineProcessor(),  examineVirtualization(), examineKvm(kvm),   examineInstructions(), examineMemory(),
-          examineOvercommit(), examineMapCount(),       examineMemfd(),    examineUserfaultfd(),  examineNamespaces(),
-          examineTap(),        examineRuntimeFolder(),  examineEngine(kvm)};
+  return {examineProcessor(),   examineVirtualization(), examineKvm(kvm), examineInstructions(),  examineMemory(),
+          examineOvercommit(),  examineMapCount(),       examineMemfd(),  examineReservations(),  examineMembarrier(),
+          examineUserfaultfd(), examineNamespaces(),     examineTap(),    examineRuntimeFolder(), examineEngine(kvm)};
 }
 
 }  // namespace lodge::cli

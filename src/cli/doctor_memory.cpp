@@ -88,12 +88,50 @@ Finding examineMemfd() {
   good = mapping != MAP_FAILED && code != MAP_FAILED;
   if (mapping != MAP_FAILED) ::munmap(mapping, kPageSize);
   if (code != MAP_FAILED) ::munmap(code, kPageSize);
-  return {
-      .key = "memfd",
-      .title = "memfd",
-      .grade = good ? Grade::good : Grade::bad,
-      .text = good ? "memory files can be made and executed from" : "no executable memory files: " + errnoText(error),
-      .facts = {{"usable", good}}};
+  if (good) {
+    return {.key = "memfd",
+            .title = "memfd",
+            .text = "memory files can be made and executed from",
+            .facts = {{"usable", true}, {"inUse", "memfd"}}};
+  }
+  // What base/memory_file.cpp and the engines do then.
+  void* anonymous = ::mmap(nullptr, kPageSize, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  bool executable = anonymous != MAP_FAILED;
+  if (executable) ::munmap(anonymous, kPageSize);
+  return {.key = "memfd",
+          .title = "memfd",
+          .grade = executable ? Grade::note : Grade::bad,
+          .text = "no executable memory files (" + errnoText(error) + "): " +
+                  (executable ? "files in /dev/shm or /tmp and anonymous code memory are used"
+                              : "nor may anonymous memory be executed, which every engine needs"),
+          .facts = {{"usable", false}, {"inUse", executable ? "files" : "nothing"}}};
+}
+
+Finding examineReservations() {
+  // A little more than one vCPU's tables take (engine/translate/address_space.h).
+  constexpr std::uint64_t kBytes = 2_TiB;
+  void* p = ::mmap(nullptr, kBytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  bool good = p != MAP_FAILED;
+  int error = errno;
+  if (good) ::munmap(p, kBytes);
+  return {.key = "reservations",
+          .title = "Address space",
+          .grade = good ? Grade::good : Grade::bad,
+          .text = good ? "the translator's tables can be reserved"
+                       : "no room for the translator's tables (" + errnoText(error) +
+                             "): machines get the interpreter, 30 times slower; raise 'ulimit -v'",
+          .facts = {{"usable", good}}};
+}
+
+Finding examineMembarrier() {
+  constexpr int kQuery = 0, kRegister = 1 << 4;  // MEMBARRIER_CMD_QUERY, _REGISTER_PRIVATE_EXPEDITED
+  long commands = ::syscall(SYS_membarrier, kQuery, 0, 0);
+  bool good = commands >= 0 && (commands & kRegister) != 0;
+  return {.key = "membarrier",
+          .title = "membarrier",
+          .grade = good ? Grade::good : Grade::note,
+          .text = good ? "available" : "not available: some branches of machines with several CPUs take the long way",
+          .facts = {{"usable", good}}};
 }
 
 Finding examineUserfaultfd() {
@@ -107,9 +145,10 @@ Finding examineUserfaultfd() {
     writeProtect = ::ioctl(fd.get(), UFFDIO_API, &api) == 0 && (api.features & UFFD_FEATURE_PAGEFAULT_FLAG_WP) != 0;
   }
   finding.facts = {{"available", bool(fd)}, {"writeProtect", writeProtect}};
-  finding.text = !fd            ? "not available (" + errnoText(error) + "); nothing needs it yet"
-                 : writeProtect ? "available, with write protection"
-                                : "available, without write protection";
+  finding.text = !fd ? "not available (" + errnoText(error) + "): page protection finds stores to translated code"
+                 : writeProtect
+                     ? "available, with write protection: it finds stores to translated code"
+                     : "available, without write protection: page protection finds stores to translated code";
   return finding;
 }
 

@@ -133,7 +133,13 @@ Status BoardMachine::openKernel() {
 Status BoardMachine::openProcessors() {
   auto choice = chooseEngine(config_.engine);
   if (!choice) return std::move(choice).error();
-  auto engine = makeEngine(choice->name, {*memory_, *model_, config_.cpus, config_.codeCache, config_.trace});
+  EngineSetup setup{*memory_, *model_, config_.cpus, config_.codeCache, config_.trace};
+  auto engine = makeEngine(choice->name, setup);
+  if (!engine && config_.engine == "auto" && choice->name != "interpret") {
+    log(LogLevel::warning, "engine {}: {}; the machine gets 'interpret', which is 30 times slower ({})", choice->name,
+        engine.error().message(), engine.error().hint());
+    engine = makeEngine("interpret", setup);
+  }
   if (!engine) return std::move(engine).error();
   engine_ = std::move(*engine);
   auto onShutdown = [this] {
@@ -223,6 +229,7 @@ std::vector<std::pair<std::string, std::uint64_t>> BoardMachine::statistics() co
 }  // namespace
 
 Result<std::unique_ptr<Machine>> Machine::create(EventLoop& loop, const MachineConfig& config, ConsoleSink& console) {
+  if (Status known = withholdHostFeatures(config.trace); !known) return std::move(known).error();
   auto machine = std::make_unique<BoardMachine>(loop, config);
   if (Status opened = machine->open(console); !opened) return std::move(opened).error();
   return std::unique_ptr<Machine>(std::move(machine));

@@ -2,8 +2,10 @@
 #include "machine/trace.h"
 
 #include <algorithm>
+#include <iterator>
 
 #include "base/text.h"
+#include "base/trace.h"
 
 namespace lodge {
 
@@ -17,14 +19,14 @@ const std::vector<std::pair<std::string, std::string>>& traceTable() {
       {"strict-flags", "The translator keeps flags exact at every fault (slower; for comparing engines)."},
       {"no-groups",
        "The translator checks every memory access by itself (slower; for finding faults in the grouping)."},
-      {"no-userfaultfd", "The translator finds writes to code by page protection, as on a host without userfaultfd."},
+      {"perf-map",
+       "The translator writes /tmp/perf-PID.map, from which 'perf report' names translated code by its guest address. "
+       "Its "
+       "code memory is then writable and executable at once."},
+      {"host-without=A+B", "Lodge does without these of the host, to try what it does on hosts that lack them: " +
+                               join({std::begin(kHostFeatureNames), std::end(kHostFeatureNames)}, ", ") + "."},
   };
   return table;
-}
-
-bool traces(std::string_view list, std::string_view what) {
-  auto parts = split(list, ',');
-  return std::find(parts.begin(), parts.end(), what) != parts.end();
 }
 
 Status checkTrace(std::string_view list) {
@@ -32,11 +34,15 @@ Status checkTrace(std::string_view list) {
   std::vector<std::string> names;
   for (const auto& [name, meaning] : traceTable()) names.push_back(name);
   for (std::string_view part : split(list, ',')) {
-    if (std::find(names.begin(), names.end(), part) != names.end()) continue;
+    auto isIt = [part](const std::string& name) {
+      std::size_t equals = name.find('=');
+      return equals == std::string::npos ? part == name : part.substr(0, equals + 1) == name.substr(0, equals + 1);
+    };
+    if (std::find_if(names.begin(), names.end(), isIt) != names.end()) continue;
     return Error(ErrorKind::notFound, "--trace " + inQuotes(part) + " does not exist")
         .withHint("there are " + join(names, ", "));
   }
-  return {};
+  return checkHostFeatures(list);
 }
 
 }  // namespace lodge

@@ -7,15 +7,13 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/trace.h"
 
 namespace lodge {
 
 /// What MachineConfig::trace may hold, separated by commas: name and meaning. The machine and the engines look for
 /// theirs.
 const std::vector<std::pair<std::string, std::string>>& traceTable();
-
-/// Whether `list` names `what`.
-bool traces(std::string_view list, std::string_view what);
 
 /// Errors: notFound, with the names that there are.
 Status checkTrace(std::string_view list);

@@ -15,6 +15,9 @@ TEST(Trace, ListsAndChecks) {
   EXPECT_FALSE(traces("", "io"));
   EXPECT_EQ(checkTrace("io,everything").error().message(), "--trace 'everything' does not exist");
   EXPECT_FALSE(checkTrace("io,"));
+  EXPECT_TRUE(checkTrace("io,host-without=bmi2+memfd"));
+  EXPECT_EQ(checkTrace("host-without=bmi2+wings").error().message(),
+            "--trace host-without=wings: there is no such feature");
 }
 
 }  // namespace

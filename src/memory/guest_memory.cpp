@@ -10,6 +10,8 @@
 #include <cerrno>
 #include <cstring>
 
+#include "base/memory_file.h"
+
 namespace lodge {
 
 namespace {
@@ -47,7 +49,7 @@ Result<std::unique_ptr<GuestMemory>> GuestMemory::create(std::uint64_t size, con
   memory->extra_ = extra;
   memory->videoDirty_ = std::make_unique<std::atomic<std::uint8_t>[]>(extra.video / kPageSize + 1);
   memory->lowSize_ = std::min(size, kHoleStart);
-  memory->fd_.reset(::memfd_create("lodge-guest-ram", MFD_CLOEXEC));
+  memory->fd_ = makeMemoryFile("lodge-guest-ram");
   if (!memory->fd_) return Error::fromErrno(errno, "create guest memory");
   if (::ftruncate(memory->fd_.get(), static_cast<off_t>(memory->backingSize())) != 0) {
     return Error::fromErrno(errno, "size guest memory to " + std::to_string(size) + " bytes");

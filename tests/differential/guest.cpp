@@ -5,6 +5,7 @@
 #include <cstring>
 #include <vector>
 
+#include "base/trace.h"
 #include "x86/virtual_memory.h"
 
 namespace lodge::differential {
@@ -184,6 +185,7 @@ void Guest::kernelState(CpuState& state) const {
 Result<std::unique_ptr<Guest>> Guest::create(std::string_view engine, std::string trace, bool kernel) {
   auto guest = std::unique_ptr<Guest>(new Guest());
   guest->kernel_ = kernel;
+  if (Status known = withholdHostFeatures(trace); !known) return std::move(known).error();
   auto memory = GuestMemory::create(16_MiB);
   if (!memory) return std::move(memory).error();
   guest->memory_ = std::move(*memory);

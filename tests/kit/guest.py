@@ -13,16 +13,16 @@ from kit.machine import Disk, Machine, Spec
 BOOT_SECONDS = 240
 
 
-def run_busybox(script, seconds, files=(), **options):
+def run_busybox(script, seconds, files=(), prefix=(), **options):
     """Boots the busybox initramfs, runs the shell script in it and waits for the power-off.
-    `files` are (name, bytes) to be found under /lodge. Returns (exit status of the script, its output)."""
+    `files` are (name, bytes) to be found under /lodge; `prefix` runs the machine's command as its arguments. Returns (exit status of the script, its output)."""
     with tempfile.TemporaryDirectory(prefix="lodge-test-") as folder:
         initrd = pathlib.Path(folder) / "initrd"
         entries = [("lodge/run", 0o755, script.encode())] + [(f"lodge/{name}", 0o755, data) for name, data in files]
         first = paths.INITRD.read_bytes()
         initrd.write_bytes(first + bytes(-len(first) % 4) + cpio_archive(entries))
         options.setdefault("append", "console=ttyS0 quiet")
-        with Machine(Spec(initrd=initrd, **options)) as machine:
+        with Machine(Spec(initrd=initrd, **options), prefix) as machine:
             begin = machine.console.wait_for("^lodge-guest: ready$", seconds)
             end = machine.console.wait_for(r"^lodge-guest: exit status (\d+)$", seconds)
             output = machine.console.text[begin.end():end.start()].strip("\n")

@@ -9,7 +9,7 @@
 #include <mutex>
 #include <new>
 
-#include "base/file.h"
+#include "base/memory_file.h"
 #include "engine/interpret/context.h"
 #include "engine/interpret/interpreter.h"
 #include "engine/interpret/thunk.h"
@@ -40,7 +40,7 @@ void installHandler() {
 /// One piece of executable memory, mapped twice, so that no mapping is both writable and executable.
 Status mapThunks(std::byte*& writable, std::byte*& executable) {
   constexpr std::size_t bytes = ThunkCache::kSlots * ThunkCache::kSlotBytes;
-  UniqueFd fd(::memfd_create("lodge-thunks", MFD_CLOEXEC));
+  UniqueFd fd = makeMemoryFile("lodge-thunks");
   if (!fd || ::ftruncate(fd.get(), bytes) != 0) return Error::fromErrno(errno, "create memory for native routines");
   void* rw = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd.get(), 0);
   if (rw == MAP_FAILED) return Error::fromErrno(errno, "map memory for native routines");
@@ -48,6 +48,12 @@ Status mapThunks(std::byte*& writable, std::byte*& executable) {
   if (rx == MAP_FAILED) {
     Error error = Error::fromErrno(errno, "map executable memory");
     ::munmap(rw, bytes);
+    // A file system without executable files: anonymous memory may do.
+    rw = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (rw != MAP_FAILED) {
+      writable = executable = static_cast<std::byte*>(rw);
+      return {};
+    }
     return std::move(error).withHint(
         "the host forbids executable memory (noexec memfd, SELinux execmem); allow it for Lodge");
   }

@@ -9,6 +9,8 @@
 
 #include <cerrno>
 
+#include "base/memory_file.h"
+#include "base/trace.h"
 #include "engine/translate/host_call.h"
 #include "engine/translate/host_features.h"
 
@@ -61,8 +63,12 @@ Result<std::unique_ptr<AddressSpaces>> AddressSpaces::create(std::uint64_t missT
   };
   auto spaces = std::unique_ptr<AddressSpaces>(new AddressSpaces());
   spaces->missTable_ = missTable;
+  if (isWithheld(HostFeature::reservation)) {
+    errno = ENOMEM;
+    return failed("reserve address space for a vCPU");
+  }
   spaces->spaceCount_ = spaceCount;
-  spaces->kernelFile_.reset(::memfd_create("lodge-soft-tlb", MFD_CLOEXEC));
+  spaces->kernelFile_ = makeMemoryFile("lodge-soft-tlb");
   if (!spaces->kernelFile_ || ::ftruncate(spaces->kernelFile_.get(), kTlbBytesPerHalf) != 0)
     return failed("create the kernel soft TLB");
   spaces->block_ = map(nullptr, kBlockBytes, kReadWrite, kPrivate, -1, 0);

@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <string>
 
+#include "base/memory_file.h"
 #include "base/units.h"
 #include "engine/translate/translation.h"
 
@@ -27,20 +28,51 @@ void* mapNoReserve(std::uint64_t bytes) {
   return p;
 }
 
-/// Maps the file executable below 4 GiB, so that 32 bits name a code address.
+/// Maps the file executable below 4 GiB, so that 32 bits name a code address. Without a file (-1): anonymous memory,
+/// writable, too.
 void* mapLow(std::uint64_t bytes, int fd) {
   constexpr std::uint64_t step = 64_MiB;
   void* p = MAP_FAILED;
   for (std::uint64_t at = 256_MiB; at + bytes <= 4_GiB; at += step) {
-    p = ::mmap(reinterpret_cast<void*>(at), bytes, PROT_READ | PROT_EXEC,
-               MAP_SHARED | MAP_NORESERVE | MAP_FIXED_NOREPLACE, fd, 0);
+    int protection = PROT_READ | PROT_EXEC | (fd < 0 ? PROT_WRITE : 0);
+    int kind = fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED;
+    p = ::mmap(reinterpret_cast<void*>(at), bytes, protection, kind | MAP_NORESERVE | MAP_FIXED_NOREPLACE, fd, 0);
     if (p != MAP_FAILED || errno != EEXIST) break;
   }
   return p;
 }
 }  // namespace
 
-Result<std::unique_ptr<CodeCache>> CodeCache::create(std::uint64_t bytes) {
+Status CodeCache::mapCode(bool oneView) {
+  void* run = MAP_FAILED;
+  if (!oneView) fd_ = makeMemoryFile("lodge-code");
+  if (fd_) {
+    if (::ftruncate(fd_.get(), static_cast<off_t>(codeBytes_)) != 0)
+      return Error::fromErrno(errno, "size the code cache");
+    void* write = ::mmap(nullptr, codeBytes_, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd_.get(), 0);
+    if (write == MAP_FAILED) return Error::fromErrno(errno, "map the code cache");
+    write_ = static_cast<std::uint8_t*>(write);
+    run = mapLow(codeBytes_, fd_.get());
+    if (run == MAP_FAILED) {
+      ::munmap(write, codeBytes_);
+      write_ = nullptr;
+      fd_.reset();
+    }
+  }
+  if (run == MAP_FAILED) run = mapLow(codeBytes_, -1);
+  if (run == MAP_FAILED) {
+    return Error::fromErrno(errno, "map the code cache executable")
+        .withHint(
+            "the translate engine needs executable memory; a security policy (SELinux execmem, noexec tmpfs) forbids "
+            "it here");
+  }
+  run_ = reinterpret_cast<std::uint64_t>(run);
+  if (!write_) write_ = static_cast<std::uint8_t*>(run);
+  ::madvise(write_, codeBytes_, MADV_DONTDUMP);
+  return {};
+}
+
+Result<std::unique_ptr<CodeCache>> CodeCache::create(std::uint64_t bytes, bool oneView) {
   if (bytes < 1_MiB || bytes > 1_GiB) {
     return Error(ErrorKind::invalidArgument, "code cache of " + std::to_string(bytes) + " bytes")
         .withHint("give a size from 1M to 1G");
@@ -56,23 +88,7 @@ Result<std::unique_ptr<CodeCache>> CodeCache::create(std::uint64_t bytes) {
   cache->codeBytes_ = kThunkBytes + hot + cold;
   cache->dataBytes_ = alignDown(bytes * 10 / 16, kPageSize);
 
-  cache->fd_.reset(::memfd_create("lodge-code", MFD_CLOEXEC));
-  if (!cache->fd_) return Error::fromErrno(errno, "create the code cache");
-  if (::ftruncate(cache->fd_.get(), static_cast<off_t>(cache->codeBytes_)) != 0)
-    return Error::fromErrno(errno, "size the code cache");
-  void* write =
-      ::mmap(nullptr, cache->codeBytes_, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, cache->fd_.get(), 0);
-  if (write == MAP_FAILED) return Error::fromErrno(errno, "map the code cache");
-  cache->write_ = static_cast<std::uint8_t*>(write);
-  void* run = mapLow(cache->codeBytes_, cache->fd_.get());
-  if (run == MAP_FAILED) {
-    return Error::fromErrno(errno, "map the code cache executable")
-        .withHint(
-            "the translate engine needs executable memory; a security policy (SELinux execmem, noexec tmpfs) forbids "
-            "it here");
-  }
-  cache->run_ = reinterpret_cast<std::uint64_t>(run);
-  ::madvise(write, cache->codeBytes_, MADV_DONTDUMP);
+  if (Status mapped = cache->mapCode(oneView); !mapped) return std::move(mapped).error();
 
   cache->indexCapacity_ = static_cast<std::uint32_t>(bytes / kBytesPerTranslation);
   cache->data_ = static_cast<std::uint8_t*>(mapNoReserve(cache->dataBytes_));
@@ -83,7 +99,7 @@ Result<std::unique_ptr<CodeCache>> CodeCache::create(std::uint64_t bytes) {
 
 CodeCache::~CodeCache() {
   if (write_) ::munmap(write_, codeBytes_);
-  if (run_ != 0) ::munmap(reinterpret_cast<void*>(run_), codeBytes_);
+  if (fd_ && run_ != 0) ::munmap(reinterpret_cast<void*>(run_), codeBytes_);
   if (data_) ::munmap(data_, dataBytes_);
   if (index_) ::munmap(static_cast<void*>(index_), indexCapacity_ * sizeof(Translation*));
 }
@@ -157,8 +173,11 @@ std::uint64_t CodeCache::thunk(const void* function) {
 void CodeCache::reset() {
   count_.store(0, std::memory_order_release);
   // Punching holes frees the pages of both views.
-  ::fallocate(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(hot_.start),
-              static_cast<off_t>(codeBytes_ - hot_.start));
+  if (!fd_) {
+    ::madvise(write_ + hot_.start, codeBytes_ - hot_.start, MADV_DONTNEED);
+  } else
+    ::fallocate(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(hot_.start),
+                static_cast<off_t>(codeBytes_ - hot_.start));
   ::madvise(data_, dataBytes_, MADV_DONTNEED);
   ::madvise(static_cast<void*>(index_), indexCapacity_ * sizeof(Translation*), MADV_DONTNEED);
   hot_.used = cold_.used = dataUsed_ = 0;

@@ -20,9 +20,10 @@ struct Translation;
 /// Changing functions: under the translator's lock. find() and contains(): any thread, and signal handlers.
 class CodeCache {
  public:
-  /// `bytes`: bound of everything together; 1 MiB to 1 GiB. Errors: outOfMemory, permissionDenied (no executable
-  /// memory).
-  static Result<std::unique_ptr<CodeCache>> create(std::uint64_t bytes);
+  /// `bytes`: bound of everything together; 1 MiB to 1 GiB. `oneView`: anonymous memory, writable and executable at
+  /// once (perf names code there only), as it is used, too, where the host has no executable memory files. Errors:
+  /// outOfMemory, permissionDenied (no executable memory).
+  static Result<std::unique_ptr<CodeCache>> create(std::uint64_t bytes, bool oneView = false);
   ~CodeCache();
   CodeCache(const CodeCache&) = delete;
   CodeCache& operator=(const CodeCache&) = delete;
@@ -66,6 +67,7 @@ class CodeCache {
 
  private:
   CodeCache() = default;
+  Status mapCode(bool oneView);
   struct Region {
     std::uint64_t start, capacity, used;  // offsets in the mapping
   };

@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <new>
 
+#include "base/trace.h"
 #include "engine/translate/host_features.h"
 #include "engine/translate/signals.h"
 #include "engine/translate/vcpu.h"
@@ -23,13 +24,12 @@ unsigned spacesPerVcpu(unsigned cpus) {
       std::clamp<std::uint64_t>(budget / bytesEach / std::max(cpus, 1u), 1, AddressSpaces::kSpaces));
 }
 
-/// `--trace strict-flags`: exact flags at every fault, for differential tests; `--trace no-userfaultfd`: the fallback.
+/// `--trace strict-flags`: exact flags at every fault, for differential tests.
 TranslationStore::Options optionsOf(const EngineSetup& setup) {
   TranslationStore::Options options{setup.codeCacheBytes, setup.model.features};
-  options.strictFlags = setup.trace.find("strict-flags") != std::string::npos;
-  options.groups = setup.trace.find("no-groups") == std::string::npos;
-  options.bmi = setup.trace.find("no-bmi") == std::string::npos;
-  options.userfaultfd = setup.trace.find("no-userfaultfd") == std::string::npos;
+  options.strictFlags = traces(setup.trace, "strict-flags");
+  options.groups = !traces(setup.trace, "no-groups");
+  options.perfMap = traces(setup.trace, "perf-map");
   return options;
 }
 
@@ -42,6 +42,18 @@ void leave(CodeUser& user) {
 void kick(x86::Cpu& cpu) {
   auto& context = *static_cast<VcpuContext*>(cpu.engineData);
   if (context.inside.load(std::memory_order_seq_cst) != 0) leave(context);
+}
+
+/// Whether the host has the address space that all vCPUs need, before any of them exists: the machine can then take
+/// another engine.
+Status tryReservations(TranslationStore& store, unsigned cpus) {
+  std::vector<std::unique_ptr<AddressSpaces>> all;
+  for (unsigned n = 0; n < cpus; ++n) {
+    auto spaces = AddressSpaces::create(store.missTable(), 1);
+    if (!spaces) return std::move(spaces).error();
+    all.push_back(std::move(*spaces));
+  }
+  return {};
 }
 
 class TranslateEngine final : public Engine {
@@ -74,7 +86,7 @@ Result<std::unique_ptr<TranslateVcpu>> TranslateVcpu::create(const EngineSetup& 
   context.frame = &context.spaces->frame();
   context.store = &store;
   context.leave = leave;
-  context.countOps = setup.trace.find("steps") != std::string::npos;
+  context.countOps = traces(setup.trace, "steps");
   context.frame->maskLow = 0x7ffffffff000;
   context.frame->maskBoth = 0xfffffffff000;
   context.cpu = new (context.spaces->cpuMemory()) x86::Cpu();
@@ -152,6 +164,7 @@ namespace lodge {
 
 Result<std::unique_ptr<Engine>> makeTranslateEngine(const EngineSetup& setup) {
   using namespace translate;
+  if (Status known = withholdHostFeatures(setup.trace); !known) return std::move(known).error();
   if (!hostFeatures().lahf64) {
     return Error(ErrorKind::unsupported, "the translate engine needs a processor with LAHF/SAHF in 64-bit mode")
         .withHint("use --engine interpret");
@@ -159,6 +172,8 @@ Result<std::unique_ptr<Engine>> makeTranslateEngine(const EngineSetup& setup) {
   if (Status installed = installSignalHandlers(); !installed) return std::move(installed).error();
   auto store = TranslationStore::create(setup.memory, optionsOf(setup));
   if (!store) return std::move(store).error().context("translate engine");
+  if (Status fits = tryReservations(**store, setup.cpus); !fits)
+    return std::move(fits).error().context("translate engine");
   return std::unique_ptr<Engine>(std::make_unique<TranslateEngine>(setup, std::move(*store)));
 }
 

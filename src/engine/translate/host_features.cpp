@@ -6,6 +6,7 @@
 #include <sys/auxv.h>
 #include <sys/syscall.h>
 
+#include "base/trace.h"
 #include "engine/translate/host_call.h"
 
 namespace lodge::translate {
@@ -28,12 +29,16 @@ HostFeatures detect() {
 const HostFeatures detected = detect();
 }  // namespace
 
-const HostFeatures& hostFeatures() {
-  return detected;
+HostFeatures hostFeatures() {
+  HostFeatures found = detected;
+  found.bmi1 = found.bmi1 && !isWithheld(HostFeature::bmi1);
+  found.bmi2 = found.bmi2 && !isWithheld(HostFeature::bmi2);
+  found.fsgsbase = found.fsgsbase && !isWithheld(HostFeature::fsgsbase);
+  return found;
 }
 
 void setGsBase(std::uint64_t value) {
-  if (detected.fsgsbase) {
+  if (detected.fsgsbase && !isWithheld(HostFeature::fsgsbase)) {
     asm volatile("wrgsbase %0" : : "r"(value) : "memory");
   } else {
     hostCall(SYS_arch_prctl, ARCH_SET_GS, value);

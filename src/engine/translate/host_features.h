@@ -13,8 +13,8 @@ struct HostFeatures {
   bool fsgsbase;  ///< WRGSBASE allowed by the kernel
 };
 
-/// Found once.
-const HostFeatures& hostFeatures();
+/// What there is, without what --trace host-without takes away.
+HostFeatures hostFeatures();
 
 /// This thread's GS base.
 void setGsBase(std::uint64_t value);

@@ -10,6 +10,7 @@
 #include <cstring>
 
 #include "base/bytes.h"
+#include "base/trace.h"
 #include "engine/translate/host_call.h"
 #include "engine/translate/liveness.h"
 #include "engine/translate/trampolines.h"
@@ -28,18 +29,24 @@ void* mapNoReserve(std::uint64_t bytes) {
 Result<std::unique_ptr<TranslationStore>> TranslationStore::create(GuestMemory& memory, const Options& options) {
   auto store = std::unique_ptr<TranslationStore>(new TranslationStore(memory, options));
   if (Status made = store->makeTables(); !made) return std::move(made).error();
-  auto cache = CodeCache::create(options.codeCacheBytes);
+  auto cache = CodeCache::create(options.codeCacheBytes, options.perfMap);
   if (!cache) return std::move(cache).error();
   store->cache_ = std::move(*cache);
-  auto guard = CodeGuard::create(memory, options.userfaultfd);
+  auto guard = CodeGuard::create(memory, !isWithheld(HostFeature::userfaultfd));
   if (!guard) return std::move(guard).error();
   store->guard_ = std::move(*guard);
   if (Status made = store->makeThunks(); !made) return std::move(made).error();
+  if (options.perfMap) {
+    auto map = PerfMap::create();
+    if (!map) return std::move(map).error();
+    store->perfMap_ = std::move(*map);
+  }
   store->block_ = std::make_unique<Block>();
   store->groups_ = std::make_unique<GroupPlan>();
   store->loops_ = std::make_unique<LoopPlan>();
   store->rewritten_ = std::make_unique<RewrittenCode>();
-  store->membarrier_ = hostCall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED) == 0;
+  store->membarrier_ =
+      !isWithheld(HostFeature::membarrier) && hostCall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED) == 0;
   memory.setCodeWriteObserver(store.get());
   return store;
 }
@@ -203,8 +210,6 @@ Translation* TranslationStore::translateLocked(PageUnit& unit, unsigned offset, 
     planGroups(block, *groups_);
   }
   HostFeatures host = hostFeatures();
-  host.bmi1 = host.bmi1 && options_.bmi;
-  host.bmi2 = host.bmi2 && options_.bmi;
   Rewriter rewriter(block, *groups_, *loops_, hot, cold, thunks_, host, *rewritten_);
   unsigned count = rewriter.run();
   return installLocked(unit, block, count, hot, cold, *rewritten_, ungrouped);
@@ -253,6 +258,7 @@ Translation* TranslationStore::installLocked(PageUnit& unit, const Block& block,
   unit.granules |= block.dependsOn;
   cache_->commit(hot, cold);
   cache_->publish(t);
+  if (perfMap_) perfMap_->note(*t);
   t->next.store(unit.translations.load(std::memory_order_relaxed), std::memory_order_relaxed);
   unit.translations.store(t, std::memory_order_release);
   ++counters_.translations;

@@ -12,6 +12,7 @@
 #include "engine/translate/code_cache.h"
 #include "engine/translate/code_guard.h"
 #include "engine/translate/code_map.h"
+#include "engine/translate/perf_map.h"
 #include "engine/translate/rewriter.h"
 #include "memory/guest_memory.h"
 
@@ -32,11 +33,10 @@ class TranslationStore : public CodeWriteObserver {
  public:
   struct Options {
     std::uint64_t codeCacheBytes;
-    std::uint64_t features;  ///< CpuModel::features
-    bool userfaultfd = true;
+    std::uint64_t features;    ///< CpuModel::features
     bool strictFlags = false;  ///< faults and interrupts see the exact arithmetic flags everywhere
     bool groups = true;        ///< one soft TLB probe for several accesses
-    bool bmi = true;           ///< use BMI1 and BMI2 if the host has them
+    bool perfMap = false;      ///< names translations in /tmp/perf-PID.map
   };
   static Result<std::unique_ptr<TranslationStore>> create(GuestMemory& memory, const Options& options);
   ~TranslationStore() override;
@@ -125,6 +125,7 @@ class TranslationStore : public CodeWriteObserver {
   Options options_;
   std::unique_ptr<CodeCache> cache_;
   std::unique_ptr<CodeGuard> guard_;
+  std::unique_ptr<PerfMap> perfMap_;  ///< if asked for
   Thunks thunks_{};
   std::uint64_t missTable_ = 0;
   std::uint64_t entryTables_ = 0;
