@@ -159,6 +159,7 @@ def arguments():
     parser.add_argument("--rows", default="", help=f"comma-separated: {' '.join(['boot', *ROWS])}")
     parser.add_argument("--engines", default="native,translate,qemu",
                         help="comma-separated: native translate interpret kvm qemu; Lodge's first one is compared with QEMU")
+    parser.add_argument("--bits", type=int, choices=(32, 64), default=64, help="of the program's code")
     parser.add_argument("--limit", type=float, default=900, help="the most seconds that one boot with all rows may take")
     options = parser.parse_args()
     options.rows = [r for r in options.rows.split(",") if r] or (QUICK_ROWS if options.quick else ["boot", *ROWS])
@@ -183,7 +184,7 @@ def arguments():
 def measure(options, folder):
     """{engine: {row: [seconds of each round]}}"""
     program = os.path.join(folder, "guestbench")
-    subprocess.run(["gcc", "-O2", "-static", "-o", program, os.path.join(TOP, "bench/guest/guestbench.c")], check=True)
+    subprocess.run(["gcc", f"-m{options.bits}", "-O2", "-static", "-o", program, os.path.join(TOP, "bench/guest/guestbench.c")], check=True)
     initrd = build_initrd(folder, program)
     inside = [r for r in options.rows if r != "boot"]
     append = "console=ttyS0 quiet panic=-1 bench.rows=" + (",".join(inside) or "none")

@@ -165,6 +165,22 @@ bool onlyUndefinedFlagsDiffer(Outcome host, Outcome guest, Comparing how) {
   guest.after.rflags |= kUndefined;
   return difference(host, guest, how).empty();
 }
+/// SYSRET into 32-bit code.
+bool entersCode32(const Snippet& s) {
+  x86::Instruction i{};
+  for (unsigned at = 0; at < s.length; at += i.length) {
+    if (x86::decode(s.code + at, 15, codeSize(s), i) != x86::DecodeStatus::ok) break;
+    if (i.info->op == x86::Op::sysret && i.operandSize != 8) return true;
+  }
+  return false;
+}
+
+bool onlyUpperHalvesDiffer(Outcome host, Outcome guest, Comparing how) {
+  for (Outcome* side : {&host, &guest}) {
+    for (std::uint64_t& r : side->after.gpr) r &= 0xffff'ffff;
+  }
+  return difference(host, guest, how).empty();
+}
 }  // namespace
 
 std::string_view reasonToDiffer(const Snippet& snippet, const Outcome& host, const Outcome& guest, Comparing how) {
@@ -173,6 +189,10 @@ std::string_view reasonToDiffer(const Snippet& snippet, const Outcome& host, con
   if (how.kernel && host.vector == 1 && readsClock(snippet)) return "the clock, seen by a trap right after RDTSC";
   if (how.translator && showsX87Pointers(snippet))
     return "x87 instruction and data pointers after instructions that the translator runs itself";
+  if (how.kernel && entersCode32(snippet) && onlyUpperHalvesDiffer(host, guest, how))
+    return "upper halves of registers, which are undefined in 32-bit code (SDM vol. 1, 3.4.1.1)";
+  if (how.code32 && guest.vector >= 0x100 && host.vector == 17)
+    return "a long loop with alignment checks, for which there was not the time";
   if (host.vector == 13 && guest.vector == 14 && isLastPage(guest)) return kLastPage;
   if (how.code32 && isDecimal(snippet) && onlyUndefinedFlagsDiffer(host, guest, how))
     return "flags that DAA, DAS, AAA and AAS leave undefined";

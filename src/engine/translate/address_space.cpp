@@ -175,6 +175,7 @@ bool AddressSpaces::dropPage(std::uint64_t linear) {
     code |= current_->user64.dropPage(linear);
     return code;
   }
+  if ((linear >> 32) == 0) kernel_.drop(linear);  // a 32-bit kernel's
   code |= dropPage(*current_, linear);
   for (AddressSpace& space : spaces_) {
     if (lowGlobal_ && space.used && &space != current_) dropPage(space, linear);

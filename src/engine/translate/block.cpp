@@ -39,13 +39,14 @@ bool isSelectorRead(const Instruction& i) {
   return i.info->form == Form::e_s && !i.memory;
 }
 
-Treatment integerTreatment(const Instruction& i) {
+Treatment integerTreatment(const Instruction& i, ModeKey key) {
   switch (i.info->op) {
     case Op::push:
     case Op::pop:
-      return i.info->form == Form::sreg || i.operandSize != 8 ? Treatment::interpret : Treatment::special;
+      return i.info->form == Form::sreg || i.operandSize != key.wordBytes() ? Treatment::interpret
+                                                                            : Treatment::special;
     case Op::leave:
-      return i.operandSize != 8 ? Treatment::interpret : Treatment::special;
+      return i.operandSize != key.wordBytes() ? Treatment::interpret : Treatment::special;
     case Op::lea:
     case Op::nop:
     case Op::prefetch:
@@ -62,7 +63,7 @@ Treatment integerTreatment(const Instruction& i) {
     case Op::btr:
     case Op::btc:
       if (!isBitString(i)) return Treatment::generic;
-      return i.operandSize >= 4 && i.addressSize == 8 ? Treatment::system : Treatment::interpret;
+      return i.operandSize >= 4 && i.addressSize == key.wordBytes() ? Treatment::system : Treatment::interpret;
     case Op::cld:
     case Op::std:
       return Treatment::system;
@@ -87,8 +88,8 @@ Treatment integerTreatment(const Instruction& i) {
   }
 }
 
-Treatment branchTreatment(const Instruction& i) {
-  if (i.operandSize != 8) return Treatment::interpret;
+Treatment branchTreatment(const Instruction& i, ModeKey key) {
+  if (i.operandSize != key.wordBytes()) return Treatment::interpret;
   return Treatment::special;
 }
 
@@ -109,7 +110,7 @@ Treatment systemTreatment(const Instruction& i, ModeKey key) {
       return Treatment::generic;
     case Op::pushf:
     case Op::popf:
-      return inlineIf(i.operandSize == 8);
+      return inlineIf(i.operandSize == key.wordBytes());
     case Op::cli:
     case Op::sti:
       return inlineIf(kernel);
@@ -119,7 +120,7 @@ Treatment systemTreatment(const Instruction& i, ModeKey key) {
     case Op::clac:
       return inlineIf(kernel && key.has(ModeKey::smap));
     case Op::swapgs:
-      return inlineIf(kernel);
+      return inlineIf(kernel && key.has(ModeKey::code64));
     case Op::rdtsc:
     case Op::rdtscp:
       return inlineIf(key.has(ModeKey::timeStamp));
@@ -137,15 +138,29 @@ Treatment systemTreatment(const Instruction& i, ModeKey key) {
   }
 }
 
+/// What 32-bit code has, and the rewriter, which writes 64-bit code, knows nothing of.
+bool is32BitOnly(const Instruction& i) {
+  bool shortIncrement = !i.hasModrm && (i.info->op == Op::inc || i.info->op == Op::dec);
+  if (((i.info->attributes & invalid64) != 0 && !shortIncrement) || i.addressSize == 2) return true;
+  if (i.memory && i.segment == cs) return true;  // must not be written to
+  // The highest bit of a register in the immediate is ignored.
+  bool fourth = i.encoding == Encoding::vex && i.map == 3 && i.opcode >= 0x4a && i.opcode <= 0x4c;
+  if (fourth && (i.immediate & 0x80) != 0) return true;
+  // VEX.W is ignored where it would select the size of a general register.
+  bool general = i.info->cls == OpClass::integer || (i.info->attributes & (regIsGpr | rmIsGpr | vvvvIsGpr)) != 0;
+  return i.encoding == Encoding::vex && i.vexW && general;
+}
+
 Treatment treatmentOf(const Instruction& i, ModeKey key, std::uint64_t features) {
+  if (!key.has(ModeKey::code64) && is32BitOnly(i)) return Treatment::interpret;
   if (opcodeForFeatures(*i.info, features) != i.info) return Treatment::interpret;
   if (!vectorAllowed(i, key)) return Treatment::interpret;
   if (i.info->op == Op::maskmov || i.info->op == Op::vmaskmov || i.info->op == Op::gather) return Treatment::interpret;
   switch (i.info->cls) {
     case OpClass::integer:
-      return integerTreatment(i);
+      return integerTreatment(i, key);
     case OpClass::branch:
-      return branchTreatment(i);
+      return branchTreatment(i, key);
     case OpClass::native:
       return nativeTreatment(i);
     case OpClass::system:
@@ -212,7 +227,7 @@ int Block::indexOf(std::uint64_t at) const {
 }
 
 std::uint64_t branchTarget(const Block& block, const GuestInstruction& i) {
-  return block.nextRip(i) + i.decoded.immediate;
+  return block.key.wrap(block.nextRip(i) + i.decoded.immediate);
 }
 
 std::uint64_t granulesOf(unsigned offset, unsigned length) {

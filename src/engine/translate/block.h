@@ -40,7 +40,7 @@ struct Block {
   std::array<GuestInstruction, kMaxInstructions> instructions;
 
   std::uint64_t rip(const GuestInstruction& i) const { return page + i.offset; }
-  std::uint64_t nextRip(const GuestInstruction& i) const { return page + i.offset + i.decoded.length; }
+  std::uint64_t nextRip(const GuestInstruction& i) const { return key.wrap(page + i.offset + i.decoded.length); }
   unsigned endOffset() const {
     const GuestInstruction& last = instructions[count - 1];
     return last.offset + last.decoded.length;

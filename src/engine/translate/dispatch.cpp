@@ -30,7 +30,7 @@ void VcpuContext::step() {
     std::uint8_t bytes[15];
     Instruction i;
     unsigned n = fetchInstruction(*cpu, bytes);
-    CodeSize size = cpu->mode64() ? CodeSize::bits64 : CodeSize::bits32;
+    CodeSize size = cpu->mode64() ? CodeSize::bits64 : cpu->state.segment[cs].big() ? CodeSize::bits32 : CodeSize::bits16;
     if (n != 0 && decode(bytes, n, size, i) == DecodeStatus::ok) {
       SteppedOp& op = steppedOps[static_cast<std::size_t>(i.info->op)];
       ++op.count;
@@ -58,8 +58,9 @@ PageUnit* TranslateVcpu::findUnit(std::uint64_t rip) {
   if (!unit) return nullptr;
   CodeMap* map = context_.spaces->code(context_.key().mode());
   if (map) {
-    map->insert(rip, reinterpret_cast<std::uint64_t>(unit->entryTable), page.global && (rip >> 63) != 0, page.pageSize);
-    if (page.global && (rip >> 63) == 0) context_.spaces->noteLowGlobal();
+    bool isKernels = (rip >> 63) != 0 || (!cpu.longMode() && cpu.state.cpl == 0);
+    map->insert(rip, reinterpret_cast<std::uint64_t>(unit->entryTable), page.global && isKernels, page.pageSize);
+    if (page.global && !isKernels) context_.spaces->noteLowGlobal();
   } else {
     context_.acPage(rip) = {rip & ~kPageMask, unit};
   }
@@ -75,7 +76,16 @@ std::uint64_t TranslateVcpu::lookUp() {
   return context_.store->entryFor(*unit, rip & kPageMask, true).host;
 }
 
+/// Whatever translated 32-bit code takes for granted beside the key.
+void VcpuContext::prepare32() {
+  CpuState& state = cpu->state;
+  for (unsigned r = 0; r < 8; ++r) state.gpr[r] &= 0xffff'ffff;
+  frame->segmentGuard[0] = segmentGuard(state.segment[fs]);
+  frame->segmentGuard[1] = segmentGuard(state.segment[gs]);
+}
+
 void VcpuContext::setKey(ModeKey key) {
+  if (!key.has(ModeKey::code64)) prepare32();
   if (((key.bits ^ frame->key) & ModeKey::shared) != 0) frame->kernelKey = frame->userKey = 0;
   frame->key = key.bits;
   // Every map holds code for one key.
@@ -88,7 +98,7 @@ void VcpuContext::setKey(ModeKey key) {
     if (spaces->current().supervisorCount != 0) spaces->dropSupervisorPages();
     // SYSRET inline leaves IOPL 0 behind.
     frame->userKey = key.has(ModeKey::code64) && !key.has(ModeKey::portIo | ModeKey::accessCheck) ? key.bits : 0;
-  } else if (!key.has(ModeKey::accessCheck)) {
+  } else if (key.has(ModeKey::code64) && !key.has(ModeKey::accessCheck)) {
     frame->kernelKey = key.bits;
   }
 }
@@ -100,6 +110,7 @@ std::uint64_t VcpuContext::resume(std::uint64_t next, std::uint64_t invalidation
   dropResumeFlag(*cpu);
   ModeKey now = modeKey(*cpu);
   if (!now.has(ModeKey::translatable)) return 0;
+  if (!now.has(ModeKey::code64)) prepare32();
   bool same = now.bits == key().bits && !codeDropped && store->invalidations() == invalidationsBefore;
   std::uint64_t host = 1;
   if (state.rip != next || !same) {

@@ -83,6 +83,8 @@ void VcpuContext::addressSpaceChanged(bool noFlush) {
 void VcpuContext::modeChanged() {
   const CpuState& s = cpu->state;
   if (s.cr0 == lastControl[0] && s.cr4 == lastControl[1] && s.efer == lastControl[2]) return;
+  // The kernel's table holds other pages then.
+  if (((s.efer ^ lastControl[2]) & efer::lma) != 0) spaces->dropEverything();
   lastControl[0] = s.cr0;
   lastControl[1] = s.cr4;
   lastControl[2] = s.efer;

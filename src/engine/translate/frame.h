@@ -23,7 +23,8 @@ enum class ExitReason : std::uint32_t {
 /// The page below CpuState: what translated code and trampolines keep for themselves. One per vCPU, used by its thread
 /// only.
 struct Frame {
-  std::byte unused[FRAME_SIZE + FRAME_STI_RIP];
+  std::byte unused[FRAME_SIZE + FRAME_SEGMENT_GUARD];
+  std::uint64_t segmentGuard[2];  ///< FS's and GS's, for 32-bit code: segmentGuard()
   std::uint64_t stiRip;     ///< what follows the STI that set IF last: an interrupt there waits one instruction
   std::uint32_t userKey;    ///< ModeKey of user code after SYSRET as things are; 0: not known, go the long way
   std::uint32_t kernelKey;  ///< ModeKey of kernel code after SYSCALL, the same
@@ -50,6 +51,7 @@ static_assert(LODGE_FRAME_OFFSET(key) == FRAME_KEY);
 static_assert(LODGE_FRAME_OFFSET(kernelKey) == FRAME_KERNEL_KEY);
 static_assert(LODGE_FRAME_OFFSET(userKey) == FRAME_USER_KEY);
 static_assert(LODGE_FRAME_OFFSET(stiRip) == FRAME_STI_RIP);
+static_assert(LODGE_FRAME_OFFSET(segmentGuard) == FRAME_SEGMENT_GUARD);
 static_assert(LODGE_FRAME_OFFSET(scratch) == FRAME_SCRATCH12);
 static_assert(LODGE_FRAME_OFFSET(exitAddress) == FRAME_EXIT_ADDRESS);
 static_assert(LODGE_FRAME_OFFSET(maskLow) == FRAME_MASK_LOW);

@@ -23,6 +23,7 @@
 #define FRAME_KERNEL_KEY (-180)
 #define FRAME_USER_KEY (-184)
 #define FRAME_STI_RIP (-192)
+#define FRAME_SEGMENT_GUARD (-208)
 
 #define STATE_RIP 128
 #define STATE_RFLAGS 136

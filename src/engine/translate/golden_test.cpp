@@ -19,7 +19,7 @@ namespace lodge::translate {
 namespace {
 
 constexpr const char* kFile = LODGE_GOLDEN_FILE;
-constexpr std::uint64_t kUserPage = 0x401000, kKernelPage = 0xffffffff81000000;
+constexpr std::uint64_t kUserPage = 0x401000, kKernelPage = 0xffffffff81000000, kKernelPage32 = 0xc1000000;
 constexpr unsigned kOffset = 0x100;
 constexpr std::uint64_t kHot = 0x10000000, kCold = 0x18000000;
 constexpr Thunks kThunks{.missRead = 0x20000000,
@@ -96,7 +96,16 @@ ModeKey keyOf(const Case& c) {
                        ModeKey::fwait | ModeKey::fsgsbase | ModeKey::syscall | ModeKey::timeStamp;
   if (c.has("user")) bits |= ModeKey::user;
   if (c.has("smap")) bits |= ModeKey::smap | ModeKey::kernelTable;
+  if (c.has("code32")) {
+    bits &= ~(ModeKey::code64 | ModeKey::syscall);
+    if (!c.has("user")) bits |= ModeKey::kernelTable;
+  }
   return {bits};
+}
+
+std::uint64_t pageOf(const Case& c) {
+  if (c.has("user")) return kUserPage;
+  return c.has("code32") ? kKernelPage32 : kKernelPage;
 }
 
 std::string translated(const Case& c) {
@@ -106,7 +115,7 @@ std::string translated(const Case& c) {
   auto block = std::make_unique<Block>();
   auto groups = std::make_unique<GroupPlan>();
   auto code = std::make_unique<RewrittenCode>();
-  decodeBlock(*block, page.data(), c.has("user") ? kUserPage : kKernelPage, kOffset, keyOf(c), ~std::uint64_t{0});
+  decodeBlock(*block, page.data(), pageOf(c), kOffset, keyOf(c), ~std::uint64_t{0});
   unsigned wanted = 0;
   while (wanted < block->count && block->instructions[wanted].offset < kOffset + c.guest.size()) ++wanted;
   solveLiveness(*block, page.data(), ~std::uint64_t{0}, c.has("strict"));

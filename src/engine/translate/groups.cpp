@@ -43,9 +43,12 @@ class Planner {
 
  private:
   bool isPlannable(unsigned n) const;
+  bool accesses(const Instruction& i) const;
+  unsigned word() const { return block_.key.wordBytes(); }
   struct Candidates {
     std::array<Candidate, RegisterTracker::kOrigins> by{};
     RegisterTracker tracker;
+    explicit Candidates(unsigned wordBytes) : tracker(wordBytes) {}
     /// Whether the group of `origin` is cut into by one of another origin that has more members.
     bool isBetterLeft(unsigned origin) const {
       for (unsigned o = 0; o < RegisterTracker::kOrigins; ++o) {
@@ -72,7 +75,7 @@ bool Planner::isPlannable(unsigned n) const {
 }
 
 Planner::Candidates Planner::candidatesAt(unsigned start) const {
-  Candidates found;
+  Candidates found(word());
   RegisterTracker& tracker = found.tracker;
   for (unsigned n = start; n < block_.count && isPlannable(n); ++n) {
     const GuestInstruction& g = block_.instructions[n];
@@ -94,7 +97,7 @@ bool Planner::hoist(unsigned n, std::uint8_t base, unsigned earliest, unsigned& 
     if (g.decoded.info->form == Form::j && base != rsp) return false;
     if (g.liveIn != 0) continue;
     Candidates found = candidatesAt(p);
-    RegisterTracker tracker;
+    RegisterTracker tracker(word());
     for (unsigned m = p; m < n; ++m) tracker.update(block_.instructions[m].decoded);
     const Instruction& i = block_.instructions[n].decoded;
     for (std::uint8_t r = 0; r < RegisterTracker::kRegisters; ++r) {
@@ -125,7 +128,7 @@ unsigned Planner::accept(unsigned at, std::uint8_t base) {
     leader.index = sum.index;
     leader.scale = sum.scale;
   }
-  RegisterTracker tracker;
+  RegisterTracker tracker(word());
   for (unsigned m = at; m <= c.last; ++m) {
     const Instruction& i = block_.instructions[m].decoded;
     plan_.active[m] = true;
@@ -138,8 +141,8 @@ unsigned Planner::accept(unsigned at, std::uint8_t base) {
 }
 
 /// Whether a group can begin with it.
-bool accesses(const Instruction& i) {
-  RegisterTracker fresh;
+bool Planner::accesses(const Instruction& i) const {
+  RegisterTracker fresh(word());
   return fresh.operandAccess(i).present || fresh.stackAccess(i).present;
 }
 

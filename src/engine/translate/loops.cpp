@@ -72,7 +72,7 @@ bool touchesMemory(const Instruction& i) {
 
 class LoopFinder {
  public:
-  LoopFinder(Block& block, LoopPlan& plan) : block_(block), plan_(plan) {}
+  LoopFinder(Block& block, LoopPlan& plan) : block_(block), plan_(plan), tracker_(block.key.wordBytes()) {}
   void at(unsigned tail);
 
  private:
@@ -116,7 +116,7 @@ bool LoopFinder::noteAccess(unsigned n, const TrackedAccess& access) {
 }
 
 bool LoopFinder::collect(unsigned head, unsigned tail) {
-  tracker_ = RegisterTracker();
+  tracker_ = RegisterTracker(block_.key.wordBytes());
   foundCount_ = 0;
   for (unsigned n = head; n < tail; ++n) {
     const GuestInstruction& g = block_.instructions[n];

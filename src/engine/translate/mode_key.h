@@ -15,8 +15,9 @@ struct ModeKey {
   std::uint32_t bits;
 
   static constexpr std::uint32_t user = 1 << 0,  ///< CPL 3 (else CPL 0)
-      code64 = 1 << 1,                           ///< 64-bit code (else flat 32-bit)
-      kernelTable = 1 << 2,  ///< CPL 0, SMAP on and AC = 0: data accesses go through the kernel's soft TLB only
+      code64 = 1 << 1,       ///< 64-bit code (else flat 32-bit)
+      kernelTable = 1 << 2,  ///< CPL 0: data accesses go through the kernel's soft TLB only (64-bit code: SMAP on and AC =
+                             ///< 0; 32-bit code: not SMAP on and AC = 1)
       accessCheck = 1 << 3,  ///< RFLAGS.AC
       smap = 1 << 4,         ///< CR4.SMAP
       x87 = 1 << 5,          ///< x87 and MMX instructions execute (CR0.EM, CR0.TS)
@@ -33,6 +34,10 @@ struct ModeKey {
   static constexpr std::uint32_t shared = x87 | sse | avx | fwait | fsgsbase | syscall;
 
   bool has(std::uint32_t bit) const { return (bits & bit) != 0; }
+  /// Bytes of an address, a stack slot and a branch target.
+  unsigned wordBytes() const { return has(code64) ? 8 : 4; }
+  /// `rip`, wrapped at the end of the code's address space.
+  std::uint64_t wrap(std::uint64_t rip) const { return has(code64) ? rip : static_cast<std::uint32_t>(rip); }
   ExecMode mode() const {
     if (has(user)) return has(code64) ? ExecMode::user64 : ExecMode::user32;
     return has(accessCheck) && has(smap) ? ExecMode::kernelAc : ExecMode::kernel;
@@ -41,5 +46,9 @@ struct ModeKey {
 
 /// The key of the CPU's state as it is; without `translatable` where the interpreter must do the work.
 ModeKey modeKey(const x86::Cpu& cpu);
+
+/// What 32-bit code adds to addresses in FS or GS: 0 if the segment is a writable one of 4 GiB, else something that
+/// leaves no address canonical, so that the interpreter checks the access.
+std::uint64_t segmentGuard(const x86::SegmentRegister& segment);
 
 }  // namespace lodge::translate

@@ -7,12 +7,14 @@ namespace lodge::translate {
 
 namespace {
 using namespace x86;
-constexpr std::int64_t kWord = 8;
+/// 32-bit code: the longest way from a register's value to an access off it. The pages at both ends of the address
+/// space are in no soft TLB (soft_tlb.h), so that no sum wraps where an access is off a probe.
+constexpr std::int64_t kMaxReach = 4096 - 64;
 }  // namespace
 
 /// Moves that keep track of a value: returns whether `i` was one.
 bool RegisterTracker::copies(const Instruction& i) {
-  if (i.operandSize != 8) return false;
+  if (i.operandSize != word_) return false;
   switch (i.info->op) {
     case Op::mov:
       if (i.memory || (i.info->form != Form::e_g && i.info->form != Form::g_e)) return false;
@@ -23,7 +25,7 @@ bool RegisterTracker::copies(const Instruction& i) {
       }
       return true;
     case Op::lea:
-      if (i.addressSize != 8 || i.ripRelative || i.base == kNoRegister || i.index != kNoRegister) return false;
+      if (i.addressSize != word_ || i.ripRelative || i.base == kNoRegister || i.index != kNoRegister) return false;
       now_[i.reg] = {now_[i.base].origin, now_[i.base].offset + i.displacement};
       return true;
     case Op::add:
@@ -53,13 +55,13 @@ void RegisterTracker::update(const Instruction& i) {
   }
   switch (i.info->op) {
     case Op::push:
-      now_[rsp] = {stackPointer.origin, stackPointer.offset - kWord};
+      now_[rsp] = {stackPointer.origin, stackPointer.offset - word_};
       break;
     case Op::pop:
-      if (i.memory || i.rm != rsp) now_[rsp] = {stackPointer.origin, stackPointer.offset + kWord};
+      if (i.memory || i.rm != rsp) now_[rsp] = {stackPointer.origin, stackPointer.offset + word_};
       break;
     case Op::leave:
-      now_[rsp] = {frame.origin, frame.offset + kWord};
+      now_[rsp] = {frame.origin, frame.offset + word_};
       break;
     default:
       break;
@@ -82,8 +84,13 @@ TrackedValue RegisterTracker::address(const Instruction& i) {
   return {static_cast<std::uint8_t>(kRegisters + pairCount_++), offset};
 }
 
+/// Whether the operand's address may wrap at 4 GiB.
+bool RegisterTracker::mayWrap(const Instruction& i) const {
+  return word_ == 4 && (i.index != kNoRegister || i.displacement < -kMaxReach || i.displacement > kMaxReach);
+}
+
 TrackedAccess RegisterTracker::operandAccess(const Instruction& i) {
-  if (!i.memory || i.base == kNoRegister || i.addressSize != 8) return {};
+  if (!i.memory || i.base == kNoRegister || i.addressSize != word_ || mayWrap(i)) return {};
   if (i.segment == fs || i.segment == gs || i.info->op == Op::lea) return {};
   MemoryOperand m = memoryOperand(i);
   if (m.bytes == 0) return {};
@@ -98,14 +105,14 @@ TrackedAccess RegisterTracker::stackAccess(const Instruction& i) const {
     case Op::push:
     case Op::call:
     case Op::call_indirect:
-      return {known, {top.origin, top.offset - kWord}, kWord, true};
+      return {known, {top.origin, top.offset - word_}, word_, true};
     case Op::pop:
       if (i.memory) return {};
       [[fallthrough]];
     case Op::ret:
-      return {known, top, kWord, false};
+      return {known, top, word_, false};
     case Op::leave:
-      return {now_[rbp].origin != TrackedValue::kUnknown, now_[rbp], kWord, false};
+      return {now_[rbp].origin != TrackedValue::kUnknown, now_[rbp], word_, false};
     default:
       return {};
   }

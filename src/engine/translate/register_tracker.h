@@ -33,7 +33,8 @@ struct TrackedAccess {
 class RegisterTracker {
  public:
   static constexpr unsigned kRegisters = 16, kPairs = 8, kOrigins = kRegisters + kPairs;
-  RegisterTracker() {
+  /// `wordBytes`: of the code, 4 or 8.
+  explicit RegisterTracker(unsigned wordBytes) : word_(static_cast<std::uint8_t>(wordBytes)) {
     for (std::uint8_t r = 0; r < kRegisters; ++r) now_[r] = {r, 0};
   }
   /// The access of the memory operand; absent where the address is not a known sum.
@@ -47,6 +48,8 @@ class RegisterTracker {
  private:
   TrackedValue address(const x86::Instruction& i);
   bool copies(const x86::Instruction& i);
+  bool mayWrap(const x86::Instruction& i) const;
+  std::uint8_t word_;
   std::array<TrackedValue, kRegisters> now_;
   std::array<RegisterPair, kPairs> pairs_;
   unsigned pairCount_ = 0;

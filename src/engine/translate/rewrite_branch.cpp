@@ -7,7 +7,6 @@ namespace lodge::translate {
 
 namespace {
 using namespace x86;
-constexpr std::int32_t kWord = 8;
 constexpr std::uint8_t kGsPrefix = 0x65;
 }  // namespace
 
@@ -127,11 +126,12 @@ bool Rewriter::countedBranch(const GuestInstruction& g) {
 
 bool Rewriter::call(const GuestInstruction& g) {
   std::uint64_t target = branchTarget(block_, g);
-  storeConstant(stackOperand(-kWord, true), block_.nextRip(g));
+  auto slotBelow = -static_cast<std::int32_t>(word());
+  storeWord(stackOperand(slotBelow, true), block_.nextRip(g));
   committing();
   bool samePage = target - block_.page < kPageSize;
   if (!samePage) hot_.movImmediate(host::addend, target);
-  hot_.lea(8, host::guestRsp, Mem{.base = host::guestRsp, .displacement = -kWord});
+  moveStackPointer(slotBelow);
   if (samePage) {
     record(RecordKind::instruction, static_cast<unsigned>(target - block_.page));
     jumpTo(target);
@@ -147,28 +147,29 @@ bool Rewriter::indirect(const GuestInstruction& g) {
   const Instruction& i = g.decoded;
   bool isCall = i.info->op == Op::call_indirect;
   if (!targetsAreMapped()) return false;
+  auto slotBelow = -static_cast<std::int32_t>(word());
   Mem to{};
   if (isCall && i.memory) {
-    hot_.load(8, host::addend, operand(i));
+    hot_.load(word(), host::addend, operand(i));
     hot_.store(8, atState(FRAME_SPARE), host::addend);  // the next probe needs the register
   }
   if (isCall) {  // r12 = host address of the return address
-    to = stackOperand(-kWord, true);
+    to = stackOperand(slotBelow, true);
     hot_.lea(8, host::address, to);
   }
   if (i.memory) {
-    hot_.load(8, host::addend, isCall ? atState(FRAME_SPARE) : operand(i));
+    hot_.load(word(), host::addend, isCall ? atState(FRAME_SPARE) : operand(i));
   } else if (isSpilled(i.rm)) {
     hot_.load(8, host::addend, slot(i.rm));
   } else {
-    hot_.mov(8, host::addend, hostOf(i.rm));
+    hot_.mov(word(), host::addend, hostOf(i.rm));
   }
   lookUpTarget(hot_);
   if (isCall) {
     std::uint64_t next = block_.nextRip(g);
     to = Mem{.base = host::address};
-    if (static_cast<std::int64_t>(next) == static_cast<std::int32_t>(next)) {
-      hot_.storeImmediate32(8, to, static_cast<std::int32_t>(next));
+    if (word() == 4 || static_cast<std::int64_t>(next) == static_cast<std::int32_t>(next)) {
+      hot_.storeImmediate32(word(), to, static_cast<std::int32_t>(next));
       committing();
     } else {
       hot_.store(8, atState(FRAME_SPARE), host::group);
@@ -177,7 +178,7 @@ bool Rewriter::indirect(const GuestInstruction& g) {
       committing();
       hot_.load(8, host::group, atState(FRAME_SPARE));
     }
-    hot_.lea(8, host::guestRsp, Mem{.base = host::guestRsp, .displacement = -kWord});
+    moveStackPointer(slotBelow);
   }
   record(RecordKind::dynamic, 0);
   hot_.jmpIndirect(host::group);
@@ -187,10 +188,9 @@ bool Rewriter::indirect(const GuestInstruction& g) {
 bool Rewriter::ret(const GuestInstruction& g) {
   const Instruction& i = g.decoded;
   if (!targetsAreMapped()) return false;
-  hot_.load(8, host::addend, stackOperand(0, false));
+  hot_.load(word(), host::addend, stackOperand(0, false));
   lookUpTarget(hot_);
-  auto pops = static_cast<std::int32_t>(kWord + (i.info->form == Form::i ? i.immediate & 0xffff : 0));
-  hot_.lea(8, host::guestRsp, Mem{.base = host::guestRsp, .displacement = pops});
+  moveStackPointer(static_cast<std::int32_t>(word() + (i.info->form == Form::i ? i.immediate & 0xffff : 0)));
   record(RecordKind::dynamic, 0);
   hot_.jmpIndirect(host::group);
   return true;
@@ -198,12 +198,13 @@ bool Rewriter::ret(const GuestInstruction& g) {
 
 /// Code with SMAP switched off has no map; what it does with computed targets is rare enough for the interpreter.
 bool Rewriter::targetsAreMapped() const {
-  return key().mode() == ExecMode::kernel || key().mode() == ExecMode::user64;
+  return key().mode() != ExecMode::kernelAc;
 }
 
 /// r14 = host code for the guest address in r13. Keeps flags. Faults if r13 is not canonical.
 /// Without BMI2 only inside an instruction, before it commits.
-void Rewriter::lookUpTarget(Assembler& a, bool user) {
+void Rewriter::lookUpTarget(Assembler& a, ExecMode mode) {
+  bool user = mode != ExecMode::kernel;
   if (host_.bmi2) {
     a.pext(host::group, host::addend, atState(user ? FRAME_MASK_LOW : FRAME_MASK_BOTH));
   } else {
@@ -215,8 +216,8 @@ void Rewriter::lookUpTarget(Assembler& a, bool user) {
   }
   a.legacy(8, 0, 0xf7, 2, host::group);  // NOT
   if (user) {
-    a.load(8, host::group,
-           Mem{.index = host::group, .scale = 8, .segmentPrefix = kGsPrefix, .displacement = layout::user64CodeTop});
+    std::int32_t top = mode == ExecMode::user32 ? layout::user32CodeTop : layout::user64CodeTop;
+    a.load(8, host::group, Mem{.index = host::group, .scale = 8, .segmentPrefix = kGsPrefix, .displacement = top});
   } else {
     a.load(8, host::group,
            Mem{.base = host::state, .index = host::group, .scale = 8, .displacement = layout::kernelCodeTop});

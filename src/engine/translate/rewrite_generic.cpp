@@ -76,8 +76,32 @@ void Rewriter::reencodeOp(std::uint8_t opcode, const RegMem& rm, std::uint8_t re
   hot_.reencode(changed, current_->bytes, reg, rm, changed.vexV);
 }
 
+/// INC and DEC without ModRM: their opcodes are REX prefixes in 64-bit code.
+bool Rewriter::shortIncrement(const GuestInstruction& g) {
+  const Instruction& i = g.decoded;
+  if (i.hasModrm || (i.info->op != Op::inc && i.info->op != Op::dec)) return false;
+  hot_.legacy(i.operandSize, 0, 0xff, i.info->op == Op::dec ? 1 : 0, hostOf(i.rm));
+  return true;
+}
+
+/// VZEROUPPER and VZEROALL in 32-bit code leave YMM8-15 alone.
+bool Rewriter::zeroVectors(const GuestInstruction& g) {
+  constexpr std::uint8_t kVzero = 0x77, kVmovaps = 0x28, kVpxor = 0xef;
+  const Instruction& i = g.decoded;
+  if (key().has(ModeKey::code64) || !isVex(i) || i.map != 1 || i.opcode != kVzero) return false;
+  for (std::uint8_t r = 0; r < 8; ++r) {
+    if (i.vexL == 0) {
+      hot_.vex(0, 1, false, 0, kVmovaps, r, 0, r);
+    } else {
+      hot_.vex(1, 1, false, 0, kVpxor, r, r, r);
+    }
+  }
+  return true;
+}
+
 bool Rewriter::generic(const GuestInstruction& g) {
   const Instruction& i = g.decoded;
+  if (shortIncrement(g) || zeroVectors(g)) return true;
   if (!i.hasModrm) {
     verbatim();
     return true;
@@ -107,7 +131,11 @@ bool Rewriter::genericRegisters(const GuestInstruction& g) {
   bool rmMoved = rmG && moved(i.rm) && !(rmIsByte(i) && isHighByte(i, i.rm));
   bool vMoved = vG && moved(i.vexV);
   if (!regMoved && !rmMoved && !vMoved) {
-    verbatim();
+    if (isVex(i)) {
+      reencode(i.rm, i.reg, i.vexV);  // 32-bit code may set bits of the prefix that mean nothing there
+    } else {
+      verbatim();
+    }
     return true;
   }
   if (highByte) return false;  // AH..BH cannot be named beside r8-r15

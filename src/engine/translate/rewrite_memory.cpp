@@ -55,12 +55,20 @@ std::uint8_t Rewriter::address(const Instruction& i) {
   }
   unsigned width = i.addressSize == 4 ? 4 : 8;
   if (!hasBase(i)) {
-    bool plain = width == 8 && m.index == host::none && m.displacement == 0 && m.base != host::none;
+    // In 32-bit code registers have no upper halves.
+    bool whole = width == 8 || !key().has(ModeKey::code64);
+    bool plain = whole && m.index == host::none && m.displacement == 0 && m.base != host::none;
     bool clobbered = m.base == host::rax && !flagsDead();
     if (plain && !clobbered) return m.base;
     hot_.lea(width, host::address, m);
     return host::address;
   }
+  return segmentAddress(i, m);
+}
+
+/// In FS or GS; `m` is the operand without the segment's base.
+std::uint8_t Rewriter::segmentAddress(const Instruction& i, Mem m) {
+  unsigned width = i.addressSize == 4 ? 4 : 8;
   bool far = static_cast<std::int64_t>(m.displacement) != i.displacement;  // FS:moffs
   if (far || i.ripRelative) {
     hot_.movImmediate(host::addend,
@@ -75,11 +83,15 @@ std::uint8_t Rewriter::address(const Instruction& i) {
   Mem base = atState(segmentBase(i.segment));
   std::uint8_t scratch = m.base == host::address ? host::addend : host::address;
   hot_.load(8, scratch, base);
-  if (m.index == host::none) {
-    hot_.lea(8, host::address, Mem{.base = scratch, .index = m.base, .displacement = m.displacement});
-  } else {
-    hot_.lea(8, host::address,
-             Mem{.base = scratch, .index = m.index, .scale = m.scale, .displacement = m.displacement});
+  Mem sum{.base = scratch, .index = m.base, .displacement = m.displacement};
+  if (m.index != host::none) {
+    sum.index = m.index;
+    sum.scale = m.scale;
+  }
+  hot_.lea(word(), host::address, sum);
+  if (!key().has(ModeKey::code64)) {
+    hot_.load(8, host::addend, atState(FRAME_SEGMENT_GUARD + (i.segment == gs ? 8 : 0)));
+    hot_.lea(8, host::address, Mem{.base = host::address, .index = host::addend});
   }
   return host::address;
 }
@@ -232,9 +244,9 @@ Mem Rewriter::stackOperand(std::int32_t displacement, bool write) {
   std::uint8_t a = host::guestRsp;
   if (displacement != 0) {
     a = host::address;
-    hot_.lea(8, a, Mem{.base = host::guestRsp, .displacement = displacement});
+    hot_.lea(word(), a, Mem{.base = host::guestRsp, .displacement = displacement});
   }
-  return probe(a, {8, write, false});
+  return probe(a, {word(), write, false});
 }
 
 std::uint8_t Rewriter::spareBeside(Mem& m) {

@@ -4,19 +4,20 @@
 
 namespace lodge::translate {
 
-namespace {
 using namespace x86;
-constexpr std::int32_t kWord = 8;
-}  // namespace
+
+void Rewriter::moveStackPointer(std::int32_t bytes) {
+  hot_.lea(word(), host::guestRsp, Mem{.base = host::guestRsp, .displacement = bytes});
+}
 
 void Rewriter::finishPush() {
   committing();
-  hot_.lea(8, host::guestRsp, Mem{.base = host::guestRsp, .displacement = -kWord});
+  moveStackPointer(-static_cast<std::int32_t>(word()));
 }
 
-void Rewriter::storeConstant(Mem to, std::uint64_t value) {
-  if (static_cast<std::int64_t>(value) == static_cast<std::int32_t>(value)) {
-    hot_.storeImmediate32(8, to, static_cast<std::int32_t>(value));
+void Rewriter::storeWord(Mem to, std::uint64_t value) {
+  if (word() == 4 || static_cast<std::int64_t>(value) == static_cast<std::int32_t>(value)) {
+    hot_.storeImmediate32(word(), to, static_cast<std::int32_t>(value));
   } else {
     std::uint8_t spare = spareBeside(to);
     hot_.movImmediate(spare, value);
@@ -26,23 +27,24 @@ void Rewriter::storeConstant(Mem to, std::uint64_t value) {
 
 bool Rewriter::push(const GuestInstruction& g) {
   const Instruction& i = g.decoded;
+  auto slotBelow = -static_cast<std::int32_t>(word());
   if (i.info->form == Form::i) {
-    storeConstant(stackOperand(-kWord, true), i.immediate);
+    storeWord(stackOperand(slotBelow, true), i.immediate);
     finishPush();
     return true;
   }
   if (i.memory) {
     Mem from = operand(i);
-    hot_.load(8, host::addend, from);
+    hot_.load(word(), host::addend, from);
     hot_.store(8, atState(FRAME_SPARE), host::addend);  // the next probe needs the register
   }
-  Mem to = stackOperand(-kWord, true);
+  Mem to = stackOperand(slotBelow, true);
   std::uint8_t from = hostOf(i.rm);
   if (i.memory || isSpilled(i.rm)) {
     from = spareBeside(to);
     hot_.load(8, from, i.memory ? atState(FRAME_SPARE) : slot(i.rm));
   }
-  hot_.store(8, to, from);
+  hot_.store(word(), to, from);
   finishPush();
   return true;
 }
@@ -52,25 +54,25 @@ bool Rewriter::pop(const GuestInstruction& g) {
   if (i.memory) return false;
   Mem from = stackOperand(0, false);
   if (i.rm == rsp) {  // the increment comes before the value
-    hot_.load(8, host::guestRsp, from);
+    hot_.load(word(), host::guestRsp, from);
     return true;
   }
   if (isSpilled(i.rm)) {
     hot_.load(8, host::addend, from);
     hot_.store(8, slot(i.rm), host::addend);
   } else {
-    hot_.load(8, hostOf(i.rm), from);
+    hot_.load(word(), hostOf(i.rm), from);
   }
   committing();
-  hot_.lea(8, host::guestRsp, Mem{.base = host::guestRsp, .displacement = kWord});
+  moveStackPointer(static_cast<std::int32_t>(word()));
   return true;
 }
 
 bool Rewriter::leave() {
   Mem from{.base = host::rbp, .index = host::group, .displacement = -static_cast<std::int32_t>(kTlbValid)};
-  if (!groups_.stackMember[index_]) from = probe(host::rbp, {kWord, false, false});
-  hot_.lea(8, host::address, Mem{.base = host::rbp, .displacement = kWord});
-  hot_.load(8, host::rbp, from);
+  if (!groups_.stackMember[index_]) from = probe(host::rbp, {word(), false, false});
+  hot_.lea(word(), host::address, Mem{.base = host::rbp, .displacement = static_cast<std::int32_t>(word())});
+  hot_.load(word(), host::rbp, from);
   committing();
   hot_.mov(8, host::guestRsp, host::address);
   return true;

@@ -9,7 +9,6 @@ namespace lodge::translate {
 namespace {
 using namespace x86;
 
-constexpr std::int32_t kWord = 8;
 constexpr auto kHostFlags = static_cast<std::int32_t>(HOST_FLAGS);
 constexpr auto kInterruptFlag = static_cast<std::int32_t>(flag::if_);
 constexpr auto kDirectionFlag = static_cast<std::int32_t>(flag::df);
@@ -80,7 +79,7 @@ void Rewriter::restoreFlagsCold() {
 }
 
 bool Rewriter::pushFlags(const GuestInstruction& g) {
-  Mem to = stackOperand(-kWord, true);
+  Mem to = stackOperand(-static_cast<std::int32_t>(word()), true);
   hot_.lea(8, host::address, to);
   // The host's PUSHF writes below CpuState; what it takes from the guest is its arithmetic flags.
   hot_.byte(0x9c);
@@ -92,7 +91,7 @@ bool Rewriter::pushFlags(const GuestInstruction& g) {
   hot_.load(8, host::group, flagsInState());
   hot_.arithmeticImmediate(8, kAnd, host::group, static_cast<std::int32_t>(~(HOST_FLAGS | flag::rf | flag::vm)));
   hot_.arithmetic(8, kOr, host::addend, host::group);
-  hot_.store(8, Mem{.base = host::address}, host::addend);
+  hot_.store(word(), Mem{.base = host::address}, host::addend);
   committing();
   if (g.liveOut != 0) {
     hot_.arithmeticImmediate(1, 0, host::rax, 0x7f);
@@ -106,7 +105,7 @@ bool Rewriter::pushFlags(const GuestInstruction& g) {
 /// Only IF (at CPL 0) and the arithmetic flags may change here.
 bool Rewriter::popFlags(const GuestInstruction& g) {
   if (groupActive()) return false;
-  hot_.load(8, host::addend, stackOperand(0, false));
+  hot_.load(word(), host::addend, stackOperand(0, false));
   bool kernel = !key().has(ModeKey::user);
   auto ignored = kHostFlags | (kernel ? kInterruptFlag : 0);
   hot_.mov(8, host::group, host::addend);
@@ -137,7 +136,7 @@ bool Rewriter::popFlags(const GuestInstruction& g) {
     hot_.bytes(kFlagsFromImage.data(), kFlagsFromImage.size());
     hot_.load(8, host::rax, atState(FRAME_SAVED_RAX));
   }
-  hot_.lea(8, host::guestRsp, Mem{.base = host::guestRsp, .displacement = kWord});
+  moveStackPointer(static_cast<std::int32_t>(word()));
   cold_.patchTo(back, hot_.here());
   return true;
 }
@@ -251,7 +250,8 @@ bool Rewriter::bitString(const GuestInstruction& g) {
   }
   hot_.movImmediate(host::addend, quad ? 6 : 5);
   hot_.vex(kSarx, 2, true, 0, 0xf7, host::group, host::addend, host::group);
-  hot_.lea(8, host::address, Mem{.base = a, .index = host::group, .scale = static_cast<std::uint8_t>(i.operandSize)});
+  hot_.lea(word(), host::address,
+           Mem{.base = a, .index = host::group, .scale = static_cast<std::uint8_t>(i.operandSize)});
   Mem word = probe(host::address, {i.operandSize, i.info->op != Op::bt, false});
   hot_.lea(8, host::address, word);
   hot_.movImmediate(host::addend, quad ? 58 : 59);
@@ -326,7 +326,7 @@ bool Rewriter::systemCall(const GuestInstruction& g) {
     hot_.jmpTo(thunks_.indirectMiss);
     return true;
   }
-  lookUpTarget(hot_, isReturn);
+  lookUpTarget(hot_, isReturn ? ExecMode::user64 : ExecMode::kernel);
   hot_.jmpIndirect(host::group);
   return true;
 }

@@ -33,7 +33,7 @@ unsigned Rewriter::run() {
     unsigned next = last.offset + last.decoded.length;
     record(RecordKind::instruction, next);
     index_ = done;
-    jumpTo(block_.page + next);
+    jumpTo(key().wrap(block_.page + next));
   }
   emitLoops();
   // Jumps forward to instructions that did not fit leave the translation.

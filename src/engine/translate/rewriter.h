@@ -94,17 +94,22 @@ class Rewriter {
   void exactCrossingTest(std::uint8_t a, std::uint32_t bytes);
   std::uint8_t leaderAddress(const GroupPlan::Leader& leader);
   void groupProbe(const GroupPlan::Leader& leader);
-  /// The host operand of the instruction's memory operand, or of 8 bytes on the stack at RSP + displacement.
+  /// The host operand of the instruction's memory operand, or of a word on the stack at RSP + displacement.
   Mem operand(const x86::Instruction& i);
   Mem stackOperand(std::int32_t displacement, bool write);
+  std::uint8_t segmentAddress(const x86::Instruction& i, Mem m);
   /// A scratch register for an operand beside memory operand `m` (which may change, at the cost of a LEA).
   std::uint8_t spareBeside(Mem& m);
   bool groupActive() const { return loop_ || groups_.active[index_]; }
+  /// Bytes of a stack slot and a branch target.
+  unsigned word() const { return key().wordBytes(); }
   bool userTable() const { return !key().has(ModeKey::kernelTable); }
   ModeKey key() const { return block_.key; }
 
   // --- rewrite_generic.cpp: same opcode, other registers
   bool generic(const GuestInstruction& g);
+  bool shortIncrement(const GuestInstruction& g);
+  bool zeroVectors(const GuestInstruction& g);
   bool genericRegisters(const GuestInstruction& g);
   bool genericMemory(const GuestInstruction& g);
   bool highByteMemory(const GuestInstruction& g, Mem operand);
@@ -127,7 +132,8 @@ class Rewriter {
   bool pop(const GuestInstruction& g);
   bool leave();
   void finishPush();
-  void storeConstant(Mem to, std::uint64_t value);
+  void storeWord(Mem to, std::uint64_t value);
+  void moveStackPointer(std::int32_t bytes);
 
   // --- rewrite_branch.cpp
   bool branch(const GuestInstruction& g);
@@ -139,8 +145,8 @@ class Rewriter {
   void jumpTo(std::uint64_t target);
   void branchToOtherPage(Condition cc, std::uint64_t target);
   bool targetsAreMapped() const;
-  void lookUpTarget(Assembler& a) { lookUpTarget(a, key().mode() == ExecMode::user64); }
-  void lookUpTarget(Assembler& a, bool user);
+  void lookUpTarget(Assembler& a) { lookUpTarget(a, key().mode()); }
+  void lookUpTarget(Assembler& a, ExecMode mode);
   void jumpToTarget(Assembler& a);
   std::uint64_t linkStub(unsigned targetOffset);
   void addLink(std::uint64_t rel32, std::uint64_t stub, unsigned targetOffset, bool ungrouped = false,

@@ -22,6 +22,12 @@ bool keyRestricts(const Cpu& cpu, const PageTranslation& page) {
   return (cpu.state.pkru >> (2 * page.protectionKey) & 3) != 0;
 }
 
+/// The pages where addresses of 32-bit code wrap: register_tracker.cpp relies on their absence.
+bool isAtWrap(std::uint64_t linear) {
+  std::uint64_t page = linear >> 12;
+  return page == 0 || page == 0xfffff || page == 0x100000;
+}
+
 /// Enters a translated page into the table that the code's probe looks in. False: no table may hold it.
 bool fillTlb(VcpuContext& context, std::uint64_t linear, const PageTranslation& page, bool write) {
   Cpu& cpu = *context.cpu;
@@ -35,8 +41,10 @@ bool fillTlb(VcpuContext& context, std::uint64_t linear, const PageTranslation& 
   const std::byte* host = (mayStore ? cpu.memory->cpuRw() : cpu.memory->cpuRo()) + offset;
   bool high = (linear >> 63) != 0;
   bool user = cpu.state.cpl == 3;
-  if (high) {
-    if (user || page.user) return false;
+  if (!high && isAtWrap(linear)) return false;
+  bool legacyKernel = !user && !cpu.longMode() && context.key().has(ModeKey::kernelTable);
+  if (high || legacyKernel) {
+    if (high && (user || page.user)) return false;
     context.spaces->kernelTable().fill(linear, host, page.global, page.pageSize);
     return true;
   }

@@ -53,6 +53,7 @@ struct VcpuContext final : CodeUser, x86::TranslationCacheListener {
   /// Of the code that runs. Translated code changes it, too.
   ModeKey key() const { return {frame->key}; }
   void setKey(ModeKey key);
+  void prepare32();
   /// After an instruction was interpreted: 1 if execution goes on at `next` in the same translation, the host address
   /// of the code to go on at if there is one, else 0 (the dispatcher must look).
   std::uint64_t resume(std::uint64_t next, std::uint64_t invalidationsBefore);
