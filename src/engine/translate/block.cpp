@@ -43,8 +43,7 @@ Treatment integerTreatment(const Instruction& i, ModeKey key) {
   switch (i.info->op) {
     case Op::push:
     case Op::pop:
-      return i.info->form == Form::sreg || i.operandSize != key.wordBytes() ? Treatment::interpret
-                                                                            : Treatment::special;
+      return i.info->form == Form::sreg || i.operandSize != key.wordBytes() ? Treatment::interpret : Treatment::special;
     case Op::leave:
       return i.operandSize != key.wordBytes() ? Treatment::interpret : Treatment::special;
     case Op::lea:

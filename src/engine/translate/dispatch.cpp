@@ -30,7 +30,9 @@ void VcpuContext::step() {
     std::uint8_t bytes[15];
     Instruction i;
     unsigned n = fetchInstruction(*cpu, bytes);
-    CodeSize size = cpu->mode64() ? CodeSize::bits64 : cpu->state.segment[cs].big() ? CodeSize::bits32 : CodeSize::bits16;
+    CodeSize size = cpu->mode64()                  ? CodeSize::bits64
+                    : cpu->state.segment[cs].big() ? CodeSize::bits32
+                                                   : CodeSize::bits16;
     if (n != 0 && decode(bytes, n, size, i) == DecodeStatus::ok) {
       SteppedOp& op = steppedOps[static_cast<std::size_t>(i.info->op)];
       ++op.count;

@@ -25,10 +25,10 @@ enum class ExitReason : std::uint32_t {
 struct Frame {
   std::byte unused[FRAME_SIZE + FRAME_SEGMENT_GUARD];
   std::uint64_t segmentGuard[2];  ///< FS's and GS's, for 32-bit code: segmentGuard()
-  std::uint64_t stiRip;     ///< what follows the STI that set IF last: an interrupt there waits one instruction
-  std::uint32_t userKey;    ///< ModeKey of user code after SYSRET as things are; 0: not known, go the long way
-  std::uint32_t kernelKey;  ///< ModeKey of kernel code after SYSCALL, the same
-  std::uint32_t key;        ///< ModeKey of the code that runs
+  std::uint64_t stiRip;           ///< what follows the STI that set IF last: an interrupt there waits one instruction
+  std::uint32_t userKey;          ///< ModeKey of user code after SYSRET as things are; 0: not known, go the long way
+  std::uint32_t kernelKey;        ///< ModeKey of kernel code after SYSCALL, the same
+  std::uint32_t key;              ///< ModeKey of the code that runs
   std::uint32_t padding0;
   std::uint64_t target;             ///< indirect branch target (r13's value: tagged by mode)
   std::uint64_t scratch[3];         ///< host r12, r13, r14 as they were at an exit

@@ -15,9 +15,9 @@ struct ModeKey {
   std::uint32_t bits;
 
   static constexpr std::uint32_t user = 1 << 0,  ///< CPL 3 (else CPL 0)
-      code64 = 1 << 1,       ///< 64-bit code (else flat 32-bit)
-      kernelTable = 1 << 2,  ///< CPL 0: data accesses go through the kernel's soft TLB only (64-bit code: SMAP on and AC =
-                             ///< 0; 32-bit code: not SMAP on and AC = 1)
+      code64 = 1 << 1,                           ///< 64-bit code (else flat 32-bit)
+      kernelTable = 1 << 2,  ///< CPL 0: data accesses go through the kernel's soft TLB only (64-bit code: SMAP on and
+                             ///< AC = 0; 32-bit code: not SMAP on and AC = 1)
       accessCheck = 1 << 3,  ///< RFLAGS.AC
       smap = 1 << 4,         ///< CR4.SMAP
       x87 = 1 << 5,          ///< x87 and MMX instructions execute (CR0.EM, CR0.TS)

@@ -112,14 +112,21 @@ void Rewriter::branchBack(std::uint32_t rel32, unsigned head) {
 bool Rewriter::countedBranch(const GuestInstruction& g) {
   const Instruction& i = g.decoded;
   std::uint64_t target = branchTarget(block_, g);
-  hot_.movImmediate(host::addend, target);
+  std::uint64_t offset = target - block_.page;
+  bool samePage = offset < kPageSize;
+  if (!samePage) hot_.movImmediate(host::addend, target);
   if (i.addressSize == 4) hot_.byte(0x67);
   hot_.byte(i.opcode);
   hot_.byte(5);
   record(RecordKind::instruction, g.offset + i.length);
   std::uint32_t over = hot_.jmp();
-  record(RecordKind::dynamic, 0);
-  jumpToTarget(hot_);
+  if (samePage) {
+    record(RecordKind::instruction, static_cast<unsigned>(offset));
+    jumpTo(target);
+  } else {
+    record(RecordKind::dynamic, 0);
+    jumpToTarget(hot_);
+  }
   hot_.patchHere(over);
   return true;
 }
