@@ -121,6 +121,8 @@ Status Translator::withValue(const std::string& option, const std::string& text)
   } else if (option == "-cdrom" || option == "-bios" || option == "-vnc" || option == "-initrd" ||
              option == "-append") {
     add(option.substr(1), text);
+  } else if (option == "-pflash") {
+    add("pflash", doubledCommas(text));
   } else if (option == "-kernel") {
     kernel_ = true;
     add("kernel", text);
@@ -163,8 +165,13 @@ Status Translator::disk(const std::string& text) {
     add("cdrom", file);
     return {};
   }
+  if (bus == "pflash") {
+    if (!all["format"].empty() && all["format"] != "raw") return unsupported("-drive", text, "flash images are raw");
+    add("pflash", doubledCommas(file) + (all["readonly"] == "on" ? ",readonly" : ""));
+    return {};
+  }
   if (!bus.empty() && bus != "ide" && bus != "virtio" && bus != "none")
-    return unsupported("-drive", text, "if= takes ide, virtio and none");
+    return unsupported("-drive", text, "if= takes ide, virtio, pflash and none");
   std::string disk = doubledCommas(file);
   if (bus.empty() || bus == "ide") disk += ",bus=ide";
   if (!all["format"].empty()) disk += ",format=" + all["format"];
@@ -232,7 +239,8 @@ VerbSpec qemuVerb() {
       .summary = "start a machine by a command line of qemu-system-x86_64",
       .description =
           "Takes the options that everyone learned, and starts the machine as 'lodge run' does: -hda to -hdd, -drive, "
-          "-cdrom, -boot, -m, -smp, -name, -vnc, -net and -nic and -netdev user (with hostfwd), -bios, -snapshot, "
+          "-drive if=pflash, -cdrom, -boot, -m, -smp, -name, -vnc, -net and -nic and -netdev user (with hostfwd), "
+          "-bios, -snapshot, "
           "-no-reboot, -daemonize, -kernel, -initrd, -append, -cpu host, -M pc, and some that mean nothing here "
           "(-nographic, -display, -serial, -monitor, -vga...). The program does the same when it is called by the "
           "name qemu-system-x86_64. With -enable-kvm guest code is translated all the same.",

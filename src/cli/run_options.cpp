@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cli/run_options.h"
 
+#include <cstdlib>
+#include <filesystem>
+
 #include "base/text.h"
 #include "cli/described_run.h"
 #include "cli/disk_option.h"
@@ -67,13 +70,67 @@ Status readCdroms(const Invocation& invocation, MachineConfig& config) {
   return {};
 }
 
+/// Variables of a machine that has a name of its own stay: in the user's data folder, one file a machine and kind of
+/// firmware. Without a home folder, or a name, they end with the machine.
+Result<std::string> usualVariables(const Invocation& invocation, bool secure) {
+  const char* data = std::getenv("XDG_DATA_HOME");
+  const char* home = std::getenv("HOME");
+  std::string name = invocation.value("name");
+  if (name.empty() || ((!data || *data != '/') && (!home || *home != '/'))) return std::string();
+  auto folder = std::filesystem::path(data && *data == '/' ? std::string(data) : std::string(home) + "/.local/share");
+  folder = folder / "lodge" / "uefi";
+  std::error_code error;
+  std::filesystem::create_directories(folder, error);
+  if (error) {
+    return Error(ErrorKind::io, "create " + inQuotes(folder.string()) + " for UEFI variables: " + error.message())
+        .withHint("name another place with --uefi-vars FILE");
+  }
+  return (folder / (name + (secure ? ".secure-boot.fd" : ".fd"))).string();
+}
+
+Status readFlash(const Invocation& invocation, MachineConfig& config) {
+  for (const std::string& text : invocation.all("pflash")) {
+    FlashConfig flash;
+    std::vector<std::string> fields = splitFields(text, ',');
+    flash.path = fields[0];
+    bool good = !flash.path.empty();
+    for (std::size_t n = 1; n < fields.size(); ++n) {
+      good = good && fields[n] == "readonly";
+      flash.readOnly = true;
+    }
+    if (!good) {
+      return Error(ErrorKind::invalidArgument, "--pflash " + inQuotes(text))
+          .withHint("write --pflash FILE or --pflash FILE,readonly; a comma in the name is written ',,'");
+    }
+    flash.keep = !invocation.has("snapshot");
+    config.flash.push_back(std::move(flash));
+  }
+  return {};
+}
+
+/// Firmware of the pc board.
+Status readFirmware(const Invocation& invocation, MachineConfig& config) {
+  config.bios = invocation.value("bios");
+  config.secureBoot = invocation.has("secure-boot");
+  config.uefiVars = invocation.value("uefi-vars");
+  bool uefi = config.secureBoot || invocation.has("uefi-vars");
+  if (invocation.value("firmware", uefi ? "uefi" : "bios") == "uefi") config.firmware = Firmware::uefi;
+  if (Status s = readFlash(invocation, config); !s) return s;
+  if (config.firmware != Firmware::uefi || invocation.has("uefi-vars")) return {};
+  if (invocation.has("snapshot")) return {};
+  auto variables = usualVariables(invocation, config.secureBoot);
+  if (!variables) return std::move(variables).error();
+  config.uefiVars = std::move(*variables);
+  return {};
+}
+
 /// The board: as it is asked for, else what the rest needs.
 void readBoard(const Invocation& invocation, MachineConfig& config) {
-  config.bios = invocation.value("bios");
   config.bootOrder = invocation.value("boot", config.bootOrder);
   config.bootMenu = invocation.has("boot-menu");
   bool firmware = invocation.has("machine") || invocation.has("bios") || invocation.has("cdrom") ||
-                  invocation.has("boot") || invocation.has("disk");
+                  invocation.has("pflash") || config.firmware == Firmware::uefi || invocation.has("boot") ||
+                  invocation.has("disk");
   bool pc = config.kernel.empty() && firmware;
   config.board = invocation.value("board", pc ? "pc" : "micro") == "pc" ? Board::pc : Board::micro;
 }
@@ -103,6 +160,7 @@ Result<RunOptions> runOptionsFrom(const Invocation& invocation) {
     if (Status good = control::checkMachineName(config.name); !good) return std::move(good).error();
   }
   config.kernel = invocation.value("kernel");
+  if (Status s = readFirmware(invocation, config); !s) return std::move(s).error();
   readBoard(invocation, config);
   if (config.kernel.empty() && config.board == Board::micro) {
     return Error(ErrorKind::invalidArgument, "a machine needs a kernel")
@@ -192,6 +250,22 @@ std::vector<OptionSpec> runOptionTable() {
        .value = "FILE",
        .help = "The pc board's firmware image; SeaBIOS if not given.",
        .complete = Complete::file},
+      {.name = "firmware",
+       .value = "KIND",
+       .help = "What the pc board starts with: 'bios' is SeaBIOS, as if nothing is given; 'uefi' is OVMF, whose "
+               "variables stay for a machine with a --name (see --uefi-vars).",
+       .choices = {"bios", "uefi"}},
+      {.name = "uefi-vars",
+       .value = "FILE",
+       .help = "Where the variables of UEFI firmware stay; made if it does not exist. If not given: "
+               "lodge/uefi/NAME.fd in the user's data folder for a machine with a --name, else nowhere.",
+       .complete = Complete::file},
+      {.name = "pflash",
+       .value = "FILE[,readonly]",
+       .help = "A flash chip with firmware, instead of what --firmware names; the guest's changes go to the file. The "
+               "first one ends at 4 GiB (OVMF's code), the second one ends where the first begins (its variables).",
+       .complete = Complete::file,
+       .repeats = true},
       {.name = "boot",
        .value = "ORDER",
        .help = "What the pc board's firmware starts from, in this order: c for disks, d for CD-ROM drives. 'cd' if not "

@@ -40,7 +40,12 @@ Json toJson(const MachineConfig& config) {
                {"cpuModel", config.cpuModel}, {"codeCache", config.codeCache},
                {"noReboot", config.noReboot}, {"testDevice", config.testDevice},
                {"balloon", config.balloon},   {"virtioConsole", config.virtioConsole},
-               {"trace", config.trace}};
+               {"trace", config.trace},       {"firmware", config.firmware == Firmware::uefi ? "uefi" : "bios"},
+               {"uefiVars", config.uefiVars}, {"secureBoot", config.secureBoot},
+               {"flash", Json::array()}};
+  for (const FlashConfig& flash : config.flash) {
+    json["flash"].push_back({{"path", flash.path}, {"readOnly", flash.readOnly}, {"keep", flash.keep}});
+  }
   if (config.debugExitPort) json["debugExitPort"] = *config.debugExitPort;
   for (const DriveConfig& disk : config.disks) json["disks"].push_back(toJson(disk));
   for (const NetConfig& net : config.nets) json["nets"].push_back(toJson(net));

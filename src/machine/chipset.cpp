@@ -100,8 +100,14 @@ firmware::PlatformDescription Chipset::describe(const MachineConfig& config, con
     p.window32Base = layout::kPciWindow32Base;
     p.window32Size = layout::kPciWindow32Size;
   }
-  p.window64Base = layout::pciWindow64Base(GuestMemory::kHoleEnd + memory.highSize());
-  p.window64Size = layout::kPciWindow64Size;
+  std::uint64_t ramEnd = GuestMemory::kHoleEnd + memory.highSize();
+  if (config.board == Board::pc) {
+    p.window64Base = layout::pcWindow64Base(ramEnd);
+    p.window64Size = (std::uint64_t{1} << physicalAddressBits) - p.window64Base;
+  } else {
+    p.window64Base = layout::pciWindow64Base(ramEnd);
+    p.window64Size = layout::kPciWindow64Size;
+  }
   p.sciGsi = layout::kSciGsi;
   p.pvpanic = layout::kPvPanicPort;
   p.fwCfg = layout::kFwCfgPort;

@@ -33,11 +33,29 @@ struct DriveConfig : DiskOptions {
   bool cdrom = false;  ///< of the pc board, on its IDE; no path: no medium
 };
 
+enum class Firmware : std::uint8_t {
+  bios,  ///< SeaBIOS, or MachineConfig::bios
+  uefi,  ///< OVMF with a store of variables
+};
+
+/// A flash chip with firmware: a file of raw bytes.
+struct FlashConfig {
+  std::string path;
+  bool readOnly = false;
+  bool keep = true;  ///< changes go to the file; else they end with the machine, and the file is left alone
+  std::string blank =
+      {};  ///< what the file is made a copy of if it does not exist; or that is used where `path` is empty
+};
+
 /// Everything that makes a machine: what `lodge run` (and later the API) fills in. Checked by validate().
 struct MachineConfig {
   std::string name;
   Board board = Board::micro;
-  std::string bios;                  ///< path of the pc board's firmware image; empty: SeaBIOS as it is installed
+  std::string bios;  ///< path of the pc board's firmware image; empty: SeaBIOS as it is installed
+  Firmware firmware = Firmware::bios;
+  std::string uefiVars;              ///< path of the file with UEFI variables; empty: they end with the machine
+  bool secureBoot = false;           ///< UEFI firmware checks the signatures of what it starts
+  std::vector<FlashConfig> flash;    ///< flash chips instead of `bios` and `firmware`: the first ends at 4 GiB
   std::string bootOrder = "cd";      ///< of the pc board: 'c' disks, 'd' CD-ROM drives
   bool bootMenu = false;             ///< of the pc board: firmware lets the user choose
   std::string kernel;                ///< path

@@ -20,11 +20,24 @@ inline constexpr std::uint64_t pciWindow64Base(std::uint64_t ramEnd) {
   return ramEnd <= 512_GiB ? 512_GiB : 2_TiB;
 }
 
-// The `pc` board: what its firmware takes for BARs, from the end of RAM below 2 or 3 GiB on.
+// The `pc` board: what its firmware takes for BARs. SeaBIOS begins at 2 or 3 GiB, OVMF at the end of RAM, from 2 GiB
+// on.
 inline constexpr std::uint64_t pcWindow32Base(std::uint64_t lowRam) {
-  return lowRam <= 2_GiB ? 2_GiB : 3_GiB;
+  return lowRam <= 2_GiB ? 2_GiB : lowRam;
+}
+// Above 4 GiB: OVMF takes the eighth of the address space at its end, older ones the first 32 GiB behind RAM; SeaBIOS
+// begins at 512 GiB.
+inline constexpr std::uint64_t pcWindow64Base(std::uint64_t ramEnd) {
+  return (ramEnd + 32_GiB - 1) / 32_GiB * 32_GiB;
 }
 inline constexpr std::uint64_t kPcWindow32End = kIoApicBase;
+// As few address bits as RAM and a window of 32 GiB behind it need: OVMF's page tables, and the time that they take,
+// follow from them.
+inline constexpr unsigned pcAddressBits(std::uint64_t ramEnd) {
+  unsigned bits = 36;
+  while (pcWindow64Base(ramEnd) + 32_GiB > std::uint64_t{1} << bits) ++bits;
+  return bits;
+}
 inline constexpr std::uint16_t kFirmwareDebugPort = 0x402;
 inline constexpr unsigned kPiixSlot = 1, kDisplaySlot = 2, kPcFirstFreeSlot = 3;
 

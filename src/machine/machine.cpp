@@ -9,6 +9,7 @@
 #include "firmware/boot_state.h"
 #include "firmware/loader.h"
 #include "machine/chipset.h"
+#include "machine/layout.h"
 #include "machine/pc_board.h"
 #include "machine/pci_devices.h"
 #include "machine/processors.h"
@@ -104,18 +105,22 @@ BoardEvents BoardMachine::boardEvents() {
 
 Status BoardMachine::open(ConsoleSink& console) {
   if (Status s = validate(config_); !s) return s;
-  auto memory = config_.board == Board::pc ? createPcMemory(config_) : GuestMemory::create(config_.memory);
+  FlashFiles flash;
+  auto memory = config_.board == Board::pc ? createPcMemory(config_, flash) : GuestMemory::create(config_.memory);
   if (!memory) return std::move(memory).error();
   memory_ = std::move(*memory);
   auto model = x86::makeCpuModel(config_.cpuModel, config_.cpus);
   if (!model) return std::move(model).error();
   model_ = std::move(*model);
+  if (config_.board == Board::pc) {
+    x86::setPhysicalAddressBits(*model_, layout::pcAddressBits(GuestMemory::kHoleEnd + memory_->highSize()));
+  }
   if (Status s = openKernel(); !s) return s;
   auto output = [&console](const char* data, std::size_t length) { console.output(data, length); };
   auto chipset = Chipset::create(config_, loop_, *memory_, ports_, mmio_, boardEvents(), output);
   if (!chipset) return std::move(chipset).error();
   chipset_ = std::move(*chipset);
-  auto devices = PciDevices::create(config_, loop_, *memory_, ports_, mmio_, *chipset_, output);
+  auto devices = PciDevices::create(config_, loop_, *memory_, ports_, mmio_, *chipset_, std::move(flash), output);
   if (!devices) return std::move(devices).error();
   devices_ = std::move(*devices);
   return openProcessors();

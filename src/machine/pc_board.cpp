@@ -19,7 +19,7 @@ namespace lodge {
 
 namespace {
 constexpr std::uint64_t kMaxFirmware = 16_MiB, kFirmwareUnit = 64_KiB;
-constexpr unsigned kRomRegion = 0, kVideoRegion = 1;
+constexpr unsigned kRomRegion = 0, kVideoRegion = 1, kFlashRegion = 2;
 constexpr const char* kFirmwareFolders[] = {"/usr/share/seabios/", "/usr/share/qemu/"};
 
 Result<std::vector<std::byte>> readInstalled(const std::string& name) {
@@ -54,7 +54,15 @@ std::uint64_t firmwareBytes(const GuestMemory& memory) {
 }
 }  // namespace
 
-Result<std::unique_ptr<GuestMemory>> createPcMemory(const MachineConfig& config) {
+Result<std::unique_ptr<GuestMemory>> createPcMemory(const MachineConfig& config, FlashFiles& flash) {
+  std::uint64_t bytes = 0;
+  for (const FlashConfig& chip : flashChips(config)) {
+    auto file = FlashFile::open(chip);
+    if (!file) return std::move(file).error();
+    bytes += (*file)->bytes();
+    flash.push_back(std::move(*file));
+  }
+  if (!flash.empty()) return GuestMemory::create(config.memory, {.rom = bytes, .video = Vga::kMemoryBytes});
   auto image = readFirmware(config.bios);
   if (!image) return std::move(image).error();
   auto memory = GuestMemory::create(config.memory, {.rom = image->size(), .video = Vga::kMemoryBytes});
@@ -86,8 +94,10 @@ PcBoard::PcBoard(const MachineConfig& config, GuestMemory& memory, IoBus& ports,
 }
 
 Result<std::unique_ptr<PcBoard>> PcBoard::create(const MachineConfig& config, EventLoop&, GuestMemory& memory,
-                                                 IoBus& ports, IoBus& mmio, Chipset& chipset, RemovableDrives& drives) {
+                                                 IoBus& ports, IoBus& mmio, Chipset& chipset, RemovableDrives& drives,
+                                                 FlashFiles flash) {
   auto board = std::unique_ptr<PcBoard>(new PcBoard(config, memory, ports, chipset));
+  if (Status s = board->addFlash(memory, mmio, std::move(flash)); !s) return std::move(s).error();
   if (Status s = board->plugPorts(ports, mmio); !s) return std::move(s).error();
   if (Status s = board->addDrives(config, drives); !s) return std::move(s).error();
   return board;
@@ -99,6 +109,33 @@ Status PcBoard::plugPorts(IoBus& ports, IoBus& mmio) {
   if (Status s = ide_.plugPorts(ports); !s) return s;
   if (Status s = vga_.plugPorts(ports, mmio); !s) return s;
   return mmio.add(I440Fx::kShadowBase, I440Fx::kShadowBytes, bridge_.shadow(), "shadow RAM");
+}
+
+// The first chip ends at 4 GiB, the next one ends where that begins.
+Status PcBoard::addFlash(GuestMemory& memory, IoBus& mmio, FlashFiles files) {
+  flashFiles_ = std::move(files);
+  std::uint64_t below = 0;
+  for (auto& file : flashFiles_) {
+    below += file->bytes();
+    ParallelFlash::Setup setup{.memory = memory,
+                               .region = kFlashRegion + static_cast<unsigned>(flash_.size()),
+                               .base = Gpa{4_GiB - below},
+                               .offset = memory.videoOffset() - below,
+                               .bytes = file->bytes(),
+                               .readOnly = file->readOnly(),
+                               .store = [file = file.get()](std::uint64_t offset, std::span<const std::byte> bytes) {
+                                 file->store(offset, bytes);
+                               }};
+    std::vector<std::byte> contents = file->takeContents();
+    std::memcpy(memory.deviceView() + setup.offset, contents.data(), contents.size());
+    auto& chip = *flash_.emplace_back(std::make_unique<ParallelFlash>(setup));
+    if (Status s = mmio.add(raw(setup.base), setup.bytes, chip, "firmware flash"); !s) return s;
+  }
+  return {};
+}
+
+void PcBoard::reset() {
+  for (auto& chip : flash_) chip->reset();
 }
 
 // Disks take the first free place, CD-ROM drives begin with the second channel, as everybody expects them.
@@ -161,7 +198,8 @@ std::string PcBoard::bootOrder(const std::string& letters) const {
 
 Status PcBoard::describeToFirmware(const MachineConfig& config, const GuestMemory& memory) {
   FwCfg& fwCfg = chipset_.fwCfg();
-  auto description = Chipset::describe(config, memory, 40);
+  unsigned addressBits = layout::pcAddressBits(GuestMemory::kHoleEnd + memory.highSize());
+  auto description = Chipset::describe(config, memory, addressBits);
   if (Status s = firmware::addFirmwareTables(fwCfg, memory, description); !s) return s;
   // SeaBIOS runs this for the display of that identity; without it the screen stays dark, and all else works.
   if (auto rom = readInstalled("vgabios-stdvga.bin"); rom) {

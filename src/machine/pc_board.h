@@ -10,28 +10,35 @@
 #include "base/event_loop.h"
 #include "device/debug_console.h"
 #include "device/i440fx.h"
+#include "device/parallel_flash.h"
 #include "device/pci.h"
 #include "device/piix3.h"
 #include "device/piix4_pm.h"
 #include "display/vga.h"
 #include "machine/chipset.h"
 #include "machine/config.h"
+#include "machine/flash_files.h"
 #include "machine/pc_display.h"
 #include "machine/removable_drives.h"
 #include "storage/ide_controller.h"
 
 namespace lodge {
 
-/// The guest memory of a `pc` board: RAM, the firmware's image just below 4 GiB, and memory for the display. Errors:
-/// notFound (no firmware; hint), invalidArgument (an image of an impossible size), and GuestMemory's.
-Result<std::unique_ptr<GuestMemory>> createPcMemory(const MachineConfig& config);
+using FlashFiles = std::vector<std::unique_ptr<FlashFile>>;
+
+/// The guest memory of a `pc` board: RAM, the firmware's image just below 4 GiB, and memory for the display. `flash`
+/// becomes the files of its flash chips, whose contents lie at the end of the firmware's memory, the first one last.
+/// Errors: notFound (no firmware; hint), invalidArgument (an image of an impossible size), FlashFile's and
+/// GuestMemory's.
+Result<std::unique_ptr<GuestMemory>> createPcMemory(const MachineConfig& config, FlashFiles& flash);
 
 /// What the `pc` board has beyond the chipset of all boards: host bridge, ISA bridge, power management, firmware
 /// interfaces.
 class PcBoard {
  public:
   static Result<std::unique_ptr<PcBoard>> create(const MachineConfig& config, EventLoop& loop, GuestMemory& memory,
-                                                 IoBus& ports, IoBus& mmio, Chipset& chipset, RemovableDrives& drives);
+                                                 IoBus& ports, IoBus& mmio, Chipset& chipset, RemovableDrives& drives,
+                                                 FlashFiles flash);
 
   PciFunction& bridge() { return bridge_; }
   /// Where PCI interrupt `line` ((slot + pin) % 4) goes: the I/O APIC, and by the ISA bridge's routes the 8259As.
@@ -43,7 +50,7 @@ class PcBoard {
   void addBootDevice(char kind, std::string path) { bootDevices_.emplace_back(kind, std::move(path)); }
   /// After all devices are there: tables, boot order and the like for fw_cfg.
   Status describeToFirmware(const MachineConfig& config, const GuestMemory& memory);
-  void reset() {}
+  void reset();
 
  private:
   struct Fork : InterruptLine {
@@ -58,6 +65,7 @@ class PcBoard {
   PcBoard(const MachineConfig& config, GuestMemory& memory, IoBus& ports, Chipset& chipset);
   Status plugPorts(IoBus& ports, IoBus& mmio);
   Status addDrives(const MachineConfig& config, RemovableDrives& removable);
+  Status addFlash(GuestMemory& memory, IoBus& mmio, FlashFiles files);
   std::string bootOrder(const std::string& letters) const;
 
   Chipset& chipset_;
@@ -69,6 +77,8 @@ class PcBoard {
   Vga vga_;
   PcDisplay display_;
   std::array<Fork, 4> interrupts_;
+  FlashFiles flashFiles_;
+  std::vector<std::unique_ptr<ParallelFlash>> flash_;
   std::vector<std::pair<char, std::string>> bootDevices_;
 };
 

@@ -36,10 +36,11 @@ Error withDiskHint(Error error) {
 
 Result<std::unique_ptr<PciDevices>> PciDevices::create(const MachineConfig& config, EventLoop& loop,
                                                        GuestMemory& memory, IoBus& ports, IoBus& mmio, Chipset& chipset,
-                                                       virtio::ConsoleDevice::Output consoleOutput) {
+                                                       FlashFiles flash, virtio::ConsoleDevice::Output consoleOutput) {
   auto devices = std::unique_ptr<PciDevices>(new PciDevices());
   if (config.board == Board::pc) {
-    auto pc = PcBoard::create(config, loop, memory, ports, mmio, chipset, devices->drives_);
+    auto pc = PcBoard::create(config, loop, memory, ports, mmio, chipset, devices->drives_,
+                              std::move(flash));
     if (!pc) return std::move(pc).error();
     devices->pc_ = std::move(*pc);
     devices->nextSlot_ = layout::kPcFirstFreeSlot;
@@ -87,6 +88,8 @@ PciHost::Setup PciDevices::hostSetup(GuestMemory& memory, IoBus& ports, IoBus& m
     setup.ecamBase = 0;
     setup.window32Base = layout::pcWindow32Base(memory.lowSize());
     setup.window32Size = layout::kPcWindow32End - setup.window32Base;
+    setup.window64Base = layout::pcWindow64Base(GuestMemory::kHoleEnd + memory.highSize());
+    setup.window64Size = (std::uint64_t{1} << 52) - setup.window64Base;
     setup.bridge = &pc_->bridge();
     setup.firmwareAssigns = true;
   }

@@ -23,7 +23,7 @@ class PciDevices {
  public:
   /// Opens disks and networks. Errors: theirs.
   static Result<std::unique_ptr<PciDevices>> create(const MachineConfig& config, EventLoop& loop, GuestMemory& memory,
-                                                    IoBus& ports, IoBus& mmio, Chipset& chipset,
+                                                    IoBus& ports, IoBus& mmio, Chipset& chipset, FlashFiles flash,
                                                     virtio::ConsoleDevice::Output consoleOutput);
   void reset();
   Display* display() { return pc_ ? &pc_->display() : nullptr; }

@@ -14,13 +14,31 @@ constexpr unsigned kMaxCpus = 16;
 constexpr std::uint64_t kMinMemory = 16_MiB;
 constexpr std::size_t kMaxDisks = 20, kMaxNets = 8;
 
+Status validateFirmware(const MachineConfig& config) {
+  bool uefi = config.firmware == Firmware::uefi;
+  if (!config.bios.empty() + uefi + !config.flash.empty() > 1) {
+    return Error(ErrorKind::invalidArgument, "more than one kind of firmware")
+        .withHint("give one of --bios FILE, --firmware uefi and --pflash FILE");
+  }
+  if (!uefi && (!config.uefiVars.empty() || config.secureBoot)) {
+    return Error(ErrorKind::invalidArgument, "UEFI's settings with other firmware")
+        .withHint("--uefi-vars and --secure-boot go with --firmware uefi");
+  }
+  if (config.flash.size() > 2) {
+    return Error(ErrorKind::invalidArgument, fmt::format("{} flash chips", config.flash.size()))
+        .withHint("--pflash FILE is there for the firmware's code and for its variables: two at most");
+  }
+  return {};
+}
+
 Status validateBoard(const MachineConfig& config) {
   if (config.board == Board::micro) {
     if (config.kernel.empty()) {
       return Error(ErrorKind::invalidArgument, "no kernel given").withHint("name one with --kernel FILE");
     }
     bool ide = std::ranges::any_of(config.disks, [](const DriveConfig& d) { return d.bus == DriveBus::ide; });
-    if (!ide && config.bios.empty()) return {};
+    bool firmware = !config.bios.empty() || !config.flash.empty() || config.firmware != Firmware::bios;
+    if (!ide && !firmware) return {};
     return Error(ErrorKind::invalidArgument, ide ? "the micro board has no IDE" : "the micro board runs no firmware")
         .withHint("choose --board pc, and leave --kernel out");
   }
@@ -28,6 +46,7 @@ Status validateBoard(const MachineConfig& config) {
     return Error(ErrorKind::unsupported, "the pc board starts from its disks, not from --kernel")
         .withHint("choose --board micro for a kernel, or leave --kernel out");
   }
+  if (Status s = validateFirmware(config); !s) return s;
   if (config.bootOrder.empty() || config.bootOrder.find_first_not_of("cdn") != std::string::npos) {
     return Error(ErrorKind::invalidArgument, "boot order " + inQuotes(config.bootOrder))
         .withHint("--boot takes the letters c (disks) and d (CD-ROM drives)");

@@ -42,7 +42,7 @@ class GuestMemory {
   static constexpr std::uint64_t kHoleEnd = 4_GiB;
   static constexpr std::uint64_t kNoOffset = ~std::uint64_t{0};
   static constexpr std::uint64_t kShadowStart = 0xa0000, kShadowEnd = 0x100000;
-  static constexpr unsigned kRegions = 4;
+  static constexpr unsigned kRegions = 6;
 
   /// What lies behind RAM in the file, in bytes: multiples of 4096, 256 MiB at most each.
   struct Extra {

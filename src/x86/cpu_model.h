@@ -52,5 +52,8 @@ inline constexpr std::uint32_t kApicBusHz = 1'000'000'000;
 /// list of names; unsupported if the host lacks a feature that the model needs.
 Result<std::unique_ptr<CpuModel>> makeCpuModel(std::string_view name, unsigned cpus);
 std::vector<std::string> cpuModelNames();
+/// Makes guest-physical addresses that wide, 36 to 46 bits, before there are CPUs. UEFI firmware builds page tables for
+/// all of them.
+void setPhysicalAddressBits(CpuModel& model, unsigned bits);
 
 }  // namespace lodge::x86

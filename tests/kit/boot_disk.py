@@ -14,6 +14,8 @@ from kit.archive import cpio_archive
 from kit.case import Skip
 
 GRUB = pathlib.Path("/usr/lib/grub/i386-pc")
+SIGNED_GRUB = pathlib.Path("/usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed")
+SIGNED_SHIM = pathlib.Path("/usr/lib/shim/shimx64.efi.signed")
 SECTOR = 512
 FIRST_PARTITION = 2048   # sectors, as all partitioning tools do it: GRUB's core goes between
 MODULES = "biosdisk part_msdos ext2 normal linux serial terminal echo configfile test".split()
@@ -73,6 +75,52 @@ def make_boot_iso(path, kernel_arguments="console=ttyS0 quiet", initrd=paths.INI
                        stderr=subprocess.DEVNULL)
 
 
+def make_efi_disk(path, kernel_arguments="console=ttyS0 quiet", initrd=paths.INITRD, kernel=paths.VMLINUZ, shim=True, size=96 << 20):
+    """A disk with an EFI system partition: shim, GRUB as Debian signs it, the kernel and `initrd`; without `shim`, GRUB is what
+    firmware starts."""
+    need("mformat", "mcopy", SIGNED_GRUB, *([SIGNED_SHIM] if shim else []))
+    with tempfile.TemporaryDirectory(prefix="lodge-test-") as folder:
+        folder = pathlib.Path(folder)
+        (folder / "grub.cfg").write_text(f"""set timeout=0
+echo "grub: starting"
+linux /vmlinuz {kernel_arguments}
+initrd /initrd.img
+boot
+""")
+        files = {"vmlinuz": kernel, "initrd.img": initrd, "EFI/debian/grub.cfg": folder / "grub.cfg"}
+        if shim:
+            files |= {"EFI/BOOT/BOOTX64.EFI": SIGNED_SHIM, "EFI/BOOT/grubx64.efi": SIGNED_GRUB}
+        else:
+            files |= {"EFI/BOOT/BOOTX64.EFI": SIGNED_GRUB}
+        make_fat_disk(path, files, size)
+
+
+def make_fat_disk(path, files, size=96 << 20):
+    """A disk whose only partition is an EFI system partition with these files, by their names there."""
+    need("mformat", "mcopy")
+    with tempfile.TemporaryDirectory(prefix="lodge-test-") as folder:
+        partition = pathlib.Path(folder) / "partition"
+        sectors = size // SECTOR - FIRST_PARTITION
+        with open(partition, "wb") as file:
+            file.truncate(sectors * SECTOR)
+        subprocess.run(["mformat", "-i", partition, "-F", "-T", str(sectors), "::"], check=True)
+        made = set()
+        for name, source in files.items():
+            for parent in [str(p) for p in reversed(pathlib.PurePosixPath(name).parents)][1:]:
+                if parent not in made:
+                    subprocess.run(["mmd", "-i", partition, f"::{parent}"], check=True)
+                    made.add(parent)
+            subprocess.run(["mcopy", "-i", partition, source, f"::{name}"], check=True)
+        first = bytearray(SECTOR)
+        first[446:462] = _entry(FIRST_PARTITION, sectors, kind=0xef)
+        first[510:512] = b"\x55\xaa"
+        with open(path, "wb") as disk:
+            disk.write(first)
+            disk.seek(FIRST_PARTITION * SECTOR)
+            with open(partition, "rb") as file:
+                shutil.copyfileobj(file, disk, 1 << 20)
+
+
 def initrd_with(path, modules=(), script=None):
     """The initramfs with these of the kernel's modules loaded, in their order, before its shell, or before `script`."""
     entries = []
@@ -112,7 +160,7 @@ def _assemble(path, partition, core, root, size):
                        check=True)
 
 
-def _entry(start, count, bootable=False):
+def _entry(start, count, bootable=False, kind=0x83):
     """A partition table's entry; the cylinder-head-sector fields say that only the sector numbers count."""
     chs = b"\xfe\xff\xff"
-    return struct.pack("<B3sB3sII", 0x80 if bootable else 0, chs, 0x83, chs, start, count)
+    return struct.pack("<B3sB3sII", 0x80 if bootable else 0, chs, kind, chs, start, count)

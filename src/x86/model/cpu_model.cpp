@@ -226,6 +226,13 @@ Result<std::unique_ptr<CpuModel>> makeCpuModelFor(const HostCpu& host, std::stri
   return Error(ErrorKind::notFound, "CPU model '" + std::string(name) + "'").withHint("known models: " + known);
 }
 
+void setPhysicalAddressBits(CpuModel& model, unsigned bits) {
+  model.physicalAddressBits = bits;
+  for (CpuidEntry& entry : model.leaves) {
+    if (entry.leaf == 0x8000'0008) entry.eax = (entry.eax & ~0xffu) | bits;
+  }
+}
+
 Result<std::unique_ptr<CpuModel>> makeCpuModel(std::string_view name, unsigned cpus) {
   return makeCpuModelFor(hostCpu(), name, cpus);
 }

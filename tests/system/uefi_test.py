@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""UEFI firmware (OVMF) on the pc board: its shell, and shim and GRUB to the kernel."""
+
+import contextlib
+import os
+import pathlib
+import subprocess
+import tempfile
+
+from kit import paths
+from kit.boot_disk import make_efi_disk, make_fat_disk, need
+from kit.case import main
+from kit.machine import Disk, Machine, Spec
+
+SECONDS = 240
+OVMF = pathlib.Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
+
+
+@contextlib.contextmanager
+def folder():
+    need(OVMF)
+    with tempfile.TemporaryDirectory(prefix="lodge-test-") as path:
+        yield pathlib.Path(path)
+
+
+def uefi(*disks, **options):
+    return Machine(Spec(kernel=None, disks=list(disks), **options))
+
+
+def the_shell_keeps_a_variable():
+    """What the shell is told to keep goes into the file of variables, and is there after the next start."""
+    with folder() as here:
+        variables = here / "variables.fd"
+        (here / "startup.nsh").write_text('setvar LodgeTest -guid 6d1dc5b1-9b4b-4d50-8f19-0f0ad2f0d2f1 -nv -bs =L"kept it"\r\n'
+                                          "memmap\r\nmap -r\r\nreset -s\r\n")
+        make_fat_disk(here / "disk.img", {"startup.nsh": here / "startup.nsh"}, 40 << 20)
+        with uefi(Disk(here / "disk.img"), snapshot=False, options=("--uefi-vars", str(variables))) as machine:
+            machine.console.wait_for("UEFI Interactive Shell", SECONDS)
+            assert machine.wait_end(SECONDS) == 0, machine.console.text[-2000:]
+        assert variables.stat().st_size == 540672
+        assert "kept it".encode("utf-16-le") in variables.read_bytes()
+        (here / "startup.nsh").write_text("setvar LodgeTest -guid 6d1dc5b1-9b4b-4d50-8f19-0f0ad2f0d2f1\r\nreset -s\r\n")
+        make_fat_disk(here / "disk.img", {"startup.nsh": here / "startup.nsh"}, 40 << 20)
+        with uefi(Disk(here / "disk.img"), snapshot=False, options=("--uefi-vars", str(variables))) as machine:
+            machine.console.wait_for(r"6B 00 65 00 70 00 74 00", SECONDS)
+            assert machine.wait_end(60) == 0
+
+
+def grub_starts_linux():
+    with folder() as here:
+        make_efi_disk(here / "disk.img", shim=False)
+        with uefi(Disk(here / "disk.img"), snapshot=True, cpus=2, options=("--firmware", "uefi")) as machine:
+            machine.console.wait_for("grub: starting", SECONDS)
+            machine.console.wait_for("lodge-guest: ready", SECONDS)
+            for number, command in enumerate(["test -d /sys/firmware/efi", "test $(grep -c ^processor /proc/cpuinfo) = 2",
+                                              "test -e /sys/firmware/acpi/tables/FACP", "test -e /dev/vda1",
+                                              "test $(cat /sys/class/dmi/id/sys_vendor) = Lodge"]):
+                machine.console.send(f"{command}; echo done-{number}-$?\n")
+                machine.console.wait_for(rf"^done-{number}-0\r?$", 60)
+
+
+def bad_flash_images():
+    with folder() as here:
+        (here / "odd.fd").write_bytes(bytes(5000))
+        for options, word in ((["--pflash", str(here / "odd.fd")], "5000 bytes"),
+                              (["--pflash", str(here / "none.fd")], "none.fd"),
+                              (["--bios", "x", "--firmware", "uefi"], "more than one kind of firmware"),
+                              (["--uefi-vars", str(here / "v.fd"), "--firmware", "bios"], "--uefi-vars")):
+            result = subprocess.run([paths.LODGE, "run", *options], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                                    timeout=60, env=dict(os.environ, XDG_RUNTIME_DIR=str(here)))
+            assert result.returncode == 2 and word in result.stderr, (result.returncode, result.stderr)
+
+
+main(the_shell_keeps_a_variable, grub_starts_linux, bad_flash_images)
