@@ -88,7 +88,7 @@ bool AcpiPm::writeByteLocked(std::uint64_t offset, std::uint8_t value) {
       bool sleep = (state_.control & kSleepEnable) != 0;
       unsigned type = (state_.control >> kSleepTypeShift) & kSleepTypeMask;
       state_.control = static_cast<std::uint16_t>((state_.control & kControlKept) | kSciEnabled);
-      return sleep && type == kS5SleepType;
+      return sleep && type == softOffType_;
     }
     case kGpe0:
       clearBits(state_.gpeStatus, index, value);

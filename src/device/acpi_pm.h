@@ -21,7 +21,8 @@ class AcpiPm : public IoDevice {
   static constexpr std::uint64_t kLength = 0x40;
   static constexpr std::uint64_t kEvent = 0, kControl = 4, kTimer = 8, kGpe0 = 0x20;
   static constexpr unsigned kGpe0Length = 4;
-  static constexpr unsigned kS5SleepType = 5;
+  static constexpr unsigned kS5SleepType = 5;    ///< if nothing else is set
+  static constexpr unsigned kPcS5SleepType = 0;  ///< of the PIIX4, and what firmware takes an ICH9's for
   static constexpr std::uint64_t kTimerHz = 3'579'545;
 
   struct State {
@@ -37,6 +38,8 @@ class AcpiPm : public IoDevice {
 
   /// The power button was pressed.
   void pressPowerButton();
+  /// Before the machine runs: the SLP_TYP that soft-off has.
+  void setSoftOffType(unsigned type) { softOffType_ = type; }
   /// General purpose event `number`, 0..15, happened.
   void raiseGeneralEvent(unsigned number);
   void reset();
@@ -53,6 +56,7 @@ class AcpiPm : public IoDevice {
   void updateLocked();
   void carry();
 
+  unsigned softOffType_ = kS5SleepType;
   const Clock& clock_;
   InterruptLine& sci_;
   std::function<void()> onPowerOff_;

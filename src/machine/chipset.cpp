@@ -95,6 +95,7 @@ firmware::PlatformDescription Chipset::describe(const MachineConfig& config, con
     p.window32Base = layout::pcWindow32Base(memory.lowSize());
     p.window32Size = layout::kPcWindow32End - p.window32Base;
     p.keyboard = p.vga = true;
+    p.s5SleepType = AcpiPm::kPcS5SleepType;
   } else {
     p.ecamBase = layout::kEcamBase;
     p.window32Base = layout::kPciWindow32Base;

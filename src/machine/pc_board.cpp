@@ -86,6 +86,7 @@ PcBoard::PcBoard(const MachineConfig& config, GuestMemory& memory, IoBus& ports,
       vga_(memory, kVideoRegion),
       display_(vga_, chipset.keyboard()) {
   chipset.keyboard().attachDevices(chipset.interrupts().isa(12));
+  chipset.acpi().setSoftOffType(AcpiPm::kPcS5SleepType);
   for (unsigned line = 0; line < interrupts_.size(); ++line) {
     interrupts_[line].ioApic = &chipset.interrupts().gsi(layout::kPciGsiBase + line);
     // Slot 1, pin A is PIRQA (82371SB).

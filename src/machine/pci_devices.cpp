@@ -39,8 +39,7 @@ Result<std::unique_ptr<PciDevices>> PciDevices::create(const MachineConfig& conf
                                                        FlashFiles flash, virtio::ConsoleDevice::Output consoleOutput) {
   auto devices = std::unique_ptr<PciDevices>(new PciDevices());
   if (config.board == Board::pc) {
-    auto pc = PcBoard::create(config, loop, memory, ports, mmio, chipset, devices->drives_,
-                              std::move(flash));
+    auto pc = PcBoard::create(config, loop, memory, ports, mmio, chipset, devices->drives_, std::move(flash));
     if (!pc) return std::move(pc).error();
     devices->pc_ = std::move(*pc);
     devices->nextSlot_ = layout::kPcFirstFreeSlot;

@@ -66,7 +66,7 @@ def bad_flash_images():
                               (["--pflash", str(here / "none.fd")], "none.fd"),
                               (["--bios", "x", "--firmware", "uefi"], "more than one kind of firmware"),
                               (["--uefi-vars", str(here / "v.fd"), "--firmware", "bios"], "--uefi-vars")):
-            result = subprocess.run([paths.LODGE, "run", *options], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            result = subprocess.run([paths.LODGE, "run", "--board", "pc", *options], stdin=subprocess.DEVNULL, capture_output=True, text=True,
                                     timeout=60, env=dict(os.environ, XDG_RUNTIME_DIR=str(here)))
             assert result.returncode == 2 and word in result.stderr, (result.returncode, result.stderr)
 
