@@ -5,6 +5,7 @@
 #include <map>
 
 #include "base/text.h"
+#include "cli/disassembly.h"
 #include "cli/exit_status.h"
 #include "cli/layout.h"
 #include "cli/machine_command.h"
@@ -65,11 +66,25 @@ int watch(control::RuntimeFolder& folder, const std::string& name, unsigned seco
   }
 }
 
+int dumpCode(control::RuntimeFolder& folder, const std::string& name, const std::string& address, bool json) {
+  auto reply = ask(folder, name, {.kind = control::RequestKind::describeCode, .text = address});
+  if (!reply) return fail(reply.error());
+  if (json) return print(control::toLine(*reply)) ? exit_status::kSuccess : exit_status::kLodgeError;
+  auto text = control::stringField(*reply, "text");
+  if (!text || text->empty()) {
+    return fail(
+        Error(ErrorKind::notFound, "there is no translation of " + address)
+            .withHint("only code that has run since the code cache was emptied last, and was not changed, has one"));
+  }
+  return print(withDisassembly(*text)) ? exit_status::kSuccess : exit_status::kLodgeError;
+}
+
 int run(const Invocation& invocation, const Program&) {
   auto folder = control::RuntimeFolder::open();
   if (!folder) return fail(folder.error());
   const std::string& name = invocation.arguments().front();
   bool json = invocation.has("json");
+  if (invocation.has("dump")) return dumpCode(*folder, name, invocation.value("dump"), json);
   if (invocation.has("watch")) {
     auto seconds = parseNumber(invocation.value("interval", "1"), 3600);
     if (!seconds || *seconds == 0) {
@@ -97,12 +112,18 @@ VerbSpec statsVerb() {
           "the "
           "process's own memory and processor time.",
       .arguments = {machineArgument(false)},
-      .options = {{.name = "json", .help = "As JSON; with --watch one object a line."},
-                  {.name = "watch", .letter = 'w', .help = "Again and again, with what each counter gained a second."},
-                  {.name = "interval",
-                   .value = "SECONDS",
-                   .help = "The time between two looks of --watch; 1 if not given."}},
-      .examples = {{"lodge stats web", "A table."}, {"lodge stats --watch web", "The same, kept up to date."}},
+      .options =
+          {{.name = "json", .help = "As JSON; with --watch one object a line."},
+           {.name = "watch", .letter = 'w', .help = "Again and again, with what each counter gained a second."},
+           {.name = "interval", .value = "SECONDS", .help = "The time between two looks of --watch; 1 if not given."},
+           {.name = "dump",
+            .value = "ADDRESS",
+            .help = "Instead of the counters, every translation that has the guest instruction at this linear "
+                    "address: its bytes, and below them the host's, with what is true of the guest's state there. "
+                    "Disassembled if there is an objdump."}},
+      .examples = {{"lodge stats web", "A table."},
+                   {"lodge stats --watch web", "The same, kept up to date."},
+                   {"lodge stats --dump 0xffffffff81000040 web", "What the translator made of an instruction."}},
       .run = run,
   };
 }

@@ -132,6 +132,12 @@ void ControlConnection::serve(const Request& request) {
     case RequestKind::sendKeys:
       if (Status done = session.sendKeys(request.text); !done) return send(formatError(request.id, done.error()));
       break;
+    case RequestKind::describeCode:
+      if (auto text = session.describeCode(request.text); text)
+        result = {{"text", std::move(*text)}};
+      else
+        return send(formatError(request.id, text.error()));
+      break;
     case RequestKind::typeText:
       if (Status done = session.typeText(request.text); !done) return send(formatError(request.id, done.error()));
       break;

@@ -126,6 +126,15 @@ Status MachineSession::sendKeys(std::string_view keys) {
   return press(all);
 }
 
+Result<std::string> MachineSession::describeCode(std::string_view address) const {
+  auto linear = parseNumber(address);
+  if (!linear) {
+    return Error(ErrorKind::invalidArgument, inQuotes(address) + " is no address")
+        .withHint("write it as 0x and hexadecimal digits");
+  }
+  return machine_.describeCode(*linear);
+}
+
 Status MachineSession::typeText(std::string_view text) {
   auto events = keysTyping(text);
   if (!events) return std::move(events).error();

@@ -36,6 +36,8 @@ class MachineSession {
   /// Keys by their names, separated by spaces; see keysNamed(). Errors: unsupported, invalidArgument, busy.
   Status sendKeys(std::string_view keys);
   Status typeText(std::string_view text);
+  /// Errors: invalidArgument (no address).
+  Result<std::string> describeCode(std::string_view address) const;
   /// Errors: Machine::changeMedium()'s, invalidArgument (a relative path).
   Status changeMedium(const MediumChange& change);
 

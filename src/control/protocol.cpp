@@ -10,11 +10,11 @@ namespace lodge::control {
 
 namespace {
 
-constexpr std::array kKinds = {RequestKind::state,         RequestKind::powerButton, RequestKind::reset,
-                               RequestKind::pause,         RequestKind::resume,      RequestKind::stop,
-                               RequestKind::quit,          RequestKind::stats,       RequestKind::wait,
-                               RequestKind::consoleAttach, RequestKind::screenshot,  RequestKind::sendKeys,
-                               RequestKind::typeText,      RequestKind::changeMedium};
+constexpr std::array kKinds = {RequestKind::state,         RequestKind::powerButton,  RequestKind::reset,
+                               RequestKind::pause,         RequestKind::resume,       RequestKind::stop,
+                               RequestKind::quit,          RequestKind::stats,        RequestKind::wait,
+                               RequestKind::consoleAttach, RequestKind::screenshot,   RequestKind::sendKeys,
+                               RequestKind::typeText,      RequestKind::changeMedium, RequestKind::describeCode};
 
 constexpr std::array kErrorKinds = {ErrorKind::invalidArgument,  ErrorKind::notFound, ErrorKind::alreadyExists,
                                     ErrorKind::permissionDenied, ErrorKind::busy,     ErrorKind::corrupt,
@@ -51,7 +51,7 @@ Error badValue(const char* key, std::uint64_t max) {
 
 bool needsText(RequestKind kind) {
   return kind == RequestKind::screenshot || kind == RequestKind::sendKeys || kind == RequestKind::typeText ||
-         kind == RequestKind::changeMedium;
+         kind == RequestKind::describeCode || kind == RequestKind::changeMedium;
 }
 
 /// A person's or another program's input may hold anything: echoed in errors, it is cut short.
@@ -89,6 +89,8 @@ std::string_view toString(RequestKind kind) {
       return "sendKeys";
     case RequestKind::typeText:
       return "typeText";
+    case RequestKind::describeCode:
+      return "describeCode";
     case RequestKind::changeMedium:
       return "changeMedium";
   }

@@ -38,6 +38,7 @@ enum class RequestKind : std::uint8_t {
   screenshot,     ///< text: the absolute path of the PNG file to write
   sendKeys,       ///< text: names of keys ("ctrl-alt-delete ret"), pressed one after the other
   typeText,       ///< text: what to type
+  describeCode,   ///< text: a guest address, 0x and hexadecimal -> {"text":Engine::describeCode()}
   changeMedium,   ///< drive; text: the absolute path of the new medium, "" to eject; readonly, force
 };
 
@@ -51,7 +52,7 @@ struct Request {
   RequestKind kind = RequestKind::state;
   WindowSize window{};                   ///< consoleAttach
   std::uint32_t graceSeconds = 30;       ///< stop: 0 to kMaxGraceSeconds
-  std::string text{};                    ///< screenshot, sendKeys, typeText, changeMedium
+  std::string text{};                    ///< screenshot, sendKeys, typeText, changeMedium, describeCode
   std::string drive{};                   ///< changeMedium: "cd0"...; empty: the first
   bool readOnly = false, force = false;  ///< changeMedium; "readonly" and "force"
 };

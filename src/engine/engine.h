@@ -52,6 +52,9 @@ class Engine {
   virtual std::string_view name() const = 0;
   /// `index` 0..cpus-1. The CPU is at power-up state, BSP running.
   virtual Result<std::unique_ptr<Vcpu>> createVcpu(unsigned index, x86::CpuEnvironment& environment) = 0;
+  /// What the engine made of the guest code at `linear`, as text for people (`lodge stats --dump`); empty if nothing.
+  /// Any thread.
+  virtual std::string describeCode([[maybe_unused]] std::uint64_t linear) const { return {}; }
 };
 
 /// By name: "translate" or "interpret". Errors: unsupported, and the engine's own.

@@ -52,6 +52,7 @@ class BoardMachine : public Machine {
   void quit() override { end(MachineEnd::killed, 0); }
   State state() const override { return state_; }
   void onEnd(std::function<void(MachineEnd, int)> callback) override { onEnd_ = std::move(callback); }
+  std::string describeCode(std::uint64_t linear) const override { return engine_->describeCode(linear); }
   std::string engineName() const override { return std::string(engine_->name()); }
   std::vector<std::pair<std::string, std::uint64_t>> statistics() const override;
   Display* display() override { return devices_->display(); }

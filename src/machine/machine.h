@@ -59,6 +59,8 @@ class Machine {
   virtual Status changeMedium(const MediumChange&) {
     return Error(ErrorKind::unsupported, "the machine has no drive with a medium to change");
   }
+  /// Engine::describeCode(). Any thread.
+  virtual std::string describeCode(std::uint64_t) const { return {}; }
   /// Named counters of the whole machine for `lodge stats`.
   virtual std::vector<std::pair<std::string, std::uint64_t>> statistics() const = 0;
 };

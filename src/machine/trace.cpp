@@ -19,6 +19,10 @@ const std::vector<std::pair<std::string, std::string>>& traceTable() {
       {"strict-flags", "The translator keeps flags exact at every fault (slower; for comparing engines)."},
       {"no-groups",
        "The translator checks every memory access by itself (slower; for finding faults in the grouping)."},
+      {"lockstep",
+       "The interpreter does again whatever translated code did, and must come to the same (far slower; one CPU, no "
+       "disks "
+       "or networks). Differences go to standard error; 'lodge stats' counts them."},
       {"perf-map",
        "The translator writes /tmp/perf-PID.map, from which 'perf report' names translated code by its guest address. "
        "Its "

@@ -13,9 +13,10 @@ from kit.machine import Disk, Machine, Spec
 BOOT_SECONDS = 240
 
 
-def run_busybox(script, seconds, files=(), prefix=(), **options):
+def run_busybox(script, seconds, files=(), prefix=(), at_end=None, **options):
     """Boots the busybox initramfs, runs the shell script in it and waits for the power-off.
-    `files` are (name, bytes) to be found under /lodge; `prefix` runs the machine's command as its arguments. Returns (exit status of the script, its output)."""
+    `files` are (name, bytes) to be found under /lodge; `prefix` runs the machine's command as its arguments;
+    `at_end` is called with the machine after its end. Returns (exit status of the script, its output)."""
     with tempfile.TemporaryDirectory(prefix="lodge-test-") as folder:
         initrd = pathlib.Path(folder) / "initrd"
         entries = [("lodge/run", 0o755, script.encode())] + [(f"lodge/{name}", 0o755, data) for name, data in files]
@@ -27,6 +28,8 @@ def run_busybox(script, seconds, files=(), prefix=(), **options):
             end = machine.console.wait_for(r"^lodge-guest: exit status (\d+)$", seconds)
             output = machine.console.text[begin.end():end.start()].strip("\n")
             status = machine.wait_end(60)
+            if at_end:
+                at_end(machine)
             assert status == 0, f"the machine's exit status is {status}, not 0: {machine.errors}"
     return int(end.group(1)), output
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The loop of a vCPU: events, then translated code until it comes back, then what it wanted.
 #include "engine/interpret/interpreter.h"
+#include "engine/translate/lockstep.h"
 #include "engine/translate/signals.h"
 #include "engine/translate/trampolines.h"
 #include "engine/translate/vcpu.h"
@@ -23,6 +24,12 @@ bool isCanonical48(std::uint64_t linear) {
   return static_cast<std::uint64_t>(static_cast<std::int64_t>(linear << 16) >> 16) == linear;
 }
 }  // namespace
+
+ModeKey VcpuContext::modeNow() const {
+  ModeKey key = modeKey(*cpu);
+  if (lockstep) key.bits &= ~ModeKey::timeStamp;
+  return key;
+}
 
 void VcpuContext::step() {
   ++counters.steps;
@@ -110,7 +117,7 @@ std::uint64_t VcpuContext::resume(std::uint64_t next, std::uint64_t invalidation
   if (state.activity != Activity::running || cpu->events.load(std::memory_order_relaxed) != 0) return 0;
   if (store->needsReset() || generation != store->generation()) return 0;
   dropResumeFlag(*cpu);
-  ModeKey now = modeKey(*cpu);
+  ModeKey now = modeNow();
   if (!now.has(ModeKey::translatable)) return 0;
   if (!now.has(ModeKey::code64)) prepare32();
   bool same = now.bits == key().bits && !codeDropped && store->invalidations() == invalidationsBefore;
@@ -128,38 +135,45 @@ std::uint64_t VcpuContext::resume(std::uint64_t next, std::uint64_t invalidation
 
 void TranslateVcpu::enter(std::uint64_t host) {
   Cpu& cpu = *context_.cpu;
+  if (context_.lockstep) context_.lockstep->begin();
   if (!cpu.fpuLive) cpu.unparkFpu();
   std::uint32_t reason = lodgeEnterCache(&cpu.state, reinterpret_cast<const void*>(host));
   ++context_.counters.exits[reason];
-  handleExit(static_cast<ExitReason>(reason));
+  bool mustStep = handleExit(static_cast<ExitReason>(reason));
+  if (context_.lockstep) {
+    mustStep = mustStep || context_.stepPending;
+    context_.stepPending = false;
+    context_.lockstep->check(static_cast<ExitReason>(reason));
+  }
+  if (mustStep) context_.step();
 }
 
-void TranslateVcpu::handleExit(ExitReason reason) {
+/// True: the instruction at state.rip must be interpreted.
+bool TranslateVcpu::handleExit(ExitReason reason) {
   Cpu& cpu = *context_.cpu;
   const Frame& frame = *context_.frame;
   switch (reason) {
     case ExitReason::attention:
     case ExitReason::dispatch:
-      return;
+      return false;
     case ExitReason::indirect:
       cpu.state.rip = frame.target;
-      return;
+      return false;
     case ExitReason::link:
       cpu.parkFpu();
       nextHost_ = context_.store->follow(frame.exitAddress, cpu.state.rip).host;
-      return;
+      return false;
     case ExitReason::redo:
     case ExitReason::step: {
       TranslationStore::Place place;
       context_.store->locate(frame.exitAddress - 1, place);
       repairState(cpu.state, frame, place);
-      if (reason == ExitReason::step) context_.step();
-      return;
+      return reason == ExitReason::step;
     }
     case ExitReason::fault:
-      context_.step();
-      return;
+      return true;
   }
+  return false;
 }
 
 /// One round between two looks at events. `inside` is set by the caller.
@@ -171,7 +185,7 @@ void TranslateVcpu::executeSome() {
     nextHost_ = 0;
   }
   dropResumeFlag(cpu);
-  ModeKey key = modeKey(cpu);
+  ModeKey key = context_.modeNow();
   if (!key.has(ModeKey::translatable)) {
     nextHost_ = 0;
     // An interrupt shadow ends with the next instruction.

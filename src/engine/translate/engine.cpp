@@ -27,7 +27,11 @@ unsigned spacesPerVcpu(unsigned cpus) {
 /// `--trace strict-flags`: exact flags at every fault, for differential tests.
 TranslationStore::Options optionsOf(const EngineSetup& setup) {
   TranslationStore::Options options{setup.codeCacheBytes, setup.model.features};
-  options.strictFlags = traces(setup.trace, "strict-flags");
+  options.strictFlags = traces(setup.trace, "strict-flags") || traces(setup.trace, "lockstep");
+  if (traces(setup.trace, "lockstep")) {  // what has another answer each time is the interpreter's
+    for (x86::Feature feature : {x86::Feature::rdrand, x86::Feature::rdseed})
+      options.features &= ~(std::uint64_t{1} << static_cast<unsigned>(feature));
+  }
   options.groups = !traces(setup.trace, "no-groups");
   options.perfMap = traces(setup.trace, "perf-map");
   return options;
@@ -67,6 +71,7 @@ class TranslateEngine final : public Engine {
     if (!vcpu) return std::move(vcpu).error();
     return std::unique_ptr<Vcpu>(std::move(*vcpu));
   }
+  std::string describeCode(std::uint64_t linear) const override { return store_->describe(linear); }
 
  private:
   EngineSetup setup_;
@@ -103,12 +108,19 @@ Result<std::unique_ptr<TranslateVcpu>> TranslateVcpu::create(const EngineSetup& 
   vcpu->interpreter_ = std::move(*interpreter);
   x86::resetCpu(cpu, false);
   store.addUser(context);
+  if (traces(setup.trace, "lockstep")) {
+    auto lockstep = Lockstep::create(context, setup.cpus);
+    if (!lockstep) return std::move(lockstep).error();
+    vcpu->lockstep_ = std::move(*lockstep);
+    context.lockstep = vcpu->lockstep_.get();
+  }
   return vcpu;
 }
 
 TranslateVcpu::~TranslateVcpu() {
   if (!context_.cpu) return;
   context_.store->removeUser(context_);
+  lockstep_.reset();
   interpreter_.reset();
   context_.cpu->~Cpu();
 }
@@ -152,6 +164,11 @@ std::vector<std::pair<std::string, std::uint64_t>> TranslateVcpu::statistics() c
                                                             {"fault_signals_no_entry", c.emptyEntries},
                                                             {"flushes", c.flushes},
                                                             {"address_space_switches", c.addressSpaceSwitches}};
+  if (lockstep_) {
+    all.emplace_back("lockstep_checks", lockstep_->checks());
+    all.emplace_back("lockstep_instructions", lockstep_->instructions());
+    all.emplace_back("lockstep_divergences", lockstep_->divergences());
+  }
   for (const VcpuContext::SteppedOp& op : context_.steppedOps) {
     if (op.count != 0) all.emplace_back(std::string("stepped.") + op.mnemonic, op.count);
   }

@@ -14,6 +14,7 @@
 #include <cerrno>
 
 #include "engine/translate/host_call.h"
+#include "engine/translate/lockstep.h"
 #include "engine/translate/trampolines.h"
 
 namespace lodge::translate {
@@ -147,6 +148,9 @@ bool handleFault(int number, const siginfo_t* info, greg_t* registers, VcpuConte
     interrupt(registers, context);
     return true;
   }
+  if (number == SIGSEGV && context.lockstep &&
+      context.lockstep->openPage(reinterpret_cast<std::uint64_t>(info->si_addr)))
+    return true;
   TranslationStore::Place place;
   if (context.store->locate(pc, place)) {
     dropReadOnlyEntry(reinterpret_cast<std::uint64_t>(info->si_addr), registers, context);

@@ -87,6 +87,10 @@ std::uint64_t lodgeStep(CpuState* state, std::uint64_t rip, std::uint64_t next) 
   VcpuContext& context = VcpuContext::of(state);
   ++context.counters.callouts;
   state->rip = rip;
+  if (context.lockstep) {  // the check comes first
+    context.stepPending = true;
+    return 0;
+  }
   std::uint64_t invalidations = context.store->invalidations();
   context.codeDropped = false;
   context.step();

@@ -6,6 +6,7 @@
 #include <memory>
 #include <mutex>
 #include <span>
+#include <string>
 
 #include "base/error.h"
 #include "engine/translate/block.h"
@@ -84,6 +85,10 @@ class TranslationStore : public CodeWriteObserver {
   void helpReset();
   /// Changes with every reset: what users know of code addresses is void.
   std::uint64_t generation() const { return generation_.load(std::memory_order_acquire); }
+
+  /// Every translation that the guest instruction at `linear` is in, as lines of text: "guest ADDRESS: BYTES", and
+  /// below it "  hot|cold ADDRESS KIND: BYTES" of the host. Empty if there is none. Any thread.
+  std::string describe(std::uint64_t linear) const;
 
   CodeCache& cache() { return *cache_; }
   const CodeGuard& guard() const { return *guard_; }

@@ -5,6 +5,7 @@
 
 #include "engine/engine.h"
 #include "engine/interpret/interpreter.h"
+#include "engine/translate/lockstep.h"
 #include "engine/translate/vcpu_context.h"
 
 namespace lodge::translate {
@@ -32,11 +33,12 @@ class TranslateVcpu final : public Vcpu {
   std::uint64_t lookUp();
   PageUnit* findUnit(std::uint64_t rip);
   void enter(std::uint64_t host);
-  void handleExit(ExitReason reason);
+  bool handleExit(ExitReason reason);
   void executeSome();
 
   std::unique_ptr<AddressSpaces> spaces_;
   std::unique_ptr<interpret::ContextOwner> interpreter_;
+  std::unique_ptr<Lockstep> lockstep_;
   VcpuContext context_;
   std::uint64_t nextHost_ = 0;  ///< where a followed link leads
 };

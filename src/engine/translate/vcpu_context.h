@@ -34,6 +34,8 @@ struct VcpuContext final : CodeUser, x86::TranslationCacheListener {
   bool codeDropped = false;      ///< a code page's mapping went since translated code was entered
   bool stepping = false;         ///< a signal handler runs the thread to the next instruction boundary
   bool countOps = false;
+  class Lockstep* lockstep = nullptr;  ///< if every exit is checked
+  bool stepPending = false;            ///< in lockstep: translated code was left before a call-out, to be done
   int threadId = 0;
   VcpuCounters counters;
   struct SteppedOp {
@@ -61,6 +63,8 @@ struct VcpuContext final : CodeUser, x86::TranslationCacheListener {
   /// The unit that the code maps know for `linear` in the current mode; null if none.
   PageUnit* knownUnit(std::uint64_t linear);
   void dropCode();
+  /// modeKey() of the state; in lockstep, code that reads the clock is the interpreter's.
+  ModeKey modeNow() const;
   /// Interprets the instruction at state.rip.
   void step();
 
