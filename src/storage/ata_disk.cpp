@@ -8,8 +8,8 @@ constexpr std::uint64_t kMax28 = 0x0fff'ffff, kMax48 = 0xffff'ffff'ffff;
 constexpr unsigned kMaxCylinders = 16383;
 }  // namespace
 
-AtaDisk::AtaDisk(std::shared_ptr<Disk> disk, std::string serial)
-    : IdeDrive(std::move(disk), false), serial_(std::move(serial)) {
+AtaDisk::AtaDisk(std::shared_ptr<Disk> disk, std::string serial, bool serialAta)
+    : IdeDrive(std::move(disk), false), serial_(std::move(serial)), serialAta_(serialAta) {
   cylinders_ = static_cast<unsigned>(std::min<std::uint64_t>(sectors() / (heads_ * sectorsPerTrack_), kMaxCylinders));
   AtaDisk::reset();
 }
@@ -183,7 +183,9 @@ void AtaDisk::identify() {
   id.word(63, 0x07).word(64, 3).word(65, 120).word(66, 120).word(67, 120).word(68, 120);
   // ATA-4 to ATA-6; power management, write cache, device reset, 48-bit addresses, both flushes.
   id.word(80, 0x70).word(81, 0x16).word(82, 0x4028).word(83, 0x7400).word(84, 0x4000);
-  id.word(85, 0x4028).word(86, 0x3400).word(87, 0x4000).word(88, 0x203f).word(93, 0x600b);
+  id.word(85, 0x4028).word(86, 0x3400).word(87, 0x4000).word(88, 0x203f).word(93, serialAta_ ? 0 : 0x600b);
+  // Queues of 32 commands; the SATA generations 1 to 3 (Serial ATA 3.0, 13.2.1).
+  if (serialAta_) id.word(75, 31).word(76, 0x010e).word(80, 0x1f0);
   id.dword(100, total & 0xffff'ffff).dword(102, total >> 32);
   offerData(Phase::pioIn, id.take());
   raiseInterrupt();

@@ -13,8 +13,9 @@ namespace lodge {
 /// heads and sectors of old; flush, identification, power commands.
 class AtaDisk : public IdeDrive {
  public:
-  /// `serial`: up to 20 characters.
-  AtaDisk(std::shared_ptr<Disk> disk, std::string serial);
+  /// `serial`: up to 20 characters. `serialAta`: identifies as a device behind a SATA link with native command queuing,
+  /// which its port does (storage/ahci_port.h).
+  AtaDisk(std::shared_ptr<Disk> disk, std::string serial, bool serialAta = false);
 
   void command(std::uint8_t code) override;
   void blockMoved() override;
@@ -46,6 +47,7 @@ class AtaDisk : public IdeDrive {
   void setMultiple();
 
   std::string serial_;
+  bool serialAta_;
   Transfer transfer_;
   unsigned multiple_ = 0;
   unsigned heads_ = 16, sectorsPerTrack_ = 63;

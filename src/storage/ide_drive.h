@@ -62,6 +62,7 @@ class IdeDrive {
   IdeTaskFile& registers() { return regs_; }
   Job takeJob() { return std::exchange(job_, Job{}); }
   bool takeInterrupt() { return std::exchange(interrupt_, false); }
+  bool isPacketDevice() const { return packetDevice_; }
 
  protected:
   /// `isPacketDevice` decides the signature.
