@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "base/bytes.h"
+#include "virtio/scatter.h"
 
 namespace lodge::virtio {
 
@@ -52,25 +53,6 @@ struct [[gnu::packed]] Config {
 static_assert(sizeof(Config) == 60);
 
 constexpr std::uint32_t kSegments = 254, kMaxRangeSectors = 1u << 22;
-
-/// Takes `length` bytes off the front of a scatter list.
-bool takeFront(std::vector<iovec>& vectors, void* to, std::size_t length) {
-  auto* out = static_cast<char*>(to);
-  std::size_t used = 0;
-  while (length != 0) {
-    if (used == vectors.size()) return false;
-    iovec& v = vectors[used];
-    std::size_t part = std::min(length, v.iov_len);
-    std::memcpy(out, v.iov_base, part);
-    out += part;
-    length -= part;
-    v.iov_base = static_cast<char*>(v.iov_base) + part;
-    v.iov_len -= part;
-    if (v.iov_len == 0) ++used;
-  }
-  vectors.erase(vectors.begin(), vectors.begin() + static_cast<long>(used));
-  return true;
-}
 
 /// The last writable byte is the status; the rest is the data.
 std::byte* takeStatusByte(std::vector<iovec>& vectors) {
