@@ -8,8 +8,10 @@
 
 namespace lodge::cli {
 
-/// Reads a --disk value: FILE[,format=FORMAT][,readonly][,snapshot][,bus=virtio|ide]; ",," is a comma in the file's
-/// name. Errors: invalidArgument, unsupported (another format).
+/// Reads a --disk value: FILE[,format=FORMAT][,readonly][,snapshot][,bus=BUS][,bootindex=N]; ",," is a comma in the
+/// file's name. Errors: invalidArgument, unsupported (another format).
 Result<DriveConfig> parseDisk(std::string_view text);
+/// Reads a --cdrom value: FILE[,bus=ide|ahci|scsi][,bootindex=N]; FILE "none": no medium.
+Result<DriveConfig> parseCdrom(std::string_view text);
 
 }  // namespace lodge::cli

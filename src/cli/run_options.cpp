@@ -57,15 +57,10 @@ Status readDisks(const Invocation& invocation, MachineConfig& config) {
 }
 
 Status readCdroms(const Invocation& invocation, MachineConfig& config) {
-  for (const std::string& path : invocation.all("cdrom")) {
-    if (path.empty()) return Error(ErrorKind::invalidArgument, "--cdrom names no file").withHint("write --cdrom FILE");
-    DriveConfig drive;
-    if (path != "none") drive.path = path;
-    drive.format = "raw";
-    drive.readOnly = true;
-    drive.bus = DriveBus::ide;
-    drive.cdrom = true;
-    config.disks.push_back(std::move(drive));
+  for (const std::string& text : invocation.all("cdrom")) {
+    auto drive = parseCdrom(text);
+    if (!drive) return std::move(drive).error();
+    config.disks.push_back(std::move(*drive));
   }
   return {};
 }
@@ -223,7 +218,9 @@ std::vector<OptionSpec> runOptionTable() {
       {.name = "disk",
        .value = "FILE[,SETTING]...",
        .help = "A disk image, the guest's next virtio disk (vda, vdb...). Settings: format=FORMAT (otherwise by "
-               "content), readonly, snapshot (writes are dropped at the end), bus=ide (of the pc board: hda, hdb...), "
+               "content), readonly, snapshot (writes are dropped at the end), bus=BUS (virtio; ahci, nvme, scsi; ide, "
+               "of the pc board), bootindex=N (firmware "
+               "starts from the lowest first), "
                "allow-path=PATH (a file or folder that names inside the image may lead to, such as its backing image; "
                "without it they lead into the image's own folder and below). "
                "A comma in the name is written ',,'.",
@@ -235,8 +232,8 @@ std::vector<OptionSpec> runOptionTable() {
                "cards. Other options add to it or say otherwise.",
        .complete = Complete::file},
       {.name = "cdrom",
-       .value = "FILE",
-       .help = "A CD-ROM drive of the pc board with this image (ISO 9660) in it; 'none' for an empty one. See 'lodge "
+       .value = "FILE[,SETTING]...",
+       .help = "A CD-ROM drive with this image (ISO 9660) in it; 'none' for an empty one. See 'lodge "
                "insert'.",
        .complete = Complete::file,
        .repeats = true},

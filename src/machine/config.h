@@ -23,14 +23,16 @@ enum class Board : std::uint8_t {
   pc,     ///< firmware, i440FX chipset, IDE, VGA: what any operating system knows
 };
 
-enum class DriveBus : std::uint8_t { virtio, ide };
+/// What a drive hangs on. IDE is the pc board's; the others are PCI devices of any board.
+enum class DriveBus : std::uint8_t { virtio, ide, ahci, nvme, scsi };
 
 /// A disk or a CD-ROM drive, and how the guest sees it.
 struct DriveConfig : DiskOptions {
   DriveConfig() = default;
   DriveConfig(DiskOptions options) : DiskOptions(std::move(options)) {}  // NOLINT(google-explicit-constructor)
   DriveBus bus = DriveBus::virtio;
-  bool cdrom = false;  ///< of the pc board, on its IDE; no path: no medium
+  bool cdrom = false;                   ///< on IDE, AHCI or SCSI; no path: no medium
+  std::optional<unsigned> bootIndex{};  ///< firmware starts from the lowest first, before all without one
 };
 
 enum class Firmware : std::uint8_t {

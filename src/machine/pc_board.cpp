@@ -171,7 +171,8 @@ Status PcBoard::addDrives(const MachineConfig& config, RemovableDrives& removabl
                 place % 2, [&](IdeDrive& d) { return static_cast<AtapiDrive&>(d).change(std::move(medium), force); });
           });
     }
-    addBootDevice(options.cdrom ? 'd' : 'c', fmt::format("/pci@i0cf8/ide@1,1/drive@{}/disk@{}", place / 2, place % 2));
+    addBootDevice(options.cdrom ? 'd' : 'c', fmt::format("/pci@i0cf8/ide@1,1/drive@{}/disk@{}", place / 2, place % 2),
+                  options.bootIndex);
   }
   return {};
 }
@@ -185,9 +186,15 @@ Status PcBoard::plug(PciHost& host) {
 
 std::string PcBoard::bootOrder(const std::string& letters) const {
   std::string order;
+  std::vector<const BootDevice*> numbered;
+  for (const BootDevice& device : bootDevices_) {
+    if (device.index) numbered.push_back(&device);
+  }
+  std::ranges::stable_sort(numbered, {}, [](const BootDevice* d) { return *d->index; });
+  for (const BootDevice* device : numbered) order += device->path + "\n";
   auto add = [&](char kind) {
-    for (const auto& [its, path] : bootDevices_) {
-      if (its == kind) order += path + "\n";
+    for (const BootDevice& device : bootDevices_) {
+      if (device.kind == kind && !device.index) order += device.path + "\n";
     }
   };
   for (char letter : letters) add(letter);

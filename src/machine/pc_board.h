@@ -3,6 +3,7 @@
 
 #include <array>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -47,7 +48,9 @@ class PcBoard {
   Status plug(PciHost& host);
   /// A device that firmware can start from, for the boot order: its kind's letter and its path in the form of Open
   /// Firmware, as SeaBIOS and OVMF read it.
-  void addBootDevice(char kind, std::string path) { bootDevices_.emplace_back(kind, std::move(path)); }
+  void addBootDevice(char kind, std::string path, std::optional<unsigned> index) {
+    bootDevices_.push_back({kind, std::move(path), index});
+  }
   /// After all devices are there: tables, boot order and the like for fw_cfg.
   Status describeToFirmware(const MachineConfig& config, const GuestMemory& memory);
   void reset();
@@ -79,7 +82,12 @@ class PcBoard {
   std::array<Fork, 4> interrupts_;
   FlashFiles flashFiles_;
   std::vector<std::unique_ptr<ParallelFlash>> flash_;
-  std::vector<std::pair<char, std::string>> bootDevices_;
+  struct BootDevice {
+    char kind;
+    std::string path;
+    std::optional<unsigned> index;
+  };
+  std::vector<BootDevice> bootDevices_;
 };
 
 }  // namespace lodge

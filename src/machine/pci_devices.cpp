@@ -24,14 +24,6 @@ MacAddress macFor(const std::string& machine, std::size_t index) {
   return mac;
 }
 
-/// What can be done about a disk that does not open, where the image library has nothing better to say.
-Error withDiskHint(Error error) {
-  if (!error.hint().empty()) return error;
-  return std::move(error).withHint(error.kind() == ErrorKind::permissionDenied
-                                       ? "give the disk as FILE,readonly, or let it be written"
-                                       : "check the path given to --disk");
-}
-
 }  // namespace
 
 Result<std::unique_ptr<PciDevices>> PciDevices::create(const MachineConfig& config, EventLoop& loop,
@@ -51,6 +43,16 @@ Result<std::unique_ptr<PciDevices>> PciDevices::create(const MachineConfig& conf
     if (Status s = devices->pc_->plug(*devices->host_); !s) return std::move(s).error();
   }
   if (Status s = devices->addDisks(config, memory); !s) return std::move(s).error();
+  auto plug = [d = devices.get()](PciFunction& function) -> Result<unsigned> {
+    unsigned slot = d->nextSlot_++;
+    if (Status s = d->host_->plug(slot, function); !s) return std::move(s).error();
+    return slot;
+  };
+  auto boots = [pc = devices->pc_.get()](char kind, std::string path, std::optional<unsigned> index) {
+    if (pc) pc->addBootDevice(kind, std::move(path), index);
+  };
+  if (Status s = devices->storage_.open(config, memory, {plug, boots, devices->drives_}); !s)
+    return std::move(s).error();
   if (Status s = devices->addNets(config, loop, memory); !s) return std::move(s).error();
   if (auto s = devices->add(std::make_unique<virtio::EntropyDevice>(memory), "virtio-rng"); !s)
     return std::move(s).error();
@@ -109,7 +111,7 @@ Result<unsigned> PciDevices::add(std::unique_ptr<virtio::Device> device, std::st
 
 Status PciDevices::addDisks(const MachineConfig& config, GuestMemory& memory) {
   for (const DriveConfig& options : config.disks) {
-    if (options.bus == DriveBus::ide) continue;
+    if (options.bus != DriveBus::virtio) continue;
     auto disk = openDisk(options);
     if (!disk) return withDiskHint(std::move(disk).error());
     std::string serial = fmt::format("disk{}", disks_.size());
@@ -118,7 +120,7 @@ Status PciDevices::addDisks(const MachineConfig& config, GuestMemory& memory) {
     disks_.push_back(device.get());
     auto slot = add(std::move(device), "virtio-blk " + serial);
     if (!slot) return std::move(slot).error();
-    if (pc_) pc_->addBootDevice('c', fmt::format("/pci@i0cf8/scsi@{:x}/disk@0,0", *slot));
+    if (pc_) pc_->addBootDevice('c', fmt::format("/pci@i0cf8/scsi@{:x}/disk@0,0", *slot), options.bootIndex);
   }
   return {};
 }

@@ -9,6 +9,7 @@
 #include "machine/chipset.h"
 #include "machine/config.h"
 #include "machine/pc_board.h"
+#include "machine/pci_storage.h"
 #include "machine/removable_drives.h"
 #include "virtio/balloon.h"
 #include "virtio/block.h"
@@ -43,6 +44,7 @@ class PciDevices {
   // Functions go before the host that they are plugged into.
   std::unique_ptr<PciHost> host_;
   std::unique_ptr<PcBoard> pc_;  ///< of the pc board
+  PciStorage storage_;
   unsigned nextSlot_ = 1;
   std::vector<std::unique_ptr<virtio::PciTransport>> functions_;
   RemovableDrives drives_;

@@ -32,6 +32,12 @@ Status validateFirmware(const MachineConfig& config) {
 }
 
 Status validateBoard(const MachineConfig& config) {
+  for (const DriveConfig& drive : config.disks) {
+    if (drive.cdrom && (drive.bus == DriveBus::nvme || drive.bus == DriveBus::virtio)) {
+      return Error(ErrorKind::invalidArgument, "a CD-ROM drive on that bus")
+          .withHint("--cdrom takes bus=ide, ahci or scsi");
+    }
+  }
   if (config.board == Board::micro) {
     if (config.kernel.empty()) {
       return Error(ErrorKind::invalidArgument, "no kernel given").withHint("name one with --kernel FILE");

@@ -72,10 +72,6 @@ AhciPort::Work AhciPort::beginLocked(unsigned number, const Slot& slot) {
   if ((code == kReadQueued || code == kWriteQueued) && disk_) return queuedLocked(number, slot);
   if (code == kReadLog && disk_ && slot.fis[4] == kQueuedErrorLog) return readErrorLogLocked(number, slot);
   auto buffers = mapTableLocked(slot);
-  if (!buffers) {
-    fatalLocked(kHostBusError);
-    return nullptr;
-  }
   IdeTaskFile& r = drive_->registers();
   r.features = {slot.fis[3], slot.fis[11]};
   r.low = {slot.fis[4], slot.fis[8]};
@@ -102,14 +98,16 @@ void AhciPort::controlLocked(unsigned number, const Slot& slot) {
   regs_.ci &= ~(1u << number);
 }
 
+/// The regions up to the first that is not memory: whether that matters depends on how much is moved. (SeaBIOS gives
+/// commands without data a region at 0.)
 std::shared_ptr<GuestBuffers> AhciPort::mapTableLocked(const Slot& slot) {
   auto buffers = std::make_shared<GuestBuffers>(memory_);
   for (std::uint32_t n = 0; n < slot.flags >> 16; ++n) {
     std::array<std::uint8_t, 16> region{};
-    if (!memory_.readObject(Gpa{slot.table + kRegionsAt + 16ull * n}, region)) return nullptr;
+    if (!memory_.readObject(Gpa{slot.table + kRegionsAt + 16ull * n}, region)) break;
     auto address = loadLe<std::uint64_t>(region.data()) & ~std::uint64_t{1};
     std::uint64_t length = (loadLe<std::uint32_t>(region.data() + 12) & 0x3f'ffff) + 1;
-    if (!buffers->add(address, length)) return nullptr;
+    if (!buffers->add(address, length)) break;
   }
   return buffers;
 }
@@ -125,13 +123,13 @@ AhciPort::Work AhciPort::queuedLocked(unsigned number, const Slot& slot) {
   if (count == 0) count = 0x10000;
   std::uint64_t sectors = disk_->sizeBytes() / ide::kSector;
   auto buffers = mapTableLocked(slot);
-  if (!buffers) {
+  if (buffers->bytes() < count * ide::kSector) {
     fatalLocked(kHostBusError);
     return nullptr;
   }
   regs_.ci &= ~(1u << number);
   std::uint8_t error = 0;
-  if (tag != number || buffers->bytes() < count * ide::kSector || (write && disk_->readOnly())) error = ide::kAborted;
+  if (tag != number || (write && disk_->readOnly())) error = ide::kAborted;
   if (lba > sectors || count > sectors - lba) error = ide::kNotFound;
   regs_.tfd &= ~std::uint32_t{ide::kBusy};
   if (error != 0) {
@@ -177,10 +175,6 @@ void AhciPort::queuedDone(unsigned tag, bool write, int error, unsigned generati
 // The log of queued commands' errors (ACS-3, 9.12), by which a driver learns which command failed.
 AhciPort::Work AhciPort::readErrorLogLocked(unsigned number, const Slot& slot) {
   auto buffers = mapTableLocked(slot);
-  if (!buffers) {
-    fatalLocked(kHostBusError);
-    return nullptr;
-  }
   std::array<std::uint8_t, ide::kSector> page{failed_.tag, 0, failed_.status, failed_.error};
   std::uint8_t sum = 0;
   for (std::uint8_t byte : page) sum = static_cast<std::uint8_t>(sum + byte);
@@ -238,7 +232,9 @@ bool AhciPort::moveLocked(bool toGuest) {
   const GuestBuffers& buffers = *current_->buffers;
   std::size_t moved = toGuest ? buffers.write(current_->moved, data) : buffers.read(current_->moved, data);
   current_->moved += moved;
-  return moved == data.size();
+  if (moved == data.size()) return true;
+  raiseLocked(kHostBusError);
+  return false;
 }
 
 void AhciPort::finishLocked() {

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "machine/pci_storage.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "storage/ata_disk.h"
+#include "storage/atapi_drive.h"
+#include "storage/scsi_cdrom.h"
+#include "storage/scsi_disk.h"
+
+namespace lodge {
+
+Error withDiskHint(Error error) {
+  if (!error.hint().empty()) return error;
+  return std::move(error).withHint(error.kind() == ErrorKind::permissionDenied
+                                       ? "give the disk as FILE,readonly, or let it be written"
+                                       : "check the path given to --disk");
+}
+
+Result<std::shared_ptr<Disk>> openDrive(const DriveConfig& options) {
+  if (options.path.empty()) return std::shared_ptr<Disk>();
+  auto opened = openDisk(options);
+  if (!opened) return options.cdrom ? std::move(opened).error() : withDiskHint(std::move(opened).error());
+  return std::shared_ptr<Disk>(std::move(*opened));
+}
+
+Status PciStorage::open(const MachineConfig& config, GuestMemory& memory, const Board& board) {
+  for (std::size_t index = 0; index < config.disks.size(); ++index) {
+    Status added;
+    if (config.disks[index].bus == DriveBus::nvme) added = addNvme(config.disks[index], memory, board);
+    if (config.disks[index].bus == DriveBus::ahci) added = addAhci(config, index, memory, board);
+    if (!added) return added;
+  }
+  return addScsi(config, memory, board);
+}
+
+// One host with a logical unit for each drive; its slot must be known before its drives can be started from.
+Status PciStorage::addScsi(const MachineConfig& config, GuestMemory& memory, const Board& board) {
+  constexpr unsigned kMaxQueues = 4;
+  auto device = std::make_unique<virtio::ScsiDevice>(memory, std::min(config.cpus, kMaxQueues));
+  virtio::ScsiDevice& host = *device;
+  std::vector<const DriveConfig*> drives;
+  for (std::size_t index = 0; index < config.disks.size(); ++index) {
+    const DriveConfig& options = config.disks[index];
+    if (options.bus != DriveBus::scsi) continue;
+    auto disk = openDrive(options);
+    if (!disk) return std::move(disk).error();
+    if (options.cdrom) {
+      auto drive = std::make_unique<ScsiCdrom>(std::move(*disk));
+      board.removable.add(
+          removableDriveName(config, index), true,
+          [d = drive.get()](std::shared_ptr<Disk> medium, bool force) { return d->change(std::move(medium), force); });
+      host.add(std::move(drive));
+    } else {
+      host.add(std::make_unique<ScsiDisk>(std::move(*disk), fmt::format("scsi{}", drives.size())));
+    }
+    drives.push_back(&options);
+  }
+  if (drives.empty()) return {};
+  scsi_ = std::make_unique<virtio::PciTransport>(std::move(device), "virtio-scsi");
+  auto slot = board.plug(*scsi_);
+  if (!slot) return std::move(slot).error();
+  for (std::size_t lun = 0; lun < drives.size(); ++lun) {
+    board.boots(drives[lun]->cdrom ? 'd' : 'c', fmt::format("/pci@i0cf8/scsi@{:x}/channel@0/disk@0,{:x}", *slot, lun),
+                drives[lun]->bootIndex);
+  }
+  return {};
+}
+
+Status PciStorage::addNvme(const DriveConfig& options, GuestMemory& memory, const Board& board) {
+  auto disk = openDrive(options);
+  if (!disk) return std::move(disk).error();
+  nvmes_.push_back(std::make_unique<NvmeController>(memory, std::move(*disk), fmt::format("nvme{}", nvmes_.size())));
+  auto slot = board.plug(*nvmes_.back());
+  if (!slot) return std::move(slot).error();
+  board.boots('c', fmt::format("/pci@i0cf8/pci8086,5845@{:x}/namespace@1,0", *slot), options.bootIndex);
+  return {};
+}
+
+Status PciStorage::addAhci(const MachineConfig& config, std::size_t index, GuestMemory& memory, const Board& board) {
+  const DriveConfig& options = config.disks[index];
+  auto disk = openDrive(options);
+  if (!disk) return std::move(disk).error();
+  if (ahciPort_ == AhciController::kPorts) {
+    ahcis_.push_back(std::make_unique<AhciController>(memory, fmt::format("ahci {}", ahcis_.size())));
+    auto slot = board.plug(*ahcis_.back());
+    if (!slot) return std::move(slot).error();
+    ahciSlot_ = *slot;
+    ahciPort_ = 0;
+  }
+  AhciPort& port = ahcis_.back()->port(ahciPort_);
+  if (options.cdrom) {
+    port.attach(std::make_unique<AtapiDrive>(std::move(*disk)), nullptr);
+    board.removable.add(removableDriveName(config, index), true, [&port](std::shared_ptr<Disk> medium, bool force) {
+      return port.withDrive([&](IdeDrive& d) { return static_cast<AtapiDrive&>(d).change(std::move(medium), force); });
+    });
+  } else {
+    port.attach(std::make_unique<AtaDisk>(*disk, fmt::format("sata{}", index), true), *disk);
+  }
+  board.boots(options.cdrom ? 'd' : 'c',
+              fmt::format("/pci@i0cf8/pci8086,2922@{:x}/drive@{}/disk@0", ahciSlot_, ahciPort_), options.bootIndex);
+  ++ahciPort_;
+  return {};
+}
+
+}  // namespace lodge
