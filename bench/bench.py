@@ -141,7 +141,7 @@ def print_table(names, engines, times):
         if compare and (compare, name) in median and ("qemu", name) in median:
             speedup = median["qemu", name] / median[compare, name]
             cells += f" {speedup:{5 + len(compare)}.2f}"
-            if name != "boot":
+            if name not in ("boot", "login"):
                 speedups.append(speedup)
         print(cells)
     if any(ratios.values()):

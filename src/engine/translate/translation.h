@@ -67,6 +67,7 @@ struct PageUnit {
   std::uint32_t key;      ///< ModeKey
   std::uint32_t id;
   std::uint8_t tablePages;  ///< host pages of the entry table that are in use, a bit each
+  bool isFilled;            ///< the entry table was full of the miss thunk from the start
   std::uint64_t granules;   ///< which 64-byte pieces of the page are translated here
   PageUnit* nextByKey;      ///< in PageUnits' hash chains
   PageUnit* nextByRamPage;

@@ -10,6 +10,7 @@
 #include <cstring>
 
 #include "base/bytes.h"
+#include "base/memory_file.h"
 #include "base/trace.h"
 #include "engine/translate/host_call.h"
 #include "engine/translate/liveness.h"
@@ -19,6 +20,8 @@ namespace lodge::translate {
 
 namespace {
 constexpr std::uint64_t kMissTableBytes = alignUp(kEntryTableBytes, kPageSize);
+/// Entry tables that are mapped from the pattern at once.
+constexpr std::uint64_t kPatternTables = 32;
 
 void* mapNoReserve(std::uint64_t bytes) {
   void* p = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -109,6 +112,37 @@ PageUnit* TranslationStore::unitForLocked(std::uint64_t ramPage, std::uint64_t p
   return makeUnitLocked(ramPage, page, key);
 }
 
+/// One vCPU: nobody reads entries while they are written.
+bool TranslationStore::isAlone() const {
+  return std::count_if(std::begin(users_), std::end(users_), [](const CodeUser* u) { return u != nullptr; }) <= 1;
+}
+
+/// A file of entry tables full of the miss thunk, for private mappings: an entry that nobody set costs no memory, and no
+/// signal when somebody branches there. What other CPUs might read half is 0 (setEntriesLocked()).
+bool TranslationStore::makePattern() {
+  patternMade_ = true;
+  pattern_ = makeMemoryFile("lodge-entries");
+  constexpr std::uint64_t bytes = kPatternTables * kEntryTableBytes;
+  if (!pattern_ || ::ftruncate(pattern_.get(), static_cast<off_t>(bytes)) != 0) return false;
+  void* p = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, pattern_.get(), 0);
+  if (p == MAP_FAILED) return false;
+  bool alone = isAlone();
+  for (std::uint64_t at = 0; at + 4 <= bytes; at += kEntryStride) {
+    if (alone || at % 8 <= 4) storeLe(static_cast<std::uint8_t*>(p) + at, static_cast<std::uint32_t>(thunks_.indirectMiss));
+  }
+  ::munmap(p, bytes);
+  return true;
+}
+
+/// The entry tables of the units from `firstUnit` on. False: they are zeroes.
+bool TranslationStore::mapPattern(std::uint64_t firstUnit) {
+  if (!patternMade_ && !makePattern()) pattern_.reset();
+  std::uint64_t bytes = std::min(kPatternTables, kMaxUnits - firstUnit) * kEntryTableBytes;
+  if (!pattern_) return false;
+  return hostCall(SYS_mmap, entryTables_ + firstUnit * kEntryTableBytes, bytes, PROT_READ | PROT_WRITE,
+                  MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, static_cast<std::uint64_t>(pattern_.get()), 0) >= 0;
+}
+
 PageUnit* TranslationStore::makeUnitLocked(std::uint64_t ramPage, std::uint64_t page, ModeKey key) {
   auto* unit = unitCount_ < kMaxUnits ? static_cast<PageUnit*>(cache_->allocate(sizeof(PageUnit))) : nullptr;
   if (!unit) {
@@ -120,6 +154,8 @@ PageUnit* TranslationStore::makeUnitLocked(std::uint64_t ramPage, std::uint64_t 
   unit->key = key.bits;
   unit->id = unitCount_++;
   unit->entryTable = reinterpret_cast<std::uint8_t*>(entryTables_ + unit->id * kEntryTableBytes);
+  if (unit->id % kPatternTables == 0) patternMapped_ = mapPattern(unit->id);
+  unit->isFilled = patternMapped_;
   units_[unit->id] = unit;
   PageUnit*& head = byKey_[hashOf(ramPage, page, key.bits) % kHashSize];
   unit->nextByKey = head;
@@ -283,14 +319,14 @@ void TranslationStore::noteEntryTable(PageUnit& unit, unsigned offset) {
     if ((unit.tablePages & bit) != 0) continue;
     unit.tablePages |= bit;
     counters_.entryTableBytes += kPageSize;
-    fillEntries(unit, page);
+    if (!unit.isFilled) fillEntries(unit, page);
   }
 }
 
 /// An entry that is 0 costs a signal when somebody branches there, the thunk a call. What other CPUs might read half
 /// stays 0.
 void TranslationStore::fillEntries(PageUnit& unit, unsigned tablePage) {
-  bool alone = std::count_if(std::begin(users_), std::end(users_), [](const CodeUser* u) { return u != nullptr; }) <= 1;
+  bool alone = isAlone();
   auto thunk = static_cast<std::uint32_t>(thunks_.indirectMiss);
   auto first = static_cast<unsigned>((tablePage * kPageSize + kEntryStride - 1) / kEntryStride);
   for (unsigned offset = first; offset * kEntryStride + 4 <= (tablePage + 1) * kPageSize; ++offset) {

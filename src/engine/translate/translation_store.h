@@ -9,6 +9,7 @@
 #include <string>
 
 #include "base/error.h"
+#include "base/file.h"
 #include "engine/translate/block.h"
 #include "engine/translate/code_cache.h"
 #include "engine/translate/code_guard.h"
@@ -117,6 +118,9 @@ class TranslationStore : public CodeWriteObserver {
   void setEntriesLocked(PageUnit& unit, std::span<const std::uint16_t> offsets, std::uint64_t host);
   void noteEntryTable(PageUnit& unit, unsigned offset);
   void fillEntries(PageUnit& unit, unsigned tablePage);
+  bool makePattern();
+  bool mapPattern(std::uint64_t firstUnit);
+  bool isAlone() const;
   bool othersInside() const;
   void invalidatePageLocked(std::uint64_t ramPage);
   std::uint64_t granulesLocked(std::uint64_t ramPage) const;
@@ -134,6 +138,9 @@ class TranslationStore : public CodeWriteObserver {
   Thunks thunks_{};
   std::uint64_t missTable_ = 0;
   std::uint64_t entryTables_ = 0;
+  UniqueFd pattern_;           ///< entry tables full of the miss thunk, as they are mapped for new units
+  bool patternMade_ = false;   ///< or tried
+  bool patternMapped_ = false; ///< for the newest units
   PageUnit** units_ = nullptr;  ///< by id
   std::uint32_t unitCount_ = 0;
   bool membarrier_ = false;
