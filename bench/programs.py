@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Real programs from Debian packages: the same Debian 12 tree natively (in a chroot), under Lodge's translator and under
 QEMU's TCG, in one run, as multiples of the native time. What each program does: bench/programs/NAME. The row "login" is a
-boot of Debian from exec to the root shell on its console, in seconds.
+boot of Debian from exec to the (automatic) login on its console, in seconds.
 
 Rows that go through the network (iperf3, http) and the disk (fio) are compared between the two machines; natively they are
 loopback and a file. Needs root (chroot), one vCPU each."""
@@ -188,7 +188,7 @@ def measure(options, folder):
                 if wanted:
                     rows = run_guest(engine, options, material, disks, append)
                 if "login" in options.rows:
-                    login = run_guest(engine, options, material, disks[:1], base, b"root@lodge")
+                    login = run_guest(engine, options, material, disks[:1], base, b"automatic login")
                     if login:
                         rows["login"] = login
             for name, seconds in rows.items():
