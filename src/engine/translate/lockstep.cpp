@@ -125,7 +125,7 @@ class Lockstep::Silence final : public CpuEnvironment {
     cpu.environment = this;
     cpu.listener = nullptr;
   }
-  ~Silence() {
+  ~Silence() override {
     cpu_.environment = environment_;
     cpu_.listener = listener_;
   }
