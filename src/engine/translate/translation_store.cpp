@@ -117,8 +117,8 @@ bool TranslationStore::isAlone() const {
   return std::count_if(std::begin(users_), std::end(users_), [](const CodeUser* u) { return u != nullptr; }) <= 1;
 }
 
-/// A file of entry tables full of the miss thunk, for private mappings: an entry that nobody set costs no memory, and no
-/// signal when somebody branches there. What other CPUs might read half is 0 (setEntriesLocked()).
+/// A file of entry tables full of the miss thunk, for private mappings: an entry that nobody set costs no memory, and
+/// no signal when somebody branches there. What other CPUs might read half is 0 (setEntriesLocked()).
 bool TranslationStore::makePattern() {
   patternMade_ = true;
   pattern_ = makeMemoryFile("lodge-entries");
@@ -128,7 +128,8 @@ bool TranslationStore::makePattern() {
   if (p == MAP_FAILED) return false;
   bool alone = isAlone();
   for (std::uint64_t at = 0; at + 4 <= bytes; at += kEntryStride) {
-    if (alone || at % 8 <= 4) storeLe(static_cast<std::uint8_t*>(p) + at, static_cast<std::uint32_t>(thunks_.indirectMiss));
+    if (alone || at % 8 <= 4)
+      storeLe(static_cast<std::uint8_t*>(p) + at, static_cast<std::uint32_t>(thunks_.indirectMiss));
   }
   ::munmap(p, bytes);
   return true;

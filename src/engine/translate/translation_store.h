@@ -138,9 +138,9 @@ class TranslationStore : public CodeWriteObserver {
   Thunks thunks_{};
   std::uint64_t missTable_ = 0;
   std::uint64_t entryTables_ = 0;
-  UniqueFd pattern_;           ///< entry tables full of the miss thunk, as they are mapped for new units
-  bool patternMade_ = false;   ///< or tried
-  bool patternMapped_ = false; ///< for the newest units
+  UniqueFd pattern_;            ///< entry tables full of the miss thunk, as they are mapped for new units
+  bool patternMade_ = false;    ///< or tried
+  bool patternMapped_ = false;  ///< for the newest units
   PageUnit** units_ = nullptr;  ///< by id
   std::uint32_t unitCount_ = 0;
   bool membarrier_ = false;
