@@ -237,22 +237,30 @@ std::uint64_t granulesOf(unsigned offset, unsigned length) {
   return upTo & ~((std::uint64_t{1} << first) - 1);
 }
 
-bool decodeOne(GuestInstruction& i, const std::uint8_t* bytes, unsigned offset, ModeKey key, std::uint64_t features) {
-  auto available = static_cast<unsigned>(kPageSize - offset);
+namespace {
+/// `bytes`: of the instruction, `available` of them.
+bool decodeFrom(GuestInstruction& i, const std::uint8_t* bytes, unsigned available, unsigned offset, ModeKey key,
+                std::uint64_t features) {
   CodeSize size = key.has(ModeKey::code64) ? CodeSize::bits64 : CodeSize::bits32;
-  if (decode(bytes + offset, available, size, i.decoded) != DecodeStatus::ok) return false;
-  i.bytes = bytes + offset;
+  if (decode(bytes, available, size, i.decoded) != DecodeStatus::ok) return false;
+  i.bytes = bytes;
   i.offset = static_cast<std::uint16_t>(offset);
   i.isLabel = false;
+  i.crossesPage = false;
   i.treatment = treatmentOf(i.decoded, key, features);
   i.changesKey = i.treatment == Treatment::system && changesAccessCheck(i.decoded, key);
   i.endsBlock = i.changesKey || endsBlock(i.decoded);
   i.liveIn = i.liveOut = 0;
   return true;
 }
+}  // namespace
+
+bool decodeOne(GuestInstruction& i, const std::uint8_t* bytes, unsigned offset, ModeKey key, std::uint64_t features) {
+  return decodeFrom(i, bytes + offset, static_cast<unsigned>(kPageSize) - offset, offset, key, features);
+}
 
 namespace {
-/// An instruction that goes on in the next page, or is none: the interpreter's, whatever it does.
+/// An instruction that is none, or goes on in a next page that is not known: the interpreter's, whatever it does.
 void interpretRest(GuestInstruction& i, const std::uint8_t* bytes, unsigned offset) {
   i = GuestInstruction{};
   const std::uint8_t ud2[] = {0x0f, 0x0b};  // no operands, no flags
@@ -263,10 +271,21 @@ void interpretRest(GuestInstruction& i, const std::uint8_t* bytes, unsigned offs
   i.treatment = Treatment::interpret;
   i.endsBlock = true;
 }
+
+/// The instruction at the page's end, with bytes of both pages. Only what is simple: the interpreter does the rest.
+bool decodeJoined(GuestInstruction& i, Block& block, const std::uint8_t* bytes, unsigned offset, std::uint64_t features,
+                  const std::uint8_t* next) {
+  auto first = static_cast<unsigned>(kPageSize) - offset;
+  if (first >= kMaxInstructionLength) return false;
+  std::copy_n(bytes + offset, first, block.joined.data());
+  std::copy_n(next, kMaxInstructionLength - first, block.joined.data() + first);
+  if (!decodeFrom(i, block.joined.data(), kMaxInstructionLength, offset, block.key, features)) return false;
+  return i.treatment == Treatment::generic || i.treatment == Treatment::special;
+}
 }  // namespace
 
 void decodeBlock(Block& block, const std::uint8_t* bytes, std::uint64_t page, unsigned offset, ModeKey key,
-                 std::uint64_t features) {
+                 std::uint64_t features, const std::uint8_t* next) {
   block.page = page;
   block.key = key;
   block.count = 0;
@@ -274,7 +293,12 @@ void decodeBlock(Block& block, const std::uint8_t* bytes, std::uint64_t page, un
   unsigned at = offset;
   while (block.count < Block::kMaxInstructions && at < kPageSize) {
     GuestInstruction& i = block.instructions[block.count];
-    if (!decodeOne(i, bytes, at, key, features)) interpretRest(i, bytes, at);
+    if (!decodeOne(i, bytes, at, key, features)) {
+      bool joined = next && decodeJoined(i, block, bytes, at, features, next);
+      if (!joined) interpretRest(i, bytes, at);
+      // What is no instruction by its first bytes needs no more of them.
+      i.crossesPage = at + kMaxInstructionLength > kPageSize && (joined || !next);
+    }
     ++block.count;
     at += i.decoded.length;
     if (i.endsBlock) {

@@ -25,6 +25,7 @@ struct GuestInstruction {
   bool endsBlock;
   bool changesKey;        ///< STAC or CLAC: code goes on at the next instruction, but under another ModeKey
   bool isLabel;           ///< a branch in the block leads here
+  bool crossesPage;       ///< its bytes go on in the next page: the last of the block
   std::uint32_t liveIn;   ///< arithmetic flags that somebody may read before they are overwritten, before and
   std::uint32_t liveOut;  ///< after the instruction
 };
@@ -38,7 +39,10 @@ struct Block {
   bool fallsThrough = false;    ///< goes on at endOffset() after the last instruction
   std::uint64_t dependsOn = 0;  ///< which 64-byte pieces of the page were looked at for its sake
   std::array<GuestInstruction, kMaxInstructions> instructions;
+  std::uint64_t nextWord = 0;           ///< of the code map, for the page that the last instruction goes on in
+  std::array<std::uint8_t, 16> joined;  ///< the bytes of an instruction that crosses the page's end
 
+  bool crossesPage() const { return count != 0 && instructions[count - 1].crossesPage; }
   std::uint64_t rip(const GuestInstruction& i) const { return page + i.offset; }
   std::uint64_t nextRip(const GuestInstruction& i) const { return key.wrap(page + i.offset + i.decoded.length); }
   unsigned endOffset() const {
@@ -49,10 +53,10 @@ struct Block {
   int indexOf(std::uint64_t rip) const;
 };
 
-/// Decodes from `offset` in the page whose bytes are at `bytes` (4096 of them). An empty block means that the first
-/// instruction cannot be translated (it crosses the page's end, or is no instruction): interpret it.
+/// Decodes from `offset` in the page whose bytes are at `bytes` (4096 of them). `next`: those of the next linear page,
+/// or null if it is not known: then an instruction that goes on there is the interpreter's.
 void decodeBlock(Block& block, const std::uint8_t* bytes, std::uint64_t page, unsigned offset, ModeKey key,
-                 std::uint64_t features);
+                 std::uint64_t features, const std::uint8_t* next = nullptr);
 
 /// The part of decodeBlock() that concerns one instruction: fills in all but liveness and isLabel. False: cannot be
 /// translated.

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The loop of a vCPU: events, then translated code until it comes back, then what it wanted.
+#include <utility>
+
 #include "engine/interpret/interpreter.h"
 #include "engine/translate/lockstep.h"
 #include "engine/translate/signals.h"
@@ -48,6 +50,25 @@ void VcpuContext::step() {
     cpu->exception.valid = false;
   }
   interpret::step(*cpu);
+}
+
+/// Whether the instruction at `rip`, which goes on in the next page, should be translated from now on.
+bool VcpuContext::wantsJoin(std::uint64_t rip) {
+  if (key().mode() == ExecMode::kernelAc) return false;
+  const PageUnit* unit = knownUnit(rip);
+  return unit && TranslationStore::mayJoin(*unit, knownUnit(key().wrap((rip | kPageMask) + 1)));
+}
+
+void TranslateVcpu::joinPages() {
+  std::uint64_t rip = std::exchange(context_.joinAt, kNowhere);
+  PageUnit* unit = context_.knownUnit(rip);
+  if (!unit || unit->key != context_.frame->key || context_.store->needsReset()) return;
+  if (PageUnit* next = findUnit(context_.key().wrap((rip | kPageMask) + 1))) {
+    context_.cpu->parkFpu();
+    context_.store->join(*unit, *next);
+  } else {
+    ++unit->joins;
+  }
 }
 
 PageUnit* TranslateVcpu::findUnit(std::uint64_t rip) {
@@ -193,6 +214,7 @@ void TranslateVcpu::executeSome() {
     return;
   }
   context_.setKey(key);
+  if (context_.joinAt != kNowhere) joinPages();
   std::uint64_t host = nextHost_;
   nextHost_ = 0;
   if (host == 0) host = lookUp();

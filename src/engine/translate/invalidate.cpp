@@ -45,6 +45,7 @@ std::uint64_t TranslationStore::granulesLocked(std::uint64_t ramPage) const {
 void TranslationStore::invalidatePageLocked(std::uint64_t ramPage) {
   for (PageUnit* u = byRamPage_[ramPage % kHashSize]; u; u = u->nextByRamPage) {
     if (u->ramPage != ramPage || u->granules == 0) continue;
+    for (PageUnit* before = u->joinedBy; before; before = before->nextJoined) dropJoinedLocked(*before);
     for (Translation* t = u->translations.load(std::memory_order_relaxed); t;
          t = t->next.load(std::memory_order_relaxed)) {
       t->dead.store(true, std::memory_order_release);
@@ -74,6 +75,66 @@ void TranslationStore::invalidatePageLocked(std::uint64_t ramPage) {
   memory_.codePages()[ramPage].store(0, std::memory_order_seq_cst);
   guard_->unprotect(ramPage);
   ++counters_.invalidatedPages;
+}
+
+namespace {
+bool isIn(const Translation& t, std::uint64_t host) {
+  return host - t.hot < t.hotSize || host - t.cold < t.coldSize;
+}
+}  // namespace
+
+/// Drops the unit's translations that go on in the next page.
+void TranslationStore::dropJoinedLocked(PageUnit& unit) {
+  std::atomic<Translation*>* place = &unit.translations;
+  while (Translation* t = place->load(std::memory_order_relaxed)) {
+    if (!t->crossesPage) {
+      place = &t->next;
+      continue;
+    }
+    t->dead.store(true, std::memory_order_release);
+    place->store(t->next.load(std::memory_order_relaxed), std::memory_order_release);
+    detachLocked(*t);
+  }
+}
+
+/// Nothing leads to or from a dead translation any more.
+void TranslationStore::detachLocked(const Translation& dead) {
+  const PageUnit& unit = *dead.unit;
+  auto cut = [this](Link& link) {
+    cache_->setRel32(link.rel32, link.stub);
+    link.linkedTo = nullptr;
+  };
+  for (unsigned i = 0; i < dead.linkCount; ++i) {
+    if (dead.links[i].linkedTo) cut(dead.links[i]);
+  }
+  for (PageUnit* u = byRamPage_[unit.ramPage % kHashSize]; u; u = u->nextByRamPage) {
+    if (u->ramPage != unit.ramPage) continue;
+    for (Translation* t = u->translations.load(std::memory_order_relaxed); t;
+         t = t->next.load(std::memory_order_relaxed)) {
+      for (unsigned i = 0; i < t->linkCount; ++i) {
+        if (t->links[i].linkedTo == &dead) cut(t->links[i]);
+      }
+    }
+  }
+  for (unsigned offset = dead.pageOffset; offset < kPageSize; ++offset) {
+    auto at = static_cast<std::uint16_t>(offset);
+    if (isIn(dead, unit.entry(offset))) setEntriesLocked(*dead.unit, {&at, 1}, 0);
+  }
+}
+
+void TranslationStore::join(PageUnit& unit, PageUnit& next) {
+  std::scoped_lock lock(mutex_);
+  if (needsReset_ || unit.nextPage == &next || unit.joins == kMaxJoins) return;
+  if (unit.nextPage) {
+    PageUnit** place = &unit.nextPage->joinedBy;
+    while (*place != &unit) place = &(*place)->nextJoined;
+    *place = unit.nextJoined;
+  }
+  ++unit.joins;
+  unit.nextPage = &next;
+  unit.nextJoined = next.joinedBy;
+  next.joinedBy = &unit;
+  dropJoinedLocked(unit);
 }
 
 void TranslationStore::leaveAllLocked() {

@@ -190,7 +190,7 @@ bool LoopFinder::operandFits(unsigned n, const LoopPlan::Stream& stream) const {
 void LoopFinder::at(unsigned tail) {
   const GuestInstruction& branch = block_.instructions[tail];
   bool jump = branch.decoded.info->op == Op::jmp && branch.treatment == Treatment::special;
-  if ((!isJcc(branch) && !jump) || plan_.count == LoopPlan::kMaxLoops) return;
+  if ((!isJcc(branch) && !jump) || branch.crossesPage || plan_.count == LoopPlan::kMaxLoops) return;
   int target = block_.indexOf(branchTarget(block_, branch));
   if (target < 0 || static_cast<unsigned>(target) >= tail) return;
   auto head = static_cast<unsigned>(target);

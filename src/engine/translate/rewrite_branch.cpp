@@ -208,6 +208,33 @@ bool Rewriter::targetsAreMapped() const {
   return key().mode() != ExecMode::kernelAc;
 }
 
+/// The code map's word for a page; the register holds its index, inverted.
+Mem Rewriter::codeMapWord(std::uint8_t index, ExecMode mode) const {
+  if (mode == ExecMode::kernel)
+    return {.base = host::state, .index = index, .scale = 8, .displacement = layout::kernelCodeTop};
+  std::int32_t top = mode == ExecMode::user32 ? layout::user32CodeTop : layout::user64CodeTop;
+  return {.index = index, .scale = 8, .segmentPrefix = kGsPrefix, .displacement = top};
+}
+
+/// Before an instruction that goes on in the next page: that must be the page which it was translated from.
+void Rewriter::checkNextPage(const GuestInstruction& g) {
+  bool user = key().mode() != ExecMode::kernel;
+  std::uint64_t page = key().wrap(block_.page + kPageSize);
+  std::uint64_t index = page >> 12 & ((std::uint64_t{1} << (user ? layout::user64CodeBits : layout::kernelCodeBits)) - 1);
+  bool keepFlags = g.liveIn != 0;
+  if (keepFlags) saveFlags();
+  hot_.movImmediate(host::address, ~index);
+  hot_.load(8, host::address, codeMapWord(host::address, key().mode()));
+  hot_.movImmediate(host::addend, block_.nextWord);
+  constexpr unsigned kCmp = 7;
+  hot_.arithmetic(8, kCmp, host::address, host::addend);
+  hot_.patchTo(hot_.jcc(ccNe), cold_.here());
+  recordCold(keepFlags ? RecordKind::flagsSaved : RecordKind::instruction, g.offset);
+  if (keepFlags) restoreFlagsCold();
+  callStep(cold_, g);
+  if (keepFlags) restoreFlags();
+}
+
 /// r14 = host code for the guest address in r13. Keeps flags. Faults if r13 is not canonical.
 /// Without BMI2 only inside an instruction, before it commits.
 void Rewriter::lookUpTarget(Assembler& a, ExecMode mode) {
@@ -222,13 +249,7 @@ void Rewriter::lookUpTarget(Assembler& a, ExecMode mode) {
     restoreFlags();
   }
   a.legacy(8, 0, 0xf7, 2, host::group);  // NOT
-  if (user) {
-    std::int32_t top = mode == ExecMode::user32 ? layout::user32CodeTop : layout::user64CodeTop;
-    a.load(8, host::group, Mem{.index = host::group, .scale = 8, .segmentPrefix = kGsPrefix, .displacement = top});
-  } else {
-    a.load(8, host::group,
-           Mem{.base = host::state, .index = host::group, .scale = 8, .displacement = layout::kernelCodeTop});
-  }
+  a.load(8, host::group, codeMapWord(host::group, mode));
   a.lea(8, host::group, Mem{.base = host::group, .index = host::addend, .scale = 4});
   a.load(4, host::group, Mem{.base = host::group, .index = host::addend});
 }

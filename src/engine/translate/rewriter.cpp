@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/translate/rewriter.h"
 
+#include "engine/translate/trampolines.h"
+
 namespace lodge::translate {
 
 namespace {
@@ -24,6 +26,7 @@ unsigned Rewriter::run() {
     entry_[done] = hot_.here();
     resolveForward(done);
     record(RecordKind::instruction, current_->offset, !groups_.noEntry[done]);
+    if (current_->crossesPage && current_->treatment != Treatment::interpret) checkNextPage(*current_);
     if (groups_.leader[done].present) groupProbe(groups_.leader[done]);
     rewrite(*current_);
   }
@@ -165,9 +168,10 @@ void Rewriter::interpretInstead(const GuestInstruction& g) {
 
 /// Calls the interpreter; comes back behind the call if execution goes on at the next instruction of the block.
 void Rewriter::callStep(Assembler& a, const GuestInstruction& g) {
-  constexpr std::uint64_t kNowhere = std::uint64_t{1} << 63;
   a.movImmediate(host::group, block_.rip(g));
-  if (g.endsBlock) {
+  if (g.crossesPage) {
+    a.movImmediate(host::addend, kNextPage);
+  } else if (g.endsBlock) {
     a.movImmediate(host::addend, kNowhere);
   } else {
     a.lea(8, host::addend, Mem{.base = host::group, .displacement = g.decoded.length});

@@ -147,7 +147,9 @@ class Rewriter {
   bool targetsAreMapped() const;
   void lookUpTarget(Assembler& a) { lookUpTarget(a, key().mode()); }
   void lookUpTarget(Assembler& a, ExecMode mode);
+  Mem codeMapWord(std::uint8_t index, ExecMode mode) const;
   void jumpToTarget(Assembler& a);
+  void checkNextPage(const GuestInstruction& g);
   std::uint64_t linkStub(unsigned targetOffset);
   void addLink(std::uint64_t rel32, std::uint64_t stub, unsigned targetOffset, bool ungrouped = false,
                std::uint32_t key = 0);

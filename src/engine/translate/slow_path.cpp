@@ -91,6 +91,11 @@ std::uint64_t lodgeStep(CpuState* state, std::uint64_t rip, std::uint64_t next) 
     context.stepPending = true;
     return 0;
   }
+  if (next == kNextPage && context.wantsJoin(rip)) {
+    context.joinAt = rip;
+    context.step();
+    return 0;
+  }
   std::uint64_t invalidations = context.store->invalidations();
   context.codeDropped = false;
   context.step();

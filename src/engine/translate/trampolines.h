@@ -5,6 +5,12 @@
 
 #include "x86/state.h"
 
+namespace lodge::translate {
+/// What a call-out may have in place of the address at which it comes back: it never does; or neither, because the
+/// instruction goes on in the next page.
+inline constexpr std::uint64_t kNowhere = std::uint64_t{1} << 63, kNextPage = kNowhere | 1;
+}  // namespace lodge::translate
+
 extern "C" {
 /// Runs translated code from `code` on with the state's registers until it comes back; returns a translate::ExitReason.
 std::uint32_t lodgeEnterCache(lodge::x86::CpuState* state, const void* code);

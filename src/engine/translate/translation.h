@@ -49,6 +49,7 @@ struct Translation {
   std::uint8_t instructions;
   std::uint8_t linkCount;
   bool ungrouped;          ///< translated without groups, for when one crosses a page's end
+  bool crossesPage;        ///< its last instruction goes on in the next page
   std::atomic<bool> dead;  ///< its guest bytes changed; nothing enters it any more
   std::uint16_t hotRecords, coldRecords;
   Record* records;  ///< hot ones, then cold ones
@@ -72,6 +73,11 @@ struct PageUnit {
   PageUnit* nextByKey;      ///< in PageUnits' hash chains
   PageUnit* nextByRamPage;
   std::atomic<Translation*> translations;
+  /// The unit that followed when an instruction which goes on there was executed. Translated code compares.
+  PageUnit* nextPage;
+  PageUnit* joinedBy;          ///< the units whose nextPage this is
+  PageUnit* nextJoined;        ///< in such a list
+  std::uint8_t joins;          ///< how often nextPage was set
   std::uint8_t* entryTable;  ///< host addresses of instructions that are branched to, by page offset; see code_map.h
 
   /// 0 or the miss thunk where there is none.

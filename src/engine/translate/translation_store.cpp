@@ -233,8 +233,15 @@ Translation* TranslationStore::translateLocked(PageUnit& unit, unsigned offset, 
   if (!guardPageLocked(unit.ramPage)) return nullptr;
   const auto* bytes = reinterpret_cast<const std::uint8_t*>(memory_.deviceView() + (unit.ramPage << 12));
   Block& block = *block_;
-  decodeBlock(block, bytes, unit.page, offset, ModeKey{unit.key}, options_.features);
+  PageUnit* next = unit.nextPage;
+  if (next && !guardPageLocked(next->ramPage)) return nullptr;
+  const auto* nextBytes = next ? reinterpret_cast<const std::uint8_t*>(memory_.deviceView() + (next->ramPage << 12)) : nullptr;
+  decodeBlock(block, bytes, unit.page, offset, ModeKey{unit.key}, options_.features, nextBytes);
   if (block.count == 0) return nullptr;
+  if (next && block.crossesPage()) {
+    block.nextWord = CodeMap::wordFor(next->entryTable, next->page);
+    next->granules |= 1;
+  }
   solveLiveness(block, bytes, options_.features, options_.strictFlags);
   Assembler hot = cache_->hot();
   Assembler cold = cache_->cold();
@@ -289,6 +296,7 @@ Translation* TranslationStore::installLocked(PageUnit& unit, const Block& block,
   t->guestBytes = static_cast<std::uint16_t>(last.offset + last.decoded.length - first.offset);
   t->instructions = static_cast<std::uint8_t>(count);
   t->ungrouped = ungrouped;
+  t->crossesPage = block.instructions[count - 1].crossesPage;
   t->linkCount = static_cast<std::uint8_t>(code.linkCount);
   t->hotRecords = static_cast<std::uint16_t>(code.hotCount);
   t->coldRecords = static_cast<std::uint16_t>(code.coldCount);

@@ -65,6 +65,14 @@ class TranslationStore : public CodeWriteObserver {
   /// need be. `rip` is set to the guest's target in any case.
   Entry follow(std::uint64_t exitAddress, std::uint64_t& rip);
 
+  /// An instruction of `unit` that goes on in the next linear page was executed; `next` is that page's unit. From now
+  /// on the instruction is translated, too.
+  void join(PageUnit& unit, PageUnit& next);
+  /// Whether join() may still change something.
+  static bool mayJoin(const PageUnit& unit, const PageUnit* next) {
+    return unit.joins < kMaxJoins && (!next || unit.nextPage != next);
+  }
+
   /// The translation and its record at a host address (no lock, no libc, signal-safe). False: not translated code.
   struct Place {
     Translation* translation;
@@ -123,12 +131,15 @@ class TranslationStore : public CodeWriteObserver {
   bool isAlone() const;
   bool othersInside() const;
   void invalidatePageLocked(std::uint64_t ramPage);
+  void dropJoinedLocked(PageUnit& unit);
+  void detachLocked(const Translation& dead);
   std::uint64_t granulesLocked(std::uint64_t ramPage) const;
   void leaveAllLocked();
 
   static constexpr unsigned kHashSize = 1 << 14;
   static constexpr std::uint32_t kMaxUnits = 1 << 16;
   static constexpr unsigned kMaxUsers = 64;
+  static constexpr unsigned kMaxJoins = 8;
 
   GuestMemory& memory_;
   Options options_;

@@ -32,6 +32,7 @@ class TranslateVcpu final : public Vcpu {
   /// Host code for state.rip; 0 where it must be interpreted, or where the cache is full.
   std::uint64_t lookUp();
   PageUnit* findUnit(std::uint64_t rip);
+  void joinPages();
   void enter(std::uint64_t host);
   bool handleExit(ExitReason reason);
   void executeSome();

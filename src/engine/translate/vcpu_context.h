@@ -7,6 +7,7 @@
 #include "engine/translate/address_space.h"
 #include "engine/translate/frame.h"
 #include "engine/translate/mode_key.h"
+#include "engine/translate/trampolines.h"
 #include "engine/translate/translation_store.h"
 #include "x86/cpu.h"
 
@@ -31,6 +32,7 @@ struct VcpuContext final : CodeUser, x86::TranslationCacheListener {
   TranslationStore* store = nullptr;
   std::uint32_t mapKey[4] = {};  ///< by ExecMode: the key of the code in that mode's maps; 0: none yet
   std::uint64_t generation = 0;  ///< of the store, that the code maps are of
+  std::uint64_t joinAt = kNowhere;  ///< an instruction that goes on in the next page, for the store's join()
   bool codeDropped = false;      ///< a code page's mapping went since translated code was entered
   bool stepping = false;         ///< a signal handler runs the thread to the next instruction boundary
   bool countOps = false;
@@ -62,6 +64,7 @@ struct VcpuContext final : CodeUser, x86::TranslationCacheListener {
 
   /// The unit that the code maps know for `linear` in the current mode; null if none.
   PageUnit* knownUnit(std::uint64_t linear);
+  bool wantsJoin(std::uint64_t rip);
   void dropCode();
   /// modeKey() of the state; in lockstep, code that reads the clock is the interpreter's.
   ModeKey modeNow() const;
