@@ -150,6 +150,13 @@ bool is32BitOnly(const Instruction& i) {
   return i.encoding == Encoding::vex && i.vexW && general;
 }
 
+/// REP STOS, and REP MOVS from a segment without a base.
+Treatment stringTreatment(const Instruction& i, ModeKey key) {
+  bool known = i.info->op == Op::stos || (i.info->op == Op::movs && i.segment != fs && i.segment != gs);
+  bool repeats = i.repeat == 0xf3 && i.addressSize == key.wordBytes();
+  return known && repeats ? Treatment::system : Treatment::interpret;
+}
+
 Treatment treatmentOf(const Instruction& i, ModeKey key, std::uint64_t features) {
   if (!key.has(ModeKey::code64) && is32BitOnly(i)) return Treatment::interpret;
   if (opcodeForFeatures(*i.info, features) != i.info) return Treatment::interpret;
@@ -162,6 +169,8 @@ Treatment treatmentOf(const Instruction& i, ModeKey key, std::uint64_t features)
       return branchTreatment(i, key);
     case OpClass::native:
       return nativeTreatment(i);
+    case OpClass::string:
+      return stringTreatment(i, key);
     case OpClass::system:
       return systemTreatment(i, key);
     default:
@@ -277,8 +286,8 @@ bool decodeJoined(GuestInstruction& i, Block& block, const std::uint8_t* bytes, 
                   const std::uint8_t* next) {
   auto first = static_cast<unsigned>(kPageSize) - offset;
   if (first >= kMaxInstructionLength) return false;
-  std::copy_n(bytes + offset, first, block.joined.data());
-  std::copy_n(next, kMaxInstructionLength - first, block.joined.data() + first);
+  for (unsigned n = 0; n < kMaxInstructionLength; ++n)
+    block.joined[n] = n < first ? bytes[offset + n] : next[n - first];
   if (!decodeFrom(i, block.joined.data(), kMaxInstructionLength, offset, block.key, features)) return false;
   return i.treatment == Treatment::generic || i.treatment == Treatment::special;
 }

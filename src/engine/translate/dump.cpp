@@ -24,6 +24,7 @@ std::string hex(const std::uint8_t* bytes, std::size_t count) {
 const char* nameOf(RecordKind kind) {
   switch (kind) {
     case RecordKind::instruction:
+    case RecordKind::entry:
       return "instruction";
     case RecordKind::flagsSaved:
       return "flags-saved";
@@ -31,6 +32,10 @@ const char* nameOf(RecordKind kind) {
       return "committing";
     case RecordKind::dynamic:
       return "dynamic";
+    case RecordKind::movedDestination:
+      return "moved-rdi";
+    case RecordKind::movedBoth:
+      return "moved-rdi-rsi";
   }
   return "?";
 }
@@ -48,7 +53,7 @@ void addHost(std::string& text, const Translation& t, CodeCache& cache, bool isH
     std::uint64_t from = start + r.offset;
     char line[96];
     std::snprintf(line, sizeof line, "  %s %llx %s%s: ", isHot ? "hot" : "cold", static_cast<Number>(from),
-                  nameOf(static_cast<RecordKind>(r.kind)), r.isEntry ? ",entry" : "");
+                  nameOf(static_cast<RecordKind>(r.kind)), r.isEntry() ? ",entry" : "");
     text += line + hex(cache.writable(start + r.offset), end - r.offset) + "\n";
   }
 }

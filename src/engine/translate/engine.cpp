@@ -32,6 +32,7 @@ TranslationStore::Options optionsOf(const EngineSetup& setup) {
     for (x86::Feature feature : {x86::Feature::rdrand, x86::Feature::rdseed})
       options.features &= ~(std::uint64_t{1} << static_cast<unsigned>(feature));
   }
+  options.strings = !traces(setup.trace, "lockstep");  // they may be left in the middle
   options.groups = !traces(setup.trace, "no-groups");
   options.perfMap = traces(setup.trace, "perf-map");
   return options;

@@ -64,8 +64,9 @@ std::string withNames(std::string text) {
 }
 
 const char* kindName(unsigned kind) {
-  constexpr const char* kNames[] = {"instruction", "flags saved", "committing", "dynamic"};
-  return kNames[kind & 3];
+  constexpr const char* kNames[] = {"instruction", "instruction", "flags saved",      "committing",
+                                    "dynamic",     "moved RDI",   "moved RDI and RSI"};
+  return kNames[kind];
 }
 
 /// One instruction a line: bytes and meaning, with the records' states between them.
@@ -76,7 +77,7 @@ std::string listing(const Assembler& a, const Record* records, unsigned count) {
   for (std::uint32_t at = 0; at < a.size();) {
     for (; record < count && records[record].offset <= at; ++record) {
       std::snprintf(line, sizeof line, "  .%s %03x%s\n", kindName(records[record].kind), records[record].value,
-                    records[record].isEntry ? " (entry)" : "");
+                    records[record].isEntry() ? " (entry)" : "");
       text += line;
     }
     ZydisDisassembledInstruction i;
@@ -132,7 +133,7 @@ std::string translated(const Case& c) {
   std::uint32_t hotEnd = hot.size();
   for (unsigned i = 0; i < code->hotCount; ++i) {
     const Record& r = code->hot[i];
-    if (r.isEntry && r.value == end && code->loopCount == 0) {
+    if (r.isEntry() && r.value == end && code->loopCount == 0) {
       hotEnd = r.offset;
       code->hotCount = i;
       break;

@@ -220,7 +220,8 @@ Mem Rewriter::codeMapWord(std::uint8_t index, ExecMode mode) const {
 void Rewriter::checkNextPage(const GuestInstruction& g) {
   bool user = key().mode() != ExecMode::kernel;
   std::uint64_t page = key().wrap(block_.page + kPageSize);
-  std::uint64_t index = page >> 12 & ((std::uint64_t{1} << (user ? layout::user64CodeBits : layout::kernelCodeBits)) - 1);
+  std::uint64_t index =
+      page >> 12 & ((std::uint64_t{1} << (user ? layout::user64CodeBits : layout::kernelCodeBits)) - 1);
   bool keepFlags = g.liveIn != 0;
   if (keepFlags) saveFlags();
   hot_.movImmediate(host::address, ~index);

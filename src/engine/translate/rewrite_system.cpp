@@ -64,6 +64,9 @@ bool Rewriter::system(const GuestInstruction& g) {
     case Op::syscall:
     case Op::sysret:
       return systemCall(g);
+    case Op::stos:
+    case Op::movs:
+      return repeatedString(g);
     default:
       return false;
   }

@@ -63,7 +63,8 @@ void Rewriter::resolveForward(unsigned index) {
 }
 
 void Rewriter::record(RecordKind kind, unsigned value, bool isEntry) {
-  Record r{static_cast<std::uint16_t>(hot_.size()), static_cast<std::uint16_t>(kind), isEntry,
+  if (isEntry) kind = RecordKind::entry;
+  Record r{static_cast<std::uint16_t>(hot_.size()), static_cast<std::uint16_t>(kind),
            static_cast<std::uint16_t>(value)};
   if (out_.hotCount != 0) {
     Record& last = out_.hot[out_.hotCount - 1];
@@ -71,13 +72,14 @@ void Rewriter::record(RecordKind kind, unsigned value, bool isEntry) {
       last = r;
       return;
     }
-    if (!isEntry && last.kind == r.kind && last.value == r.value) return;
+    bool same = last.kind == r.kind || (last.isEntry() && kind == RecordKind::instruction);
+    if (!isEntry && same && last.value == r.value) return;
   }
   out_.hot[out_.hotCount++] = r;
 }
 
 void Rewriter::recordCold(RecordKind kind, unsigned value) {
-  Record r{static_cast<std::uint16_t>(cold_.size()), static_cast<std::uint16_t>(kind), 0,
+  Record r{static_cast<std::uint16_t>(cold_.size()), static_cast<std::uint16_t>(kind),
            static_cast<std::uint16_t>(value)};
   out_.cold[out_.coldCount++] = r;
 }

@@ -163,6 +163,11 @@ class Rewriter {
   Mem loopOperand(const x86::Instruction& i);
   void branchBack(std::uint32_t rel32, unsigned head);
 
+  // --- rewrite_string.cpp
+  bool repeatedString(const GuestInstruction& g);
+  void staysInPage(std::uint8_t pointer, unsigned bytes, std::uint64_t slow);
+  void moveBack(std::uint8_t pointer, std::uint8_t entry);
+
   // --- rewrite_system.cpp
   bool system(const GuestInstruction& g);
   bool pushFlags(const GuestInstruction& g);

@@ -80,6 +80,15 @@ bool abortWindow(greg_t* registers, const VcpuContext& context) {
   return false;
 }
 
+/// All registers are the guest's.
+bool leaveAt(greg_t* registers, const VcpuContext& context, const TranslationStore::Place& place, bool isFault) {
+  CpuState& state = context.cpu->state;
+  state.rip = place.translation->unit->page + place.record.value;
+  keepInterruptShadow(state, *context.frame);
+  resumeAt(registers, context, addressOf(isFault ? lodgeExitFault : lodgeExitAttention));
+  return true;
+}
+
 /// Puts the guest's state at an instruction boundary into registers and state.rip, and sends the thread out. False:
 /// `pc` is inside an instruction that has begun to commit.
 bool leaveTranslatedCode(greg_t* registers, const VcpuContext& context, const TranslationStore::Place& place,
@@ -92,16 +101,20 @@ bool leaveTranslatedCode(greg_t* registers, const VcpuContext& context, const Tr
       state.rip = static_cast<std::uint64_t>(registers[REG_R13]);
       resumeAt(registers, context, addressOf(lodgeExitAttention));
       return true;
+    case RecordKind::movedBoth:
+      registers[REG_RSI] -= registers[REG_R14] - static_cast<greg_t>(kTlbValid);
+      [[fallthrough]];
+    case RecordKind::movedDestination:
+      registers[REG_RDI] -= registers[REG_R13] - static_cast<greg_t>(kTlbValid);
+      return leaveAt(registers, context, place, isFault);
     case RecordKind::flagsSaved:
       registers[REG_EFL] = static_cast<greg_t>((static_cast<std::uint64_t>(registers[REG_EFL]) & ~kHostFlags) |
                                                flagsFromRax(static_cast<std::uint64_t>(registers[REG_RAX])));
       registers[REG_RAX] = static_cast<greg_t>(context.frame->savedRax);
       [[fallthrough]];
     case RecordKind::instruction:
-      state.rip = place.translation->unit->page + place.record.value;
-      keepInterruptShadow(state, *context.frame);
-      resumeAt(registers, context, addressOf(isFault ? lodgeExitFault : lodgeExitAttention));
-      return true;
+    case RecordKind::entry:
+      return leaveAt(registers, context, place, isFault);
   }
   return false;
 }

@@ -24,7 +24,7 @@ const Record* Translation::recordAt(std::uint64_t pc) const {
 std::uint64_t Translation::entryFor(unsigned offset) const {
   if (offset < pageOffset || offset >= unsigned{pageOffset} + guestBytes) return 0;
   for (unsigned i = 0; i < hotRecords; ++i) {
-    if (records[i].isEntry && records[i].value == offset) return hot + records[i].offset;
+    if (records[i].isEntry() && records[i].value == offset) return hot + records[i].offset;
   }
   return 0;
 }

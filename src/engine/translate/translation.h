@@ -13,17 +13,20 @@ struct Translation;
 /// What is true of the guest's state when the host is about to execute the code at a Record's offset and after it.
 enum class RecordKind : std::uint8_t {
   instruction,  ///< state of the start of the guest instruction at page offset `value`: going back there is right
+  entry,        ///< same, and other code may enter here to execute it
   flagsSaved,   ///< same, but guest RAX is in Frame::savedRax and RAX holds the flags (LAHF in AH, SETO in AL)
   committing,   ///< inside the instruction at `value`, which has changed guest state: must run on to the next Record
   dynamic,      ///< between instructions, RIP is r13 (an indirect branch on its way)
+  movedDestination,  ///< inside a string instruction: as `instruction`, but RDI is a host address, of the entry in r13
+  movedBoth,         ///< and RSI, of the entry in r14
 };
 
 /// Records of a translation are sorted by offset; one holds until the next.
 struct Record {
   std::uint16_t offset;  ///< from the start of the translation's hot or cold code
-  std::uint16_t kind : 2;
-  std::uint16_t isEntry : 1;  ///< the offset is where other code may enter to execute the instruction at `value`
+  std::uint16_t kind : 3;
   std::uint16_t value : 13;
+  bool isEntry() const { return static_cast<RecordKind>(kind) == RecordKind::entry; }
 };
 static_assert(sizeof(Record) == 4);
 
@@ -75,9 +78,9 @@ struct PageUnit {
   std::atomic<Translation*> translations;
   /// The unit that followed when an instruction which goes on there was executed. Translated code compares.
   PageUnit* nextPage;
-  PageUnit* joinedBy;          ///< the units whose nextPage this is
-  PageUnit* nextJoined;        ///< in such a list
-  std::uint8_t joins;          ///< how often nextPage was set
+  PageUnit* joinedBy;        ///< the units whose nextPage this is
+  PageUnit* nextJoined;      ///< in such a list
+  std::uint8_t joins;        ///< how often nextPage was set
   std::uint8_t* entryTable;  ///< host addresses of instructions that are branched to, by page offset; see code_map.h
 
   /// 0 or the miss thunk where there is none.

@@ -235,7 +235,8 @@ Translation* TranslationStore::translateLocked(PageUnit& unit, unsigned offset, 
   Block& block = *block_;
   PageUnit* next = unit.nextPage;
   if (next && !guardPageLocked(next->ramPage)) return nullptr;
-  const auto* nextBytes = next ? reinterpret_cast<const std::uint8_t*>(memory_.deviceView() + (next->ramPage << 12)) : nullptr;
+  const auto* nextBytes =
+      next ? reinterpret_cast<const std::uint8_t*>(memory_.deviceView() + (next->ramPage << 12)) : nullptr;
   decodeBlock(block, bytes, unit.page, offset, ModeKey{unit.key}, options_.features, nextBytes);
   if (block.count == 0) return nullptr;
   if (next && block.crossesPage()) {
@@ -254,6 +255,7 @@ Translation* TranslationStore::translateLocked(PageUnit& unit, unsigned offset, 
     planGroups(block, *groups_);
   }
   HostFeatures host = hostFeatures();
+  host.strings = options_.strings;
   Rewriter rewriter(block, *groups_, *loops_, hot, cold, thunks_, host, *rewritten_);
   unsigned count = rewriter.run();
   return installLocked(unit, block, count, hot, cold, *rewritten_, ungrouped);

@@ -37,6 +37,7 @@ class TranslationStore : public CodeWriteObserver {
     std::uint64_t codeCacheBytes;
     std::uint64_t features;    ///< CpuModel::features
     bool strictFlags = false;  ///< faults and interrupts see the exact arithmetic flags everywhere
+    bool strings = true;       ///< REP STOS and REP MOVS without the interpreter
     bool groups = true;        ///< one soft TLB probe for several accesses
     bool perfMap = false;      ///< names translations in /tmp/perf-PID.map
   };

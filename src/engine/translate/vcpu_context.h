@@ -30,11 +30,11 @@ struct VcpuContext final : CodeUser, x86::TranslationCacheListener {
   Frame* frame = nullptr;
   AddressSpaces* spaces = nullptr;
   TranslationStore* store = nullptr;
-  std::uint32_t mapKey[4] = {};  ///< by ExecMode: the key of the code in that mode's maps; 0: none yet
-  std::uint64_t generation = 0;  ///< of the store, that the code maps are of
+  std::uint32_t mapKey[4] = {};     ///< by ExecMode: the key of the code in that mode's maps; 0: none yet
+  std::uint64_t generation = 0;     ///< of the store, that the code maps are of
   std::uint64_t joinAt = kNowhere;  ///< an instruction that goes on in the next page, for the store's join()
-  bool codeDropped = false;      ///< a code page's mapping went since translated code was entered
-  bool stepping = false;         ///< a signal handler runs the thread to the next instruction boundary
+  bool codeDropped = false;         ///< a code page's mapping went since translated code was entered
+  bool stepping = false;            ///< a signal handler runs the thread to the next instruction boundary
   bool countOps = false;
   class Lockstep* lockstep = nullptr;  ///< if every exit is checked
   bool stepPending = false;            ///< in lockstep: translated code was left before a call-out, to be done
