@@ -137,7 +137,7 @@ def make_disks(folder, material, wanted):
     shutil.copytree(FOLDER, programs)
     with open(os.path.join(programs, "go"), "w") as file:
         file.write("#!/bin/bash\nexport BENCH_HOST=10.0.2.2 BENCH_DISK=/dev/vdc\n"
-                   "for _ in $(seq 100); do ip route | grep -q ^default && break; sleep 0.2; done\n"
+                   "systemctl start systemd-networkd\nfor _ in $(seq 100); do ip route | grep -q ^default && break; sleep 0.2; done\n"
                    f"exec >/dev/ttyS0 2>&1\n/mnt/run {' '.join(wanted)}\n")
     os.chmod(os.path.join(programs, "go"), 0o755)
     disk, scratch = os.path.join(folder, "programs.ext4"), os.path.join(folder, "scratch")
