@@ -103,6 +103,10 @@ class Assembler {
   void lea(unsigned width, std::uint8_t to, const Mem& from) { legacy(width, 0, 0x8d, to, from); }
   void bextr(std::uint8_t to, const RegMem& from, std::uint8_t control) { vex(0, 2, true, 0, 0xf7, to, control, from); }
   void pext(std::uint8_t to, std::uint8_t from, const RegMem& mask) { vex(2, 2, true, 0, 0xf5, to, from, mask); }
+  void rotateRight(std::uint8_t to, const RegMem& from, std::uint8_t count) {  // RORX
+    vex(3, 3, true, 0, 0xf0, to, 0, from);
+    byte(count);
+  }
   void shiftLeft(unsigned width, std::uint8_t r, std::uint8_t count);
   void shiftRight(unsigned width, std::uint8_t r, std::uint8_t count);
   void testImmediate8(std::uint8_t r, std::uint8_t value);

@@ -33,13 +33,14 @@ struct GuestInstruction {
 /// A superblock: straight code of one page, with conditional branches out of it, and within it.
 struct Block {
   static constexpr unsigned kMaxInstructions = 64;
-  std::uint64_t page;  ///< linear
+  std::uint64_t page;     ///< linear; 0 if shared
+  bool isShared = false;  ///< runs at any linear address
   ModeKey key;
   unsigned count = 0;
   bool fallsThrough = false;    ///< goes on at endOffset() after the last instruction
   std::uint64_t dependsOn = 0;  ///< which 64-byte pieces of the page were looked at for its sake
   std::array<GuestInstruction, kMaxInstructions> instructions;
-  std::uint64_t nextWord = 0;           ///< of the code map, for the page that the last instruction goes on in
+  std::uint64_t nextTable = 0;          ///< the entry table of the page that the last instruction goes on in
   std::array<std::uint8_t, 16> joined;  ///< the bytes of an instruction that crosses the page's end
 
   bool crossesPage() const { return count != 0 && instructions[count - 1].crossesPage; }

@@ -40,9 +40,6 @@ class CodeMap {
 
   /// The word of the page, or 0 if it names no unit.
   std::uint64_t find(std::uint64_t linear) const;
-  static std::uint64_t wordFor(const std::uint8_t* entryTable, std::uint64_t linear) {
-    return reinterpret_cast<std::uint64_t>(entryTable) - kEntryStride * (linear & ~std::uint64_t{4095});
-  }
   /// The entry table that a word from find() names.
   static std::uint64_t tableOf(std::uint64_t word, std::uint64_t linear) {
     return word + kEntryStride * (linear & ~std::uint64_t{4095});

@@ -74,7 +74,7 @@ void TranslateVcpu::joinPages() {
 PageUnit* TranslateVcpu::findUnit(std::uint64_t rip) {
   Cpu& cpu = *context_.cpu;
   PageUnit* unit = context_.knownUnit(rip);
-  if (unit && unit->page == (rip & ~kPageMask) && unit->key == context_.frame->key) return unit;
+  if (unit && unit->covers(rip) && unit->key == context_.frame->key) return unit;
   PageTranslation page;
   if (!isCanonical48(rip)) return nullptr;
   if (!x86::translate(cpu, rip, Access::execute, Privilege::current, page)) {
@@ -146,9 +146,10 @@ std::uint64_t VcpuContext::resume(std::uint64_t next, std::uint64_t invalidation
   if (state.rip != next || !same) {
     setKey(now);
     PageUnit* unit = knownUnit(state.rip);
-    if (!unit || unit->page != (state.rip & ~kPageMask) || unit->key != now.bits) return 0;
+    if (!unit || !unit->covers(state.rip) || unit->key != now.bits) return 0;
     host = store->knownEntry(*unit, state.rip & kPageMask);
     if (host == 0) return 0;
+    frame->page = state.rip >> 12;
   }
   if (!cpu->fpuLive) cpu->unparkFpu();
   return host;
@@ -158,6 +159,7 @@ void TranslateVcpu::enter(std::uint64_t host) {
   Cpu& cpu = *context_.cpu;
   if (context_.lockstep) context_.lockstep->begin();
   if (!cpu.fpuLive) cpu.unparkFpu();
+  context_.frame->page = cpu.state.rip >> 12;
   std::uint32_t reason = lodgeEnterCache(&cpu.state, reinterpret_cast<const void*>(host));
   ++context_.counters.exits[reason];
   bool mustStep = handleExit(static_cast<ExitReason>(reason));
@@ -182,7 +184,7 @@ bool TranslateVcpu::handleExit(ExitReason reason) {
       return false;
     case ExitReason::link:
       cpu.parkFpu();
-      nextHost_ = context_.store->follow(frame.exitAddress, cpu.state.rip).host;
+      nextHost_ = context_.store->follow(frame.exitAddress, frame.page, cpu.state.rip).host;
       return false;
     case ExitReason::redo:
     case ExitReason::step: {

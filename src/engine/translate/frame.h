@@ -23,7 +23,8 @@ enum class ExitReason : std::uint32_t {
 /// The page below CpuState: what translated code and trampolines keep for themselves. One per vCPU, used by its thread
 /// only.
 struct Frame {
-  std::byte unused[FRAME_SIZE + FRAME_SEGMENT_GUARD];
+  std::byte unused[FRAME_SIZE + FRAME_HOST_STACK];
+  std::uint64_t hostStack;        ///< C++'s RSP while translated code runs
   std::uint64_t segmentGuard[2];  ///< FS's and GS's, for 32-bit code: segmentGuard()
   std::uint64_t stiRip;           ///< what follows the STI that set IF last: an interrupt there waits one instruction
   std::uint32_t userKey;          ///< ModeKey of user code after SYSRET as things are; 0: not known, go the long way
@@ -39,7 +40,7 @@ struct Frame {
   std::uint64_t spare;
   volatile std::uint32_t attention;  ///< nonzero: leave translated code at the next border; see signals.h
   std::uint32_t padding;
-  std::uint64_t hostStack;   ///< C++'s RSP while translated code runs
+  std::uint64_t page;        ///< linear page >> 12 of the shared code that runs (PageUnit::isShared)
   std::uint64_t savedFlags;  ///< SETO in bits 0-7, LAHF in bits 8-15
   std::byte pushArea[64];    ///< CALLs from translated code push here
 };
@@ -60,6 +61,7 @@ static_assert(LODGE_FRAME_OFFSET(byteTemp) == FRAME_BYTE_TEMP);
 static_assert(LODGE_FRAME_OFFSET(savedRax) == FRAME_SAVED_RAX);
 static_assert(LODGE_FRAME_OFFSET(attention) == FRAME_ATTENTION);
 static_assert(LODGE_FRAME_OFFSET(hostStack) == FRAME_HOST_STACK);
+static_assert(LODGE_FRAME_OFFSET(page) == FRAME_PAGE);
 static_assert(LODGE_FRAME_OFFSET(savedFlags) == FRAME_SAVED_FLAGS);
 #undef LODGE_FRAME_OFFSET
 static_assert(offsetof(x86::CpuState, gpr) == 0);

@@ -11,7 +11,7 @@
 #define FRAME_SAVED_RAX (-104)
 #define FRAME_SPARE (-96)
 #define FRAME_ATTENTION (-88)
-#define FRAME_HOST_STACK (-80)
+#define FRAME_PAGE (-80)
 #define FRAME_SAVED_FLAGS (-72)
 
 #define FRAME_SCRATCH12 (-160)
@@ -24,6 +24,7 @@
 #define FRAME_USER_KEY (-184)
 #define FRAME_STI_RIP (-192)
 #define FRAME_SEGMENT_GUARD (-208)
+#define FRAME_HOST_STACK (-216)
 
 #define STATE_RIP 128
 #define STATE_RFLAGS 136

@@ -7,10 +7,11 @@ namespace lodge::translate {
 
 /// What of the host's CPU and kernel the translator can use.
 struct HostFeatures {
-  bool bmi1;            ///< BEXTR
-  bool bmi2;            ///< PEXT, RORX
-  bool lahf64;          ///< LAHF/SAHF in 64-bit mode; required
-  bool fsgsbase;        ///< WRGSBASE allowed by the kernel
+  bool bmi1;             ///< BEXTR
+  bool bmi2;             ///< PEXT, RORX
+  bool lahf64;           ///< LAHF/SAHF in 64-bit mode; required
+  bool fsgsbase;         ///< WRGSBASE allowed by the kernel
+  bool sharing = false;  ///< user code is translated for all its linear addresses at once (likewise)
   bool strings = true;  ///< string instructions may run on host addresses (not the host's, but the translator's choice)
 };
 

@@ -52,7 +52,7 @@ void Rewriter::addLink(std::uint64_t rel32, std::uint64_t stub, unsigned targetO
 void Rewriter::jumpTo(std::uint64_t target) {
   std::uint64_t offset = target - block_.page;
   if (offset >= kPageSize) {
-    hot_.movImmediate(host::addend, target);
+    movLinear(hot_, host::addend, target);
     record(RecordKind::dynamic, 0);
     jumpToTarget(hot_);
     return;
@@ -96,7 +96,7 @@ void Rewriter::branchToOtherPage(Condition cc, std::uint64_t target) {
   std::uint32_t at = hot_.jcc(cc);
   hot_.patchTo(at, cold_.here());
   recordCold(RecordKind::instruction, current_->offset);  // the branch again: it will be taken again
-  cold_.movImmediate(host::addend, target);
+  movLinear(cold_, host::addend, target);
   recordCold(RecordKind::dynamic, 0);
   jumpToTarget(cold_);
 }
@@ -114,7 +114,7 @@ bool Rewriter::countedBranch(const GuestInstruction& g) {
   std::uint64_t target = branchTarget(block_, g);
   std::uint64_t offset = target - block_.page;
   bool samePage = offset < kPageSize;
-  if (!samePage) hot_.movImmediate(host::addend, target);
+  if (!samePage) movLinear(hot_, host::addend, target);
   if (i.addressSize == 4) hot_.byte(0x67);
   hot_.byte(i.opcode);
   hot_.byte(5);
@@ -134,10 +134,17 @@ bool Rewriter::countedBranch(const GuestInstruction& g) {
 bool Rewriter::call(const GuestInstruction& g) {
   std::uint64_t target = branchTarget(block_, g);
   auto slotBelow = -static_cast<std::int32_t>(word());
-  storeWord(stackOperand(slotBelow, true), block_.nextRip(g));
+  Mem to = stackOperand(slotBelow, true);
+  if (block_.isShared) {
+    std::uint8_t spare = spareBeside(to);
+    movLinear(hot_, spare, block_.nextRip(g));
+    hot_.store(word(), to, spare);
+  } else {
+    storeWord(to, block_.nextRip(g));
+  }
   committing();
   bool samePage = target - block_.page < kPageSize;
-  if (!samePage) hot_.movImmediate(host::addend, target);
+  if (!samePage) movLinear(hot_, host::addend, target);
   moveStackPointer(slotBelow);
   if (samePage) {
     record(RecordKind::instruction, static_cast<unsigned>(target - block_.page));
@@ -175,19 +182,21 @@ bool Rewriter::indirect(const GuestInstruction& g) {
   if (isCall) {
     std::uint64_t next = block_.nextRip(g);
     to = Mem{.base = host::address};
-    if (word() == 4 || static_cast<std::int64_t>(next) == static_cast<std::int32_t>(next)) {
+    bool immediate = word() == 4 || static_cast<std::int64_t>(next) == static_cast<std::int32_t>(next);
+    if (immediate && !block_.isShared) {
       hot_.storeImmediate32(word(), to, static_cast<std::int32_t>(next));
       committing();
     } else {
       hot_.store(8, atState(FRAME_SPARE), host::group);
-      hot_.movImmediate(host::group, next);
-      hot_.store(8, to, host::group);
+      movLinear(hot_, host::group, next);
+      hot_.store(word(), to, host::group);
       committing();
       hot_.load(8, host::group, atState(FRAME_SPARE));
     }
     moveStackPointer(slotBelow);
   }
   record(RecordKind::dynamic, 0);
+  notePage(hot_);
   hot_.jmpIndirect(host::group);
   return true;
 }
@@ -199,8 +208,16 @@ bool Rewriter::ret(const GuestInstruction& g) {
   lookUpTarget(hot_);
   moveStackPointer(static_cast<std::int32_t>(word() + (i.info->form == Form::i ? i.immediate & 0xffff : 0)));
   record(RecordKind::dynamic, 0);
+  notePage(hot_);
   hot_.jmpIndirect(host::group);
   return true;
+}
+
+/// Between instructions, before a jump to the user address in r13: shared code must know where it runs. Uses r12.
+void Rewriter::notePage(Assembler& a) {
+  if (!host_.sharing || !key().has(ModeKey::user)) return;
+  a.pext(host::address, host::addend, atState(FRAME_MASK_LOW));
+  a.store(8, atState(FRAME_PAGE), host::address);
 }
 
 /// Code with SMAP switched off has no map; what it does with computed targets is rare enough for the interpreter.
@@ -218,15 +235,28 @@ Mem Rewriter::codeMapWord(std::uint8_t index, ExecMode mode) const {
 
 /// Before an instruction that goes on in the next page: that must be the page which it was translated from.
 void Rewriter::checkNextPage(const GuestInstruction& g) {
-  bool user = key().mode() != ExecMode::kernel;
-  std::uint64_t page = key().wrap(block_.page + kPageSize);
-  std::uint64_t index =
-      page >> 12 & ((std::uint64_t{1} << (user ? layout::user64CodeBits : layout::kernelCodeBits)) - 1);
   bool keepFlags = g.liveIn != 0;
   if (keepFlags) saveFlags();
-  hot_.movImmediate(host::address, ~index);
-  hot_.load(8, host::address, codeMapWord(host::address, key().mode()));
-  hot_.movImmediate(host::addend, block_.nextWord);
+  if (block_.isShared) {
+    hot_.load(8, host::address, atState(FRAME_PAGE));
+    hot_.legacy(8, 0, 0xf7, 2, host::address);  // NOT
+    Mem word = codeMapWord(host::address, key().mode());
+    word.displacement -= 8;
+    hot_.load(8, host::address, word);
+    // The word and the page give the entry table (code_map.h).
+    hot_.rotateRight(host::addend, atState(FRAME_PAGE), 52);
+    hot_.lea(8, host::addend, Mem{.base = host::addend, .index = host::addend, .scale = kEntryStride - 1});
+    hot_.lea(8, host::address,
+             Mem{.base = host::address, .index = host::addend, .displacement = kEntryStride * kPageSize});
+    hot_.movImmediate(host::addend, block_.nextTable);
+  } else {
+    std::uint64_t page = key().wrap(block_.page + kPageSize);
+    unsigned bits = key().has(ModeKey::user) ? layout::user64CodeBits : layout::kernelCodeBits;
+    std::uint64_t index = page >> 12 & ((std::uint64_t{1} << bits) - 1);
+    hot_.movImmediate(host::address, ~index);
+    hot_.load(8, host::address, codeMapWord(host::address, key().mode()));
+    hot_.movImmediate(host::addend, block_.nextTable - kEntryStride * page);
+  }
   constexpr unsigned kCmp = 7;
   hot_.arithmetic(8, kCmp, host::address, host::addend);
   hot_.patchTo(hot_.jcc(ccNe), cold_.here());
@@ -262,6 +292,7 @@ void Rewriter::jumpToTarget(Assembler& a) {
     return;
   }
   lookUpTarget(a);
+  notePage(a);
   a.jmpIndirect(host::group);
 }
 

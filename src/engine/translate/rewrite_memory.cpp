@@ -34,7 +34,12 @@ bool Rewriter::constantAddress(const Instruction& i, std::uint64_t& value) const
 std::uint8_t Rewriter::address(const Instruction& i) {
   std::uint64_t constant = 0;
   if (constantAddress(i, constant)) {
-    hot_.movImmediate(host::address, constant);
+    if (i.ripRelative && block_.isShared) {
+      movLinear(hot_, host::address, block_.nextRip(*current_) + static_cast<std::uint64_t>(i.displacement));
+      if (i.addressSize == 4) hot_.mov(4, host::address, host::address);
+    } else {
+      hot_.movImmediate(host::address, constant);
+    }
     return host::address;
   }
   Mem m{.displacement = static_cast<std::int32_t>(i.displacement)};
@@ -71,8 +76,11 @@ std::uint8_t Rewriter::segmentAddress(const Instruction& i, Mem m) {
   unsigned width = i.addressSize == 4 ? 4 : 8;
   bool far = static_cast<std::int64_t>(m.displacement) != i.displacement;  // FS:moffs
   if (far || i.ripRelative) {
-    hot_.movImmediate(host::addend,
-                      static_cast<std::uint64_t>(i.displacement) + (i.ripRelative ? block_.nextRip(*current_) : 0));
+    if (i.ripRelative) {
+      movLinear(hot_, host::addend, block_.nextRip(*current_) + static_cast<std::uint64_t>(i.displacement));
+    } else {
+      hot_.movImmediate(host::addend, static_cast<std::uint64_t>(i.displacement));
+    }
     m = Mem{.base = host::addend};
     if (width == 4) hot_.mov(4, host::addend, host::addend);
   } else if (width == 4 || (m.base != host::none && m.index != host::none)) {

@@ -122,7 +122,14 @@ bool Rewriter::loadAddress(const GuestInstruction& g) {
   unsigned width = i.operandSize == 8 && i.addressSize == 4 ? 4 : i.operandSize;
   if (i.base == kNoRegister && i.index == kNoRegister) {
     if (width == 2) return false;
-    hot_.movImmediate(to, width == 4 ? static_cast<std::uint32_t>(constant) : constant);
+    if (i.ripRelative && block_.isShared) {
+      if (loop_) return false;  // which counts in r12
+      std::uint64_t linear = block_.nextRip(g) + static_cast<std::uint64_t>(i.displacement);
+      std::int32_t rest = pageBase(hot_, host::address, linear);
+      hot_.lea(width, to, Mem{.base = host::address, .displacement = rest});
+    } else {
+      hot_.movImmediate(to, width == 4 ? static_cast<std::uint32_t>(constant) : constant);
+    }
   } else {
     Mem m{.displacement = static_cast<std::int32_t>(i.displacement)};
     if (i.base != kNoRegister) {

@@ -321,8 +321,8 @@ bool Rewriter::accessSegmentBase(const GuestInstruction& g) {
 /// SYSCALL from user to kernel code, SYSRET the other way.
 bool Rewriter::systemCall(const GuestInstruction& g) {
   bool isReturn = g.decoded.info->op == Op::sysret;
-  hot_.movImmediate(host::group, block_.rip(g));
-  hot_.movImmediate(host::addend, block_.nextRip(g));
+  movLinear(hot_, host::group, block_.rip(g));
+  movLinear(hot_, host::addend, block_.nextRip(g));
   hot_.callTo(isReturn ? thunks_.sysret : thunks_.syscall);
   record(RecordKind::dynamic, 0);
   if (!host_.bmi2) {
@@ -330,6 +330,10 @@ bool Rewriter::systemCall(const GuestInstruction& g) {
     return true;
   }
   lookUpTarget(hot_, isReturn ? ExecMode::user64 : ExecMode::kernel);
+  if (isReturn && host_.sharing) {
+    hot_.pext(host::address, host::addend, atState(FRAME_MASK_LOW));
+    hot_.store(8, atState(FRAME_PAGE), host::address);
+  }
   hot_.jmpIndirect(host::group);
   return true;
 }

@@ -100,6 +100,30 @@ void Rewriter::restoreFlags() {
   record(RecordKind::instruction, current_->offset);
 }
 
+/// Touches no flags.
+void Rewriter::movLinear(Assembler& a, std::uint8_t to, std::uint64_t linear) {
+  if (!block_.isShared) {
+    a.movImmediate(to, linear);
+    return;
+  }
+  std::int32_t rest = pageBase(a, to, linear);
+  if (rest != 0 || word() == 4) a.lea(word(), to, Mem{.base = to, .displacement = rest});
+}
+
+/// In shared code: `to` = the linear address less what is returned.
+std::int32_t Rewriter::pageBase(Assembler& a, std::uint8_t to, std::uint64_t linear) {
+  constexpr std::int64_t kFurthest = 0x7fff'0000;
+  auto distance = static_cast<std::int64_t>(linear);
+  if (word() == 4) distance = static_cast<std::int32_t>(distance);
+  a.rotateRight(to, atState(FRAME_PAGE), 52);
+  if (distance > kFurthest || distance < -kFurthest) {
+    std::int64_t part = distance > 0 ? kFurthest : -kFurthest;
+    a.lea(8, to, Mem{.base = to, .displacement = static_cast<std::int32_t>(part)});
+    distance -= part;
+  }
+  return static_cast<std::int32_t>(distance);
+}
+
 void Rewriter::rewrite(const GuestInstruction& g) {
   switch (g.treatment) {
     case Treatment::generic:
@@ -170,7 +194,7 @@ void Rewriter::interpretInstead(const GuestInstruction& g) {
 
 /// Calls the interpreter; comes back behind the call if execution goes on at the next instruction of the block.
 void Rewriter::callStep(Assembler& a, const GuestInstruction& g) {
-  a.movImmediate(host::group, block_.rip(g));
+  movLinear(a, host::group, block_.rip(g));
   if (g.crossesPage) {
     a.movImmediate(host::addend, kNextPage);
   } else if (g.endsBlock) {

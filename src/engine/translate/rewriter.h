@@ -74,6 +74,9 @@ class Rewriter {
   bool flagsDead() const { return current_->liveIn == 0; }
   void saveFlags();
   void restoreFlags();
+  /// A linear address that is known relative to the block's page.
+  void movLinear(Assembler& a, std::uint8_t to, std::uint64_t linear);
+  std::int32_t pageBase(Assembler& a, std::uint8_t to, std::uint64_t linear);
 
   // --- rewrite_memory.cpp: linear addresses and their translation
   struct Access {
@@ -149,6 +152,7 @@ class Rewriter {
   void lookUpTarget(Assembler& a, ExecMode mode);
   Mem codeMapWord(std::uint8_t index, ExecMode mode) const;
   void jumpToTarget(Assembler& a);
+  void notePage(Assembler& a);
   void checkNextPage(const GuestInstruction& g);
   std::uint64_t linkStub(unsigned targetOffset);
   void addLink(std::uint64_t rel32, std::uint64_t stub, unsigned targetOffset, bool ungrouped = false,

@@ -83,7 +83,7 @@ bool abortWindow(greg_t* registers, const VcpuContext& context) {
 /// All registers are the guest's.
 bool leaveAt(greg_t* registers, const VcpuContext& context, const TranslationStore::Place& place, bool isFault) {
   CpuState& state = context.cpu->state;
-  state.rip = place.translation->unit->page + place.record.value;
+  state.rip = place.translation->unit->pageNow(context.frame->page) + place.record.value;
   keepInterruptShadow(state, *context.frame);
   resumeAt(registers, context, addressOf(isFault ? lodgeExitFault : lodgeExitAttention));
   return true;
@@ -285,7 +285,7 @@ void repairState(CpuState& state, const Frame& frame, const TranslationStore::Pl
     state.rflags = (state.rflags & ~kHostFlags) | flagsFromRax(state.gpr[x86::rax]);
     state.gpr[x86::rax] = frame.savedRax;
   }
-  state.rip = place.translation->unit->page + place.record.value;
+  state.rip = place.translation->unit->pageNow(frame.page) + place.record.value;
   keepInterruptShadow(state, frame);
 }
 

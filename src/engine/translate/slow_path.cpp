@@ -79,7 +79,8 @@ std::uint64_t lodgeLookupIndirect(CpuState* state, std::uint64_t target) {
   VcpuContext& context = VcpuContext::of(state);
   ++context.counters.indirectMisses;
   PageUnit* unit = context.knownUnit(target);
-  if (!unit || unit->page != (target & ~kPageMask) || unit->key != context.key().bits) return 0;
+  if (!unit || !unit->covers(target) || unit->key != context.key().bits) return 0;
+  context.frame->page = target >> 12;
   return context.store->knownEntry(*unit, target & kPageMask);
 }
 

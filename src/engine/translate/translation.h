@@ -64,11 +64,13 @@ struct Translation {
   std::uint64_t entryFor(unsigned offset) const;
 };
 
-/// All translations of one guest page as seen at one linear address in one mode.
+/// All translations of one guest page in one mode: as seen at one linear address, or (user code) at any: then code
+/// takes its page from Frame::page.
 struct PageUnit {
   std::uint64_t ramPage;  ///< offset in guest RAM >> 12
-  std::uint64_t page;     ///< linear page address (low 12 bits zero)
+  std::uint64_t page;     ///< linear page address (low 12 bits zero); where it was seen last, if shared
   std::uint32_t key;      ///< ModeKey
+  bool isShared;          ///< by all linear addresses
   std::uint32_t id;
   std::uint8_t tablePages;  ///< host pages of the entry table that are in use, a bit each
   bool isFilled;            ///< the entry table was full of the miss thunk from the start
@@ -83,6 +85,12 @@ struct PageUnit {
   std::uint8_t joins;        ///< how often nextPage was set
   std::uint8_t* entryTable;  ///< host addresses of instructions that are branched to, by page offset; see code_map.h
 
+  /// Whether this may be the unit of the page that `linear` is in.
+  bool covers(std::uint64_t linear) const {
+    return isShared ? linear >> 47 == 0 : page == (linear & ~std::uint64_t{4095});
+  }
+  /// The linear page of the code that runs; `shared`: Frame::page.
+  std::uint64_t pageNow(std::uint64_t shared) const { return isShared ? shared << 12 : page; }
   /// 0 or the miss thunk where there is none.
   std::uint32_t entry(unsigned offset) const { return __atomic_load_n(entryWord(offset), __ATOMIC_ACQUIRE); }
   std::uint32_t* entryWord(unsigned offset) const { return reinterpret_cast<std::uint32_t*>(entryTable + offset * 5); }

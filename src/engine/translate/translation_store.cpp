@@ -31,6 +31,7 @@ void* mapNoReserve(std::uint64_t bytes) {
 
 Result<std::unique_ptr<TranslationStore>> TranslationStore::create(GuestMemory& memory, const Options& options) {
   auto store = std::unique_ptr<TranslationStore>(new TranslationStore(memory, options));
+  store->options_.sharing = options.sharing && hostFeatures().bmi2;
   if (Status made = store->makeTables(); !made) return std::move(made).error();
   auto cache = CodeCache::create(options.codeCacheBytes, options.perfMap);
   if (!cache) return std::move(cache).error();
@@ -106,8 +107,11 @@ PageUnit* TranslationStore::unitFor(std::uint64_t ramPage, std::uint64_t page, M
 }
 
 PageUnit* TranslationStore::unitForLocked(std::uint64_t ramPage, std::uint64_t page, ModeKey key) {
-  for (PageUnit* u = byKey_[hashOf(ramPage, page, key.bits) % kHashSize]; u; u = u->nextByKey) {
-    if (u->ramPage == ramPage && u->page == page && u->key == key.bits) return u;
+  bool shared = shares(key);
+  for (PageUnit* u = byKey_[hashOf(ramPage, shared ? 0 : page, key.bits) % kHashSize]; u; u = u->nextByKey) {
+    if (u->ramPage != ramPage || u->key != key.bits || (u->page != page && !shared)) continue;
+    u->page = page;
+    return u;
   }
   return makeUnitLocked(ramPage, page, key);
 }
@@ -153,12 +157,13 @@ PageUnit* TranslationStore::makeUnitLocked(std::uint64_t ramPage, std::uint64_t 
   unit->ramPage = ramPage;
   unit->page = page;
   unit->key = key.bits;
+  unit->isShared = shares(key);
   unit->id = unitCount_++;
   unit->entryTable = reinterpret_cast<std::uint8_t*>(entryTables_ + unit->id * kEntryTableBytes);
   if (unit->id % kPatternTables == 0) patternMapped_ = mapPattern(unit->id);
   unit->isFilled = patternMapped_;
   units_[unit->id] = unit;
-  PageUnit*& head = byKey_[hashOf(ramPage, page, key.bits) % kHashSize];
+  PageUnit*& head = byKey_[hashOf(ramPage, unit->isShared ? 0 : page, key.bits) % kHashSize];
   unit->nextByKey = head;
   head = unit;
   PageUnit*& ramHead = byRamPage_[ramPage % kHashSize];
@@ -204,14 +209,15 @@ TranslationStore::Entry TranslationStore::entryFor(PageUnit& unit, unsigned offs
   return entry;
 }
 
-TranslationStore::Entry TranslationStore::follow(std::uint64_t exitAddress, std::uint64_t& rip) {
+TranslationStore::Entry TranslationStore::follow(std::uint64_t exitAddress, std::uint64_t sharedPage,
+                                                 std::uint64_t& rip) {
   constexpr std::uint64_t callBytes = 5;
   Translation* source = cache_->find(exitAddress - 1);
   Link* link = nullptr;
   for (unsigned i = 0; i < source->linkCount; ++i) {
     if (source->links[i].stub == exitAddress - callBytes) link = &source->links[i];
   }
-  rip = source->unit->page + link->targetOffset;
+  rip = source->unit->pageNow(sharedPage) + link->targetOffset;
   std::scoped_lock lock(mutex_);
   if (source->dead.load(std::memory_order_acquire)) return {};
   PageUnit* unit = source->unit;
@@ -237,10 +243,11 @@ Translation* TranslationStore::translateLocked(PageUnit& unit, unsigned offset, 
   if (next && !guardPageLocked(next->ramPage)) return nullptr;
   const auto* nextBytes =
       next ? reinterpret_cast<const std::uint8_t*>(memory_.deviceView() + (next->ramPage << 12)) : nullptr;
-  decodeBlock(block, bytes, unit.page, offset, ModeKey{unit.key}, options_.features, nextBytes);
+  block.isShared = unit.isShared;
+  decodeBlock(block, bytes, unit.isShared ? 0 : unit.page, offset, ModeKey{unit.key}, options_.features, nextBytes);
   if (block.count == 0) return nullptr;
   if (next && block.crossesPage()) {
-    block.nextWord = CodeMap::wordFor(next->entryTable, next->page);
+    block.nextTable = reinterpret_cast<std::uint64_t>(next->entryTable);
     next->granules |= 1;
   }
   solveLiveness(block, bytes, options_.features, options_.strictFlags);
@@ -256,6 +263,7 @@ Translation* TranslationStore::translateLocked(PageUnit& unit, unsigned offset, 
   }
   HostFeatures host = hostFeatures();
   host.strings = options_.strings;
+  host.sharing = options_.sharing;
   Rewriter rewriter(block, *groups_, *loops_, hot, cold, thunks_, host, *rewritten_);
   unsigned count = rewriter.run();
   return installLocked(unit, block, count, hot, cold, *rewritten_, ungrouped);

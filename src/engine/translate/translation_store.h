@@ -37,6 +37,7 @@ class TranslationStore : public CodeWriteObserver {
     std::uint64_t codeCacheBytes;
     std::uint64_t features;    ///< CpuModel::features
     bool strictFlags = false;  ///< faults and interrupts see the exact arithmetic flags everywhere
+    bool sharing = true;       ///< user code is translated once, not for every linear address (needs BMI2)
     bool strings = true;       ///< REP STOS and REP MOVS without the interpreter
     bool groups = true;        ///< one soft TLB probe for several accesses
     bool perfMap = false;      ///< names translations in /tmp/perf-PID.map
@@ -63,8 +64,8 @@ class TranslationStore : public CodeWriteObserver {
     return entry == static_cast<std::uint32_t>(thunks_.indirectMiss) || entry < kLowestCode ? 0 : entry;
   }
   /// Leads the direct branch whose stub CALLed from just before `exitAddress` to its target, which is translated if
-  /// need be. `rip` is set to the guest's target in any case.
-  Entry follow(std::uint64_t exitAddress, std::uint64_t& rip);
+  /// need be. `sharedPage`: Frame::page. `rip` is set to the guest's target in any case.
+  Entry follow(std::uint64_t exitAddress, std::uint64_t sharedPage, std::uint64_t& rip);
 
   /// An instruction of `unit` that goes on in the next linear page was executed; `next` is that page's unit. From now
   /// on the instruction is translated, too.
@@ -122,6 +123,7 @@ class TranslationStore : public CodeWriteObserver {
   bool guardPageLocked(std::uint64_t ramPage);
   Translation* installLocked(PageUnit& unit, const Block& block, unsigned count, const Assembler& hot,
                              const Assembler& cold, const RewrittenCode& code, bool ungrouped);
+  bool shares(ModeKey key) const { return options_.sharing && key.has(ModeKey::user); }
   static bool findEntry(const PageUnit& unit, unsigned offset, bool ungrouped, Entry& entry);
   Entry entryForLocked(PageUnit& unit, unsigned offset, bool ungrouped);
   void setEntriesLocked(PageUnit& unit, std::span<const std::uint16_t> offsets, std::uint64_t host);
