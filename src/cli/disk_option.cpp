@@ -25,6 +25,12 @@ Result<bool> parseCommon(const std::string& what, const std::string& field, Driv
     drive.bus = *bus;
     return true;
   }
+  if (field.starts_with("unit=")) {
+    auto unit = parseNumber(field.substr(5), 3);
+    if (!unit) return Error(ErrorKind::invalidArgument, what + ": IDE units have the numbers 0 to 3");
+    drive.unit = static_cast<unsigned>(*unit);
+    return true;
+  }
   if (!field.starts_with("bootindex=")) return false;
   auto index = parseNumber(field.substr(10), 999);
   if (!index) return Error(ErrorKind::invalidArgument, what + ": bootindex is a number from 0 to 999");
@@ -34,7 +40,7 @@ Result<bool> parseCommon(const std::string& what, const std::string& field, Driv
 }  // namespace
 
 Result<DriveConfig> parseCdrom(std::string_view text) {
-  constexpr const char* kForm = "write --cdrom FILE[,bus=ide|ahci|scsi][,bootindex=N]";
+  constexpr const char* kForm = "write --cdrom FILE[,bus=ide|ahci|scsi][,unit=N][,bootindex=N]";
   std::string what = "--cdrom " + inQuotes(text);
   std::vector<std::string> fields = splitFields(text, ',');
   if (fields[0].empty()) return Error(ErrorKind::invalidArgument, "--cdrom names no file").withHint(kForm);
@@ -57,7 +63,7 @@ Result<DriveConfig> parseCdrom(std::string_view text) {
 
 Result<DriveConfig> parseDisk(std::string_view text) {
   constexpr const char* kForm =
-      "write --disk FILE[,format=FORMAT][,readonly][,snapshot][,bus=virtio|ide|ahci|nvme|scsi][,bootindex=N]"
+      "write --disk FILE[,format=FORMAT][,readonly][,snapshot][,bus=virtio|ide|ahci|nvme|scsi][,unit=N][,bootindex=N]"
       "[,allow-path=PATH]";
   std::string what = "--disk " + inQuotes(text);
   DriveConfig disk;

@@ -68,6 +68,25 @@ Status setting(NetConfig& net, const std::string& field) {
   return {};
 }
 
+Result<std::optional<NetConfig>> parseTap(const std::vector<std::string>& fields) {
+  NetConfig net;
+  for (std::size_t i = 1; i < fields.size(); ++i) {
+    const std::string& field = fields[i];
+    if (field.starts_with("ifname=")) {
+      net.tap = field.substr(7);
+    } else if (field.starts_with("mac=")) {
+      auto mac = parseMac(std::string_view(field).substr(4));
+      if (!mac) return std::move(mac).error().context("--net tap");
+      net.mac = *mac;
+    } else {
+      return Error(ErrorKind::invalidArgument, "--net tap: unknown setting " + inQuotes(field))
+          .withHint("there are ifname= and mac=");
+    }
+  }
+  if (!net.tap.empty()) return std::optional<NetConfig>(std::move(net));
+  return Error(ErrorKind::invalidArgument, "--net tap names no device").withHint("write --net tap,ifname=tap0");
+}
+
 }  // namespace
 
 Result<PortForward> parseForward(std::string_view text) {
@@ -111,9 +130,10 @@ Result<MacAddress> parseMac(std::string_view text) {
 Result<std::optional<NetConfig>> parseNet(std::string_view text) {
   std::vector<std::string> fields = splitFields(text, ',');
   if (text == "none") return std::optional<NetConfig>();
+  if (fields[0] == "tap") return parseTap(fields);
   if (fields[0] != "user") {
     return Error(ErrorKind::invalidArgument, "--net " + inQuotes(text) + ": unknown kind " + inQuotes(fields[0]))
-        .withHint("there are user (NAT) and none");
+        .withHint("there are user (NAT), tap (ifname=NAME) and none");
   }
   NetConfig net;
   for (std::size_t i = 1; i < fields.size(); ++i) {

@@ -9,6 +9,7 @@
 #include <optional>
 
 #include "base/text.h"
+#include "cli/qemu_drives.h"
 #include "cli/verbs.h"
 
 namespace lodge::cli {
@@ -66,6 +67,7 @@ class Translator {
     } else if (!user_.empty()) {
       for (const std::string& net : user_) add("net", net);
     }
+    if (Status s = drives_.finish(out_.words, out_.notes); !s) return std::move(s).error();
     return std::move(out_);
   }
 
@@ -81,11 +83,14 @@ class Translator {
   Status boot(const std::string& text);
   Status net(const std::string& option, const std::string& text);
   Status device(const std::string& text);
+  Status claimAddress(const std::string& kind, const std::string& address);
 
   const Words& arguments_;
   std::size_t at_ = 0;
   QemuCommand out_;
   Words user_;
+  QemuDrives drives_;
+  std::map<std::string, std::string> addresses_;  ///< kinds of devices by their addr=
   bool kernel_ = false, networkOff_ = false;
 };
 
@@ -117,9 +122,10 @@ Status Translator::one(const std::string& option) {
 
 Status Translator::withValue(const std::string& option, const std::string& text) {
   if (option == "-hda" || option == "-hdb" || option == "-hdc" || option == "-hdd") {
-    add("disk", doubledCommas(text) + ",bus=ide");
-  } else if (option == "-cdrom" || option == "-bios" || option == "-vnc" || option == "-initrd" ||
-             option == "-append") {
+    add("disk", fmt::format("{},bus=ide,unit={}", doubledCommas(text), option.back() - 'a'));
+  } else if (option == "-cdrom") {
+    add("cdrom", doubledCommas(text));
+  } else if (option == "-bios" || option == "-vnc" || option == "-initrd" || option == "-append") {
     add(option.substr(1), text);
   } else if (option == "-pflash") {
     add("pflash", doubledCommas(text));
@@ -144,7 +150,7 @@ Status Translator::withValue(const std::string& option, const std::string& text)
     return device(text);
   } else if (option == "-machine" || option == "-M") {
     std::string type = settings(text, "type")["type"];
-    if (!type.empty() && !type.starts_with("pc")) return unsupported(option, type, "there is pc");
+    if (!type.empty() && type != "pc" && !type.starts_with("pc-")) return unsupported(option, type, "there is pc");
   } else if (option == "-accel") {
     if (text.starts_with("kvm"))
       out_.notes.emplace_back("-accel kvm: /dev/kvm is not used here; guest code is translated");
@@ -161,8 +167,17 @@ Status Translator::disk(const std::string& text) {
   auto all = settings(text);
   std::string file = all["file"], bus = all["if"];
   if (file.empty()) return Error(ErrorKind::invalidArgument, "-drive " + inQuotes(text) + " names no file");
-  if (all["media"] == "cdrom") {
-    add("cdrom", file);
+  std::string unit;
+  if (bus.empty() || bus == "ide") {
+    if (!all["index"].empty()) unit = ",unit=" + all["index"];
+    if (!all["bus"].empty() && !all["unit"].empty()) {
+      auto channel = parseNumber(all["bus"], 1), device = parseNumber(all["unit"], 1);
+      if (!channel || !device) return unsupported("-drive", text, "IDE has the buses 0 and 1 with the units 0 and 1");
+      unit = fmt::format(",unit={}", 2 * *channel + *device);
+    }
+  }
+  if (all["media"] == "cdrom" && bus != "none") {
+    add("cdrom", doubledCommas(file) + unit);
     return {};
   }
   if (bus == "pflash") {
@@ -173,11 +188,15 @@ Status Translator::disk(const std::string& text) {
   if (!bus.empty() && bus != "ide" && bus != "virtio" && bus != "none")
     return unsupported("-drive", text, "if= takes ide, virtio, pflash and none");
   std::string disk = doubledCommas(file);
-  if (bus.empty() || bus == "ide") disk += ",bus=ide";
-  if (!all["format"].empty()) disk += ",format=" + all["format"];
-  if (all["readonly"] == "on") disk += ",readonly";
-  if (all["snapshot"] == "on") disk += ",snapshot";
-  add("disk", disk);
+  std::string rest;
+  if (!all["format"].empty()) rest += ",format=" + all["format"];
+  if (all["readonly"] == "on") rest += ",readonly";
+  if (all["snapshot"] == "on") rest += ",snapshot";
+  if (bus == "none") {
+    drives_.drive(all, disk, rest);
+    return {};
+  }
+  add("disk", disk + (bus == "virtio" ? "" : ",bus=ide" + unit) + rest);
   return {};
 }
 
@@ -210,22 +229,46 @@ Status Translator::net(const std::string& option, const std::string& text) {
       net += ",forward=" + host + ":" + forward.substr(guest + 1);
     }
     user_.push_back(net);
+  } else if (kind == "tap") {
+    auto all = settings(text);
+    if (all["ifname"].empty())
+      return unsupported(option, text, "name a tap device that exists: tap,ifname=tap0,script=no,downscript=no");
+    for (const char* script : {"script", "downscript"}) {
+      if (!all[script].empty() && all[script] != "no")
+        out_.notes.push_back(fmt::format("{} tap: {}={} is not run", option, script, all[script]));
+    }
+    user_.push_back("tap,ifname=" + all["ifname"]);
   } else if (kind != "nic") {
-    return unsupported(option, kind, "there are user, nic and none; a network without privileges is 'user'");
+    return unsupported(option, kind, "there are user, tap, nic and none; a network without privileges is 'user'");
   }
   return {};
 }
 
+/// PCI devices get slots of their own here; but who gave one address twice has made a mistake.
+Status Translator::claimAddress(const std::string& kind, const std::string& address) {
+  if (address.empty()) return {};
+  auto [other, fresh] = addresses_.emplace(address, kind);
+  if (fresh) return {};
+  return Error(ErrorKind::invalidArgument, fmt::format("-device {}: {} is at addr={}", kind, other->second, address))
+      .withHint("give it another address, or leave addr= out");
+}
+
 Status Translator::device(const std::string& text) {
   std::string kind = splitFields(text, ',')[0];
-  for (const char* known : {"virtio-net", "virtio-blk", "virtio-rng", "virtio-balloon", "e1000", "rtl8139"}) {
+  if (Status s = claimAddress(kind, settings(text)["addr"]); !s) return s;
+  if (drives_.device(kind, settings(text))) return {};
+  for (const char* known : {"virtio-net", "virtio-tablet", "virtio-rng", "virtio-balloon", "e1000", "rtl8139"}) {
     if (kind.starts_with(known)) return {};
   }
   if (kind.starts_with("usb-") || kind.starts_with("qemu-xhci")) {
-    out_.notes.push_back(fmt::format("-device {}: there is no USB; keyboard and mouse are PS/2", kind));
+    out_.notes.push_back(
+        fmt::format("-device {}: there is no USB; the keyboard is PS/2, the pointer PS/2 and a virtio tablet", kind));
     return {};
   }
-  return unsupported("-device", kind, "virtio-net-pci and virtio-blk-pci are there without it");
+  return unsupported(
+      "-device", kind,
+      "there are ahci, ide-hd, ide-cd, nvme, virtio-scsi-pci, scsi-hd, scsi-cd and virtio-blk-pci; virtio-net-pci "
+      "and the like are there without it");
 }
 }  // namespace
 
@@ -239,7 +282,9 @@ VerbSpec qemuVerb() {
       .summary = "start a machine by a command line of qemu-system-x86_64",
       .description =
           "Takes the options that everyone learned, and starts the machine as 'lodge run' does: -hda to -hdd, -drive, "
-          "-drive if=pflash, -cdrom, -boot, -m, -smp, -name, -vnc, -net and -nic and -netdev user (with hostfwd), "
+          "-drive if=pflash, -cdrom, -device (ahci, ide-hd, ide-cd, nvme, virtio-scsi-pci, scsi-hd, scsi-cd and "
+          "virtio-blk-pci, with drive= and bootindex=), -boot, -m, -smp, -name, -vnc, -net and -nic and -netdev user "
+          "(with hostfwd) and tap,ifname=NAME, "
           "-bios, -snapshot, "
           "-no-reboot, -daemonize, -kernel, -initrd, -append, -cpu host, -M pc, and some that mean nothing here "
           "(-nographic, -display, -serial, -monitor, -vga...). The program does the same when it is called by the "

@@ -219,7 +219,7 @@ std::vector<OptionSpec> runOptionTable() {
        .value = "FILE[,SETTING]...",
        .help = "A disk image, the guest's next virtio disk (vda, vdb...). Settings: format=FORMAT (otherwise by "
                "content), readonly, snapshot (writes are dropped at the end), bus=BUS (virtio; ahci, nvme, scsi; ide, "
-               "of the pc board), bootindex=N (firmware "
+               "of the pc board), unit=N (place on the IDE: 0 to 3), bootindex=N (firmware "
                "starts from the lowest first), "
                "allow-path=PATH (a file or folder that names inside the image may lead to, such as its backing image; "
                "without it they lead into the image's own folder and below). "
@@ -233,8 +233,8 @@ std::vector<OptionSpec> runOptionTable() {
        .complete = Complete::file},
       {.name = "cdrom",
        .value = "FILE[,SETTING]...",
-       .help = "A CD-ROM drive with this image (ISO 9660) in it; 'none' for an empty one. See 'lodge "
-               "insert'.",
+       .help = "A CD-ROM drive with this image (ISO 9660) in it; 'none' for an empty one. Settings: bus=BUS "
+               "(ide, ahci, scsi), unit=N and bootindex=N as of --disk. See 'lodge insert'.",
        .complete = Complete::file,
        .repeats = true},
       {.name = "board",
@@ -281,7 +281,7 @@ std::vector<OptionSpec> runOptionTable() {
        .value = "KIND[,SETTING]...",
        .help =
            "A network card. 'user', as if nothing is given: NAT without privileges, DHCP, DNS; the host is 10.0.2.2. "
-           "'none': no "
+           "'tap,ifname=NAME': a tap device of the host that exists. 'none': no "
            "card. Settings of user: forward=tcp:127.0.0.1:2222:22 (protocol, host address and port, guest port; may be "
            "repeated), mac=52:54:00:12:34:56, hostname=NAME, ipv6=off, restricted (no way out).",
        .repeats = true},

@@ -15,6 +15,7 @@ namespace lodge {
 
 struct NetConfig {
   UserNetOptions user;
+  std::string tap;                ///< name of a tap device, instead of the user network
   std::optional<MacAddress> mac;  ///< derived from the machine's name if not given
 };
 
@@ -31,6 +32,7 @@ struct DriveConfig : DiskOptions {
   DriveConfig() = default;
   DriveConfig(DiskOptions options) : DiskOptions(std::move(options)) {}  // NOLINT(google-explicit-constructor)
   DriveBus bus = DriveBus::virtio;
+  std::optional<unsigned> unit{};       ///< of IDE: 2 * channel + device; see idePlaces()
   bool cdrom = false;                   ///< on IDE, AHCI or SCSI; no path: no medium
   std::optional<unsigned> bootIndex{};  ///< firmware starts from the lowest first, before all without one
 };

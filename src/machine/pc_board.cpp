@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "firmware/table_loader.h"
+#include "machine/ide_places.h"
 #include "machine/layout.h"
 #include "machine/trace.h"
 #include "storage/ata_disk.h"
@@ -139,9 +140,10 @@ void PcBoard::reset() {
   for (auto& chip : flash_) chip->reset();
 }
 
-// Disks take the first free place, CD-ROM drives begin with the second channel, as everybody expects them.
 Status PcBoard::addDrives(const MachineConfig& config, RemovableDrives& removable) {
   unsigned number = 0;
+  auto places = idePlaces(config);
+  if (!places) return std::move(places).error();
   for (std::size_t index = 0; index < config.disks.size(); ++index) {
     const DriveConfig& options = config.disks[index];
     if (options.bus != DriveBus::ide) continue;
@@ -151,11 +153,7 @@ Status PcBoard::addDrives(const MachineConfig& config, RemovableDrives& removabl
       if (!opened) return std::move(opened).error();
       disk = std::move(*opened);
     }
-    unsigned place = 4;
-    for (unsigned candidate : options.cdrom ? std::array{2u, 3u, 1u, 0u} : std::array{0u, 1u, 2u, 3u}) {
-      if (place == 4 && !ide_.channel(candidate / 2).has(candidate % 2)) place = candidate;
-    }
-    if (place == 4) return Error(ErrorKind::invalidArgument, "more than four IDE drives");
+    unsigned place = places->at(index);
     std::unique_ptr<IdeDrive> drive;
     if (options.cdrom) {
       drive = std::make_unique<AtapiDrive>(std::move(disk));

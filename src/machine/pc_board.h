@@ -44,7 +44,7 @@ class PcBoard {
   PciFunction& bridge() { return bridge_; }
   /// Where PCI interrupt `line` ((slot + pin) % 4) goes: the I/O APIC, and by the ISA bridge's routes the 8259As.
   InterruptLine& pciInterrupt(unsigned line) { return interrupts_.at(line); }
-  Display& display() { return display_; }
+  PcDisplay& display() { return display_; }
   Status plug(PciHost& host);
   /// A device that firmware can start from, for the boot order: its kind's letter and its path in the form of Open
   /// Firmware, as SeaBIOS and OVMF read it.

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "machine/pc_display.h"
 
+#include <algorithm>
+
 #include "display/keyboard_map.h"
 
 namespace lodge {
@@ -15,6 +17,15 @@ void PcDisplay::pointer(unsigned x, unsigned y, unsigned buttons) {
   unsigned pressed = buttons & ~buttons_;
   int wheel = ((pressed & kWheelDown) != 0 ? 1 : 0) - ((pressed & kWheelUp) != 0 ? 1 : 0);
   buttons_ = buttons;
+  constexpr std::uint32_t kTabletRange = 0x7fff;
+  auto scaled = [](unsigned at, unsigned size) {
+    return size < 2 ? 0 : std::min(at, size - 1) * kTabletRange / (size - 1);
+  };
+  if (tablet_ && tablet_(scaled(x, screen_.width), scaled(y, screen_.height), buttons & 7, -wheel)) {
+    x_ = newX;
+    y_ = newY;
+    return;
+  }
   // The PS/2 mouse has its middle button in bit 2, its right one in bit 1.
   unsigned mouse = (buttons & 1) | (buttons & 2) << 1 | (buttons & 4) >> 1;
   input_.mouse(newX - x_, newY - y_, wheel, mouse);

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <functional>
+
 #include "device/i8042.h"
 #include "display/screen.h"
 #include "display/vga.h"
@@ -10,7 +12,13 @@ namespace lodge {
 /// The pc board's screen, keyboard and mouse. I/O thread.
 class PcDisplay : public Display {
  public:
+  /// An absolute pointer: position (0 to 0x7fff), buttons as of Display::pointer(), wheel (up positive). False: the
+  /// guest does not use it.
+  using Tablet = std::function<bool(std::uint32_t x, std::uint32_t y, unsigned buttons, int wheel)>;
+
   PcDisplay(Vga& vga, I8042& input) : vga_(vga), input_(input) {}
+  /// What pointer events go to before the mouse.
+  void setTablet(Tablet tablet) { tablet_ = std::move(tablet); }
 
   bool refresh() override { return vga_.draw(screen_); }
   const Screen& screen() const override { return screen_; }
@@ -20,6 +28,7 @@ class PcDisplay : public Display {
  private:
   Vga& vga_;
   I8042& input_;
+  Tablet tablet_;
   Screen screen_;
   int x_ = 0, y_ = 0;
   unsigned buttons_ = 0;

@@ -8,6 +8,7 @@
 
 #include "machine/layout.h"
 #include "virtio/entropy.h"
+#include "virtio/input.h"
 
 namespace lodge {
 
@@ -67,6 +68,10 @@ Result<std::unique_ptr<PciDevices>> PciDevices::create(const MachineConfig& conf
     if (auto s = devices->add(std::move(console), "virtio-console"); !s) return std::move(s).error();
   }
   if (devices->pc_) {
+    auto tablet = std::make_unique<virtio::TabletDevice>(memory);
+    devices->pc_->display().setTablet([t = tablet.get()](std::uint32_t x, std::uint32_t y, unsigned buttons,
+                                                         int wheel) { return t->move(x, y, buttons, wheel); });
+    if (auto s = devices->add(std::move(tablet), "virtio-tablet"); !s) return std::move(s).error();
     if (Status s = devices->pc_->describeToFirmware(config, memory); !s) return std::move(s).error();
   }
   return devices;
@@ -129,7 +134,7 @@ Status PciDevices::addNets(const MachineConfig& config, EventLoop& loop, GuestMe
   for (const NetConfig& net : config.nets) {
     UserNetOptions options = net.user;
     if (options.hostname.empty()) options.hostname = config.name;
-    auto backend = openUserNet(loop, options);
+    auto backend = net.tap.empty() ? openUserNet(loop, options) : openTapNet(loop, net.tap);
     if (!backend) return std::move(backend).error();
     MacAddress mac = net.mac ? *net.mac : macFor(config.name, nets_.size());
     auto device =

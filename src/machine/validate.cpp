@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "base/text.h"
+#include "machine/ide_places.h"
 #include "machine/machine.h"
 #include "machine/trace.h"
 
@@ -57,11 +58,7 @@ Status validateBoard(const MachineConfig& config) {
     return Error(ErrorKind::invalidArgument, "boot order " + inQuotes(config.bootOrder))
         .withHint("--boot takes the letters c (disks) and d (CD-ROM drives)");
   }
-  auto onIde = std::ranges::count_if(config.disks, [](const DriveConfig& d) { return d.bus == DriveBus::ide; });
-  if (onIde > 4) {
-    return Error(ErrorKind::invalidArgument, fmt::format("{} IDE drives", onIde))
-        .withHint("the pc board has four; put disks on virtio with --disk FILE");
-  }
+  if (auto places = idePlaces(config); !places) return std::move(places).error();
   return {};
 }
 }  // namespace

@@ -64,4 +64,8 @@ struct UserNetOptions {
 /// io.
 Result<std::unique_ptr<NetBackend>> openUserNet(EventLoop& loop, const UserNetOptions& options);
 
+/// A tap device of the host that exists and that this user may open; `interfaceName`: "tap0". Errors: notFound (hint:
+/// how to make it), permissionDenied, busy, invalidArgument.
+Result<std::unique_ptr<NetBackend>> openTapNet(EventLoop& loop, const std::string& interfaceName);
+
 }  // namespace lodge

@@ -7,7 +7,15 @@
 namespace lodge::virtio {
 
 /// Device types (chapter 5).
-enum class DeviceType : std::uint16_t { net = 1, block = 2, console = 3, entropy = 4, balloon = 5, scsi = 8 };
+enum class DeviceType : std::uint16_t {
+  net = 1,
+  block = 2,
+  console = 3,
+  entropy = 4,
+  balloon = 5,
+  scsi = 8,
+  input = 18
+};
 
 /// Feature bits that belong to no device type (chapter 6).
 namespace feature {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Input: a program of register and guest-memory writes against a block, entropy, balloon or console device behind the
-// PCI transport. Nothing may crash, hang, or write outside guest memory.
+// Input: a program of register and guest-memory writes against a block, entropy, balloon, console or tablet device.
+// Nothing may crash, hang, or write outside guest memory.
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -12,6 +12,7 @@
 #include "virtio/console.h"
 #include "virtio/driver_kit.h"
 #include "virtio/entropy.h"
+#include "virtio/input.h"
 #include "virtio/segmentation.h"
 
 namespace {
@@ -34,6 +35,7 @@ class NullDisk : public Disk {
 };
 
 std::unique_ptr<Device> makeDevice(unsigned kind, GuestMemory& memory) {
+  if ((kind & 0x80) != 0) return std::make_unique<TabletDevice>(memory);
   switch (kind % 4) {
     case 0:
       return std::make_unique<BlockDevice>(memory, std::make_unique<NullDisk>(), "fuzz", 1);
@@ -58,6 +60,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   virtio::testing::CountingTransport transport;
   std::unique_ptr<Device> device = makeDevice(data[0], *memory);
   device->attach(transport);
+  auto* tablet = dynamic_cast<TabletDevice*>(device.get());
   bool packed = (data[0] & 0x10) != 0;
   QueueSetup setup{static_cast<std::uint16_t>(packed ? 1 + data[1] % 16 : 1 << (data[1] % 5)),
                    0x1000,
@@ -82,6 +85,10 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     std::memcpy(&word, data + at, 8);
     (void)memory->writeObject(Gpa{0x1000 + (word >> 48) % 0x3ff8}, static_cast<std::uint32_t>(word));
     device->notify(static_cast<unsigned>(word >> 32) % device->queueCount());
+    device->writeConfig(word >> 40 & 3, 2, static_cast<std::uint32_t>(word >> 32));
+    (void)device->readConfig(word & 0xff, 4);
+    if (tablet)
+      (void)tablet->move(word & 0xffff, word >> 16 & 0xffff, word >> 32 & 7, static_cast<int>(word >> 35 & 3) - 1);
   }
   device->reset();
   return 0;

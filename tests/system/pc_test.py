@@ -175,9 +175,16 @@ def the_classic_command_line():
         bad = subprocess.run([program, "-hda", folder / "none.img"], env=environment, stdin=subprocess.DEVNULL,
                              capture_output=True, text=True, timeout=60)
         assert bad.returncode != 0 and "none.img" in bad.stderr, bad.stderr
-        bad = subprocess.run([program, "-device", "sdhci"], env=environment, stdin=subprocess.DEVNULL,
-                             capture_output=True, text=True, timeout=60)
-        assert bad.returncode != 0 and "sdhci" in bad.stderr, bad.stderr
+        disk = folder / "disk.img"
+        for options, named in ((("-device", "sdhci"), "sdhci"), (("-M", "isapc9"), "isapc9"),
+                               (("-cdrom", folder / "none.iso"), "none.iso"),
+                               (("-hda", disk, "-drive", f"file={disk},index=0,readonly=on"), "unit 0"),
+                               (("-net", "tap,ifname=lodge-none0"), "lodge-none0"),
+                               (("-hda", disk, "-vnc", f"unix:{folder}/none/vnc"), "none/vnc")):
+            bad = subprocess.run([program, *options], env=environment, stdin=subprocess.DEVNULL, capture_output=True,
+                                 text=True, timeout=60)
+            assert bad.returncode != 0 and named in bad.stderr and len(bad.stderr.splitlines()) == 1, bad.stderr
+        assert not list((folder / "lodge").rglob("*.sock")), list(folder.rglob("*"))
 
 
 def an_empty_disk_is_no_system():

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cli/qemu_system.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+namespace lodge::cli {
+namespace {
+
+std::vector<std::string> words(const std::vector<std::string>& arguments) {
+  auto command = translateQemuCommand(arguments);
+  EXPECT_TRUE(command) << command.error().message();
+  if (!command) return {};
+  return command->words;
+}
+bool has(const std::vector<std::string>& all, const std::string& word) {
+  return std::ranges::count(all, word) != 0;
+}
+
+TEST(QemuSystem, DrivesAndTheirDevices) {
+  auto w = words({"-device", "ahci,id=sata",
+                  "-device", "ide-hd,drive=a,bus=sata.0,bootindex=2",
+                  "-drive",  "if=none,id=a,file=a.img,format=raw",
+                  "-device", "virtio-scsi-pci",
+                  "-drive",  "if=none,id=b,file=b,,c.img,readonly=on",
+                  "-device", "scsi-hd,drive=b",
+                  "-drive",  "if=none,id=c,file=c.iso,media=cdrom",
+                  "-device", "scsi-cd,drive=c",
+                  "-drive",  "if=none,id=d,file=d.img",
+                  "-device", "nvme,drive=d,serial=1",
+                  "-drive",  "if=none,id=e,file=e.img",
+                  "-device", "virtio-blk-pci,drive=e",
+                  "-device", "ide-cd,bus=ide.1"});
+  EXPECT_TRUE(has(w, "--disk=a.img,format=raw,bus=ahci,bootindex=2"));
+  EXPECT_TRUE(has(w, "--disk=b,,c.img,readonly,bus=scsi"));
+  EXPECT_TRUE(has(w, "--cdrom=c.iso,bus=scsi"));
+  EXPECT_TRUE(has(w, "--disk=d.img,bus=nvme"));
+  EXPECT_TRUE(has(w, "--disk=e.img,bus=virtio"));
+  EXPECT_TRUE(has(w, "--cdrom=none,bus=ide"));
+}
+
+TEST(QemuSystem, DrivesThatDoNotFit) {
+  EXPECT_EQ(translateQemuCommand({"-device", "nvme,drive=x"}).error().kind(), ErrorKind::invalidArgument);
+  auto twice =
+      translateQemuCommand({"-drive", "if=none,id=x,file=a", "-device", "nvme,drive=x", "-device", "scsi-hd,drive=x"});
+  EXPECT_EQ(twice.error().kind(), ErrorKind::invalidArgument);
+  auto unused = translateQemuCommand({"-drive", "if=none,id=x,file=a"});
+  ASSERT_TRUE(unused);
+  EXPECT_EQ(unused->notes.size(), 1u);
+}
+
+TEST(QemuSystem, PlacesOfDrives) {
+  auto w = words({"-hda", "a,b.img", "-hdd", "d.img", "-cdrom", "cd.iso", "-drive", "file=b.img,index=1", "-drive",
+                  "file=c.iso,media=cdrom,bus=1,unit=0"});
+  EXPECT_TRUE(has(w, "--disk=a,,b.img,bus=ide,unit=0"));
+  EXPECT_TRUE(has(w, "--disk=d.img,bus=ide,unit=3"));
+  EXPECT_TRUE(has(w, "--disk=b.img,bus=ide,unit=1"));
+  EXPECT_TRUE(has(w, "--cdrom=c.iso,unit=2"));
+  EXPECT_TRUE(has(w, "--cdrom=cd.iso"));
+}
+
+TEST(QemuSystem, TwoDevicesAtOneAddress) {
+  auto twice = translateQemuCommand({"-device", "virtio-rng-pci,addr=5", "-device", "ahci,addr=5"});
+  EXPECT_EQ(twice.error().kind(), ErrorKind::invalidArgument);
+  EXPECT_TRUE(translateQemuCommand({"-device", "virtio-rng-pci,addr=5", "-device", "ahci,addr=6"}));
+}
+
+TEST(QemuSystem, Tap) {
+  EXPECT_TRUE(has(words({"-net", "nic,model=virtio", "-net", "tap,ifname=tap0,script=no,downscript=no"}),
+                  "--net=tap,ifname=tap0"));
+  EXPECT_EQ(translateQemuCommand({"-net", "tap"}).error().kind(), ErrorKind::unsupported);
+}
+
+}  // namespace
+}  // namespace lodge::cli

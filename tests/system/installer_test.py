@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Debian installer from a CD-ROM, up to its first question, as text and with graphics: `installer text|gtk`. The
+screen must be the picture in docs/. With LODGE_KEEP_PICTURE=FILE the last picture is kept."""
+
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+from kit import paths
+from kit.boot_disk import GRUB, need
+from kit.case import Skip, main
+from kit.machine import Machine, Spec
+from kit.picture import likeness, read_png
+
+IMAGES = pathlib.Path("/usr/lib/debian-installer/images/12/amd64")
+SECONDS = 500
+GRUB_CONFIG = """insmod all_video
+set gfxmode=1024x768
+set gfxpayload=1024x768x32
+terminal_output gfxterm
+set timeout=0
+linux /install/linux --- quiet
+initrd /install/initrd.gz
+boot
+"""
+
+
+def make_installer_iso(path, kind):
+    folder = IMAGES / kind / "debian-installer/amd64"
+    if not folder.exists():
+        raise Skip("the host has no package debian-installer-12-netboot-amd64")
+    need("grub-mkrescue", "xorriso", "mformat", GRUB / "boot.img")
+    with tempfile.TemporaryDirectory(prefix="lodge-test-") as tree:
+        tree = pathlib.Path(tree)
+        (tree / "install").mkdir()
+        (tree / "boot/grub").mkdir(parents=True)
+        (tree / "boot/grub/grub.cfg").write_text(GRUB_CONFIG)
+        for name in ("linux", "initrd.gz"):
+            shutil.copy(folder / name, tree / "install" / name)
+        subprocess.run(["grub-mkrescue", "-d", GRUB, "-o", path, tree], check=True, stdout=subprocess.DEVNULL,
+                       stderr=subprocess.DEVNULL)
+
+
+def wait_for_picture(machine, expected, shot):
+    best, failure, end = 0.0, None, time.monotonic() + SECONDS
+    while time.monotonic() < end:
+        assert machine.process.poll() is None, machine.errors
+        try:
+            machine.lodge("screenshot", machine.name, str(shot))
+        except AssertionError as error:   # it is just starting
+            failure = error
+            time.sleep(1)
+            continue
+        if keep := os.environ.get("LODGE_KEEP_PICTURE"):
+            shutil.copy(shot, keep)
+        best = max(best, likeness(expected, read_png(shot)))
+        if best > 0.995:   # a cursor may blink
+            return
+        time.sleep(3)
+    raise failure or AssertionError(f"the screen never was the expected one: at best {best:.3f} of it")
+
+
+def check(kind, picture):
+    with tempfile.TemporaryDirectory(prefix="lodge-test-") as folder:
+        folder = pathlib.Path(folder)
+        make_installer_iso(folder / "cd.iso", kind)
+        expected = read_png(paths.TOP / "docs" / picture) if (paths.TOP / "docs" / picture).exists() else (0, 0, [b""])
+        with Machine(Spec(kernel=None, memory="1G", options=("--cdrom", str(folder / "cd.iso"), "--boot", "d"))) as machine:
+            wait_for_picture(machine, expected, folder / "shot.png")
+
+
+def text_installer():
+    check("text", "installer.png")
+
+
+def graphical_installer():
+    check("gtk", "installer-graphical.png")
+
+
+main(text_installer if sys.argv[1:] == ["text"] else graphical_installer)
