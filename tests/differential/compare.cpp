@@ -200,6 +200,8 @@ bool onlyUpperHalvesDiffer(Outcome host, Outcome guest, Comparing how) {
 std::string_view reasonToDiffer(const Snippet& snippet, const Outcome& host, const Outcome& guest, Comparing how) {
   if (how.kernel && host.vector == guest.vector && host.vector >= 0x100) return "endless, or a shutdown";
   if (!how.translator && guest.skipped) return "a long loop, for which the interpreter did not get the time";
+  if (how.kernel && (host.vector == 0x101 || guest.vector == 0x101))
+    return "a long loop, which one did not get the time for";
   if (how.kernel && host.vector == 1 && readsClock(snippet)) return "the clock, seen by a trap right after RDTSC";
   if (how.translator && showsX87Pointers(snippet))
     return "x87 instruction and data pointers after instructions that the translator runs itself";
@@ -213,13 +215,20 @@ std::string_view reasonToDiffer(const Snippet& snippet, const Outcome& host, con
   x86::Instruction last{};
   if (!stoppedAt(snippet, guest, last)) return "";
   if (last.info->op == x86::Op::maskmov) return kMaskmov;
+  if (host.vector == 13 && guest.vector == 14 && (last.segmentOverride == x86::fs || last.segmentOverride == x86::gs))
+    return "an offset that is not canonical but with the segment's base: AMD may raise #GP";
   if (last.info->op == x86::Op::popa && host.vector == guest.vector)
     return "POPA: whether registers popped before a fault keep their values is the processor's choice";
   if (last.info->op == x86::Op::pusha && host.vector == guest.vector && onlyMemoryDiffers(host, guest, how))
     return "PUSHA: whether stores before a fault happen is the processor's choice";
   bool bothFault = host.vector >= 12 && guest.vector >= 12 && host.vector <= 17 && guest.vector <= 17;
-  if (bothFault && host.after.rip == guest.after.rip && x86::memoryOperand(last).bytes > 16 && how.code32)
-    return "FXSAVE, FNSTENV and their kin across the segment's end: which fault comes first is the processor's choice";
+  if (last.info->op == x86::Op::pusha && bothFault && host.vector == guest.vector)
+    return "PUSHA: whether what was pushed before a fault stays is the processor's choice";
+  if (bothFault && last.info->op == x86::Op::vmaskmov && how.code32)
+    return "VMASKMOV across the segment's end: whether masked-off elements fault is the processor's choice";
+  if (bothFault && host.after.rip == guest.after.rip && x86::memoryOperand(last).bytes > 8 && how.code32)
+    return "10 bytes, FXSAVE, FNSTENV and their kin across the segment's end: which fault comes first is the "
+           "processor's choice";
   if (guest.vector == 17 && x86::memoryOperand(last).bytes > 64)
     return "from which alignment on FRSTOR and its kin raise #AC is the processor's choice";
   return "";

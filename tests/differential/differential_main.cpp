@@ -128,7 +128,7 @@ class Watchdog {
       std::this_thread::sleep_for(std::chrono::milliseconds(10));
       std::uint64_t now = guest.runs();
       if (now != known || !guest.isRunning()) since = processorTime();
-      if (guest.isRunning() && now == known && processorTime() > since + 0.05) guest.stop();
+      if (guest.isRunning() && now == known && processorTime() > since + 0.2) guest.stop();
       known = now;
     }
   }
@@ -163,6 +163,7 @@ class Comparison {
 
  private:
   void compare(const Snippet& snippet, const Outcome& host, std::uint64_t number);
+  bool sameAfresh(const Snippet& snippet);
 
   const Options& options_;
   Oracle* oracle_;    ///< the host, or
@@ -172,7 +173,19 @@ class Comparison {
   Comparing how_;
   Generator generator_;
   std::uint64_t chill_;
+  std::vector<Snippet> snippets_;
 };
+
+/// Whether both guests agree after all when nothing is left in memory of what ran before: at CPL 0 without CR0.WP,
+/// snippets change each other's code.
+bool Comparison::sameAfresh(const Snippet& snippet) {
+  for (unsigned round = 0; round < 4; ++round) {
+    reference_->loadCode(snippets_);
+    guest_.loadCode(snippets_);
+    if (!difference(reference_->run(snippet), guest_.run(snippet), how_).empty()) return false;
+  }
+  return true;
+}
 
 void Comparison::compare(const Snippet& snippet, const Outcome& host, std::uint64_t number) {
   std::string_view reason = host.skipped ? "the host could not run it" : reasonToSkip(snippet, host, how_);
@@ -185,18 +198,23 @@ void Comparison::compare(const Snippet& snippet, const Outcome& host, std::uint6
     std::string text = difference(host, ours, how_);
     if (text.empty()) continue;
     reason = reasonToDiffer(snippet, host, ours, how_);
+    if (reason.empty() && reference_ && sameAfresh(snippet)) reason = "without CR0.WP, code that other snippets left";
     if (!reason.empty()) break;
     ++differences;
     fmt::print("DIFF seed {} snippet {} round {}{}:{}\n   {}\n", seed_, number, round,
                snippet.inPatchArea ? " (patch area)" : "", describe(snippet), text);
-    if (options_.verbose) fmt::print("   before: {}\n", describeStart(snippet));
+    if (options_.verbose) {
+      fmt::print("   before: {}\n   ended: exception {} at {:x}, address {:x}\n", describeStart(snippet), host.vector,
+                 host.after.rip, host.faultAddress);
+    }
     return;
   }
   if (!reason.empty()) ++skipped[std::string(reason)];
 }
 
 Status Comparison::run() {
-  std::vector<Snippet> snippets(kBatch);
+  snippets_.resize(kBatch);
+  std::span<Snippet> snippets(snippets_);
   std::vector<Outcome> outcomes(kBatch);
   while (done < options_.count && differences < options_.keepGoing) {
     for (unsigned i = 0; i < kBatch; ++i) snippets[i] = generator_.next(i);

@@ -311,7 +311,7 @@ Status Oracle::run(std::span<const Snippet> snippets, std::span<Outcome> outcome
   shared_->count = static_cast<std::uint32_t>(snippets.size());
   std::memcpy(shared_->snippets, snippets.data(), snippets.size_bytes());
   hand(shared_->turn, 1);
-  if (!waitFor(shared_->turn, 0, 20)) {
+  if (!waitFor(shared_->turn, 0, 120)) {
     int status = 0;
     bool died = ::waitpid(child_, &status, WNOHANG) == child_;
     return Error(ErrorKind::internal, "the oracle " + std::string(died ? "died" : "hung") + " in snippet " +

@@ -42,6 +42,8 @@ bool operandIsWord(const Instruction& i) {
 bool canonicalW(const Instruction& i) {
   bool w = i.encoding == Encoding::vex ? i.vexW : (i.rex & 8) != 0;
   bool general = (i.info->attributes & (attribute::regIsGpr | attribute::rmIsGpr)) != 0;
+  // PCMPESTRM and PCMPESTRI take their lengths from EAX and EDX, or with W from RAX and RDX.
+  general = general || (i.map == 3 && (i.opcode == 0x60 || i.opcode == 0x61));
   return w && (i.codeSize == x86::CodeSize::bits64 || !general);
 }
 

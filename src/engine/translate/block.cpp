@@ -147,7 +147,8 @@ bool is32BitOnly(const Instruction& i) {
   if (fourth && (i.immediate & 0x80) != 0) return true;
   // VEX.W is ignored where it would select the size of a general register.
   bool general = i.info->cls == OpClass::integer || (i.info->attributes & (regIsGpr | rmIsGpr | vvvvIsGpr)) != 0;
-  return i.encoding == Encoding::vex && i.vexW && general;
+  bool lengths = i.map == 3 && (i.opcode == 0x60 || i.opcode == 0x61);  // PCMPESTRx: EAX, EDX or RAX, RDX
+  return i.encoding == Encoding::vex && i.vexW && (general || lengths);
 }
 
 /// REP STOS, and REP MOVS from a segment without a base.

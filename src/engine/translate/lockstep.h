@@ -59,9 +59,9 @@ class Lockstep {
   void finish();
   void report(ExitReason reason);
 
-  static constexpr unsigned kPages = 4096;             ///< copied in an interval at most
-  static constexpr unsigned kManyPages = 2048;         ///< from then on, translated code is left
-  static constexpr std::uint64_t kLimit = 50'000'000;  ///< instructions to try for one interval
+  static constexpr unsigned kPages = 4096;                ///< copied in an interval at most
+  static constexpr unsigned kManyPages = 2048;            ///< from then on, translated code is left
+  static constexpr std::uint64_t kLimit = 1'000'000'000;  ///< instructions to try for one interval
   static constexpr unsigned kMaxReports = 10;
 
   VcpuContext& context_;
