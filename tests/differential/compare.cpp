@@ -60,6 +60,8 @@ bool hidesFlags(std::uint32_t vector) {
   return vector == 0 || vector == 12 || vector == 13 || vector == 14 || vector == 16 || vector == 17 || vector == 19;
 }
 
+}  // namespace
+
 bool readsClock(const Snippet& s) {
   x86::Instruction i{};
   for (unsigned at = 0; at < s.length; at += i.length) {
@@ -85,8 +87,6 @@ bool showsX87Pointers(const Snippet& s) {
   }
   return shows && others;
 }
-
-}  // namespace
 
 std::span<const std::string_view> notCompared() {
   return kNotCompared;

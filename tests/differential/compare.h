@@ -26,6 +26,10 @@ std::string_view reasonToDiffer(const Snippet& snippet, const Outcome& host, con
 /// All differences, as text; "" if there are none.
 std::string difference(const Outcome& host, const Outcome& guest, Comparing how);
 
+/// Whether a snippet stores x87 instruction or data pointers that the translator does not keep.
+bool showsX87Pointers(const Snippet& snippet);
+bool readsClock(const Snippet& snippet);
+
 /// Parts of an outcome that are never compared, with the reasons.
 std::span<const std::string_view> notCompared();
 

@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <time.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdio>
@@ -19,6 +20,7 @@
 #include "tests/differential/generator.h"
 #include "tests/differential/guest.h"
 #include "tests/differential/oracle.h"
+#include "tests/differential/single_step.h"
 
 using namespace lodge;
 using namespace lodge::differential;
@@ -32,6 +34,7 @@ struct Options {
   std::uint64_t seeds = 1;
   unsigned rounds = 0;
   std::string trace;
+  bool singleStep = false;
   bool list = false, laxFlags = false, kicks = false, kernel = false, code32 = false, verbose = false;
 };
 
@@ -44,6 +47,7 @@ constexpr const char* kUsage =
     "  --kicks         another thread interrupts the engine all the time\n"
     "  --kernel        at CPL 0, with system instructions; compared with the interpreter instead of the host\n"
     "  --code32        32-bit code\n"
+    "  --single-step   runs the translator's code one host instruction at a time; the interpreter must agree at each\n"
     "  --verbose       the registers before each difference\n"
     "  --list          what was generated, what was left out and why\n";
 
@@ -51,8 +55,9 @@ bool parse(int argc, char** argv, Options& o) {
   for (int i = 1; i < argc; ++i) {
     std::string_view a = argv[i];
     if (a == "--list" || a == "--lax-flags" || a == "--kicks" || a == "--kernel" || a == "--code32" ||
-        a == "--verbose") {
-      (a == "--list"        ? o.list
+        a == "--verbose" || a == "--single-step") {
+      (a == "--single-step" ? o.singleStep
+       : a == "--list"      ? o.list
        : a == "--lax-flags" ? o.laxFlags
        : a == "--kicks"     ? o.kicks
        : a == "--kernel"    ? o.kernel
@@ -241,6 +246,33 @@ void list(const Comparison& comparison, const Guest& guest) {
   for (const auto& [name, count] : guest.statistics()) fmt::print("engine {} {}\n", name, count);
 }
 
+int singleStep(const Options& options) {
+  auto reference = Guest::create("interpret", "", options.kernel);
+  if (!reference) return fail(reference.error());
+  auto guest = Guest::create("translate", options.trace + ",strict-flags", options.kernel);
+  if (!guest) return fail(guest.error());
+  Generator generator(options.seed, {false, options.kernel, options.code32});
+  Watchdog watch(guest->get());
+  SingleStepper stepper(**guest, **reference);
+  std::vector<Snippet> snippets(kBatch);
+  std::uint64_t done = 0, wrong = 0;
+  for (; done < options.count && wrong < options.keepGoing; done += kBatch) {
+    for (unsigned i = 0; i < kBatch; ++i) snippets[i] = generator.next(i);
+    (*reference)->loadCode(snippets);
+    (*guest)->loadCode(snippets);
+    for (unsigned i = 0; i < kBatch && done + i < options.count && wrong < options.keepGoing; ++i) {
+      std::string text = stepper.run(snippets[i]);
+      if (text.empty()) continue;
+      ++wrong;
+      fmt::print("IMPRECISE seed {} snippet {}:{}\n   {}\n", options.seed, done + i, describe(snippets[i]), text);
+    }
+  }
+  fmt::print(
+      "differential: single-step, seed {}, {} snippets, {} host instructions, {} states compared, {} imprecise\n",
+      options.seed, std::min(done, options.count), stepper.hostInstructions(), stepper.comparisons(), wrong);
+  return wrong == 0 ? 0 : 1;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -249,6 +281,7 @@ int main(int argc, char** argv) {
     fmt::print(stderr, "{}", kUsage);
     return 2;
   }
+  if (options.singleStep) return singleStep(options);
   std::unique_ptr<Oracle> oracle;
   std::unique_ptr<Guest> reference;
   if (options.kernel) {

@@ -331,14 +331,32 @@ void Guest::note(Outcome& outcome, const std::uint64_t* frame) {
     add(state.segment[s].selector | std::uint64_t{state.segment[s].attributes} << 16);
 }
 
-Outcome Guest::run(const Snippet& snippet) {
+bool Guest::readCode(std::uint64_t linear, std::span<std::byte> to) {
+  std::uint64_t entry = 0;
+  (void)memory_->readObject(Gpa{entryOf(linear)}, entry);
+  if ((entry & kPresent) == 0) return false;
+  return memory_->read(Gpa{(entry & 0xffff'ffff'f000) | (linear & kPageMask)}, to);
+}
+
+bool Guest::hasSameMemory(const Guest& other) const {
+  auto same = [&](std::uint64_t physical, std::size_t bytes) {
+    return std::memcmp(memory_->span(Gpa{physical}, bytes), other.memory_->span(Gpa{physical}, bytes), bytes) == 0;
+  };
+  return same(kData, kDataBytes) && same(kPatch, kPatchBytes);
+}
+
+void Guest::prepare(const Snippet& snippet) {
   std::vector<std::byte> data(kDataBytes);
   fillData(snippet.dataSeed, data.data(), data.size());
   (void)memory_->write(Gpa{kData}, data);
   restoreCode(snippet);
   reset(snippet);
   if (kernel_) resetEntries(snippet);
+}
 
+Outcome Guest::run(const Snippet& snippet) {
+  prepare(snippet);
+  std::vector<std::byte> data(kDataBytes);
   CpuState& state = vcpu_->cpu().state;
   Outcome outcome{};
   running_ = true;

@@ -21,6 +21,12 @@ class Guest {
   /// Writes a batch's code; then runs its snippets one by one by index.
   void loadCode(std::span<const Snippet> snippets);
   Outcome run(const Snippet& snippet);
+  /// The snippet's memory and registers, without running it: run() does this first.
+  void prepare(const Snippet& snippet);
+  /// Reads at a mapped linear address of the code, patch or data area, within its page; false if it is none of these.
+  bool readCode(std::uint64_t linear, std::span<std::byte> to);
+  /// The data pages and the patch area are the same in both.
+  bool hasSameMemory(const Guest& other) const;
   /// Drops some of the data pages' cached translations, and clears accessed and dirty bits of some of these.
   void chill(std::uint64_t random);
   x86::Cpu& cpu() { return vcpu_->cpu(); }

@@ -160,7 +160,9 @@ void TranslateVcpu::enter(std::uint64_t host) {
   if (context_.lockstep) context_.lockstep->begin();
   if (!cpu.fpuLive) cpu.unparkFpu();
   context_.frame->page = cpu.state.rip >> 12;
+  if (context_.onHostStep) setTrapFlag(true);
   std::uint32_t reason = lodgeEnterCache(&cpu.state, reinterpret_cast<const void*>(host));
+  if (context_.onHostStep) setTrapFlag(false);
   ++context_.counters.exits[reason];
   bool mustStep = handleExit(static_cast<ExitReason>(reason));
   if (context_.lockstep) {

@@ -95,6 +95,7 @@ bool Rewriter::zeroVectors(const GuestInstruction& g) {
     } else {
       hot_.vex(1, 1, false, 0, kVpxor, r, r, r);
     }
+    if (r == 0) committing();
   }
   return true;
 }

@@ -111,12 +111,13 @@ bool Rewriter::popFlags(const GuestInstruction& g) {
   hot_.load(word(), host::addend, stackOperand(0, false));
   bool kernel = !key().has(ModeKey::user);
   auto ignored = kHostFlags | (kernel ? kInterruptFlag : 0);
+  committing();  // nothing yet, but the arithmetic flags are lost from here on
   hot_.mov(8, host::group, host::addend);
   hot_.arithmetic(8, kXor, host::group, flagsInState());
   hot_.testImmediate32(host::group, ~static_cast<std::uint32_t>(ignored) & 0x3fffff);
   std::uint64_t slow = cold_.here();
   hot_.patchTo(hot_.jcc(ccNe), slow);
-  recordCold(RecordKind::instruction, g.offset);
+  recordCold(RecordKind::committing, g.offset);
   callStep(cold_, g);
   recordCold(RecordKind::instruction, g.offset + g.decoded.length);  // done
   std::uint32_t back = cold_.jmp();
@@ -132,7 +133,6 @@ bool Rewriter::popFlags(const GuestInstruction& g) {
   }
   // All other bits are as they were.
   hot_.store(2, flagsInState(), host::addend);
-  committing();
   if (g.liveOut != 0) {
     hot_.store(8, atState(FRAME_SAVED_RAX), host::rax);
     hot_.mov(4, host::rax, host::addend);

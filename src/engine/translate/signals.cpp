@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstring>
 
 #include "engine/translate/host_call.h"
 #include "engine/translate/lockstep.h"
@@ -154,6 +155,24 @@ void dropReadOnlyEntry(std::uint64_t address, const greg_t* registers, VcpuConte
   }
 }
 
+/// After a host instruction, for VcpuContext::onHostStep.
+void showStep(const ucontext_t* frame, VcpuContext& context) {
+  TranslationStore::Place place;
+  gregset_t registers;
+  std::memcpy(registers, frame->uc_mcontext.gregs, sizeof registers);
+  if (!context.store->locate(static_cast<std::uint64_t>(registers[REG_RIP]), place)) return;
+  static thread_local CpuState kept, shown;
+  kept = context.cpu->state;
+  bool precise = leaveTranslatedCode(registers, context, place, false);
+  shown = context.cpu->state;
+  context.cpu->state = kept;
+  constexpr int kRegisters[] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_R15, REG_RBP,
+                                REG_RSI, REG_RDI, REG_R8,  REG_R9,  REG_R10, REG_R11};
+  for (unsigned r = 0; r < 12; ++r) shown.gpr[r] = static_cast<std::uint64_t>(registers[kRegisters[r]]);
+  shown.rflags = (shown.rflags & ~kHostFlags) | (static_cast<std::uint64_t>(registers[REG_EFL]) & kHostFlags);
+  context.onHostStep(context, precise ? &shown : nullptr, frame, context.hostStepArgument);
+}
+
 /// Whether the signal was translated code's, or a store to guarded memory, and is dealt with.
 bool handleFault(int number, const siginfo_t* info, greg_t* registers, VcpuContext& context) {
   auto pc = static_cast<std::uint64_t>(registers[REG_RIP]);
@@ -205,6 +224,12 @@ void callPrevious(int number, siginfo_t* info, void* ucontext) {
 void onFault(int number, siginfo_t* info, void* opaque) {
   int saved = errno;
   auto* registers = static_cast<ucontext_t*>(opaque)->uc_mcontext.gregs;
+  if (number == SIGTRAP && current && current->onHostStep) {
+    showStep(static_cast<ucontext_t*>(opaque), *current);
+    if (current->stepping) interrupt(registers, *current);
+    errno = saved;
+    return;
+  }
   bool handled = current && handleFault(number, info, registers, *current);
   if (handled) {
     ++current->counters.signals;

@@ -62,6 +62,7 @@ bool fillTlb(VcpuContext& context, std::uint64_t linear, const PageTranslation& 
 
 std::uint32_t lodgeTlbMiss(CpuState* state, std::uint64_t linear, std::uint32_t write) {
   VcpuContext& context = VcpuContext::of(state);
+  StepPause pause(context);
   Cpu& cpu = *context.cpu;
   ++context.counters.tlbMisses;
   PageTranslation page;
@@ -77,6 +78,7 @@ std::uint32_t lodgeTlbMiss(CpuState* state, std::uint64_t linear, std::uint32_t 
 
 std::uint64_t lodgeLookupIndirect(CpuState* state, std::uint64_t target) {
   VcpuContext& context = VcpuContext::of(state);
+  StepPause pause(context);
   ++context.counters.indirectMisses;
   PageUnit* unit = context.knownUnit(target);
   if (!unit || !unit->covers(target) || unit->key != context.key().bits) return 0;
@@ -86,6 +88,7 @@ std::uint64_t lodgeLookupIndirect(CpuState* state, std::uint64_t target) {
 
 std::uint64_t lodgeStep(CpuState* state, std::uint64_t rip, std::uint64_t next) {
   VcpuContext& context = VcpuContext::of(state);
+  StepPause pause(context);
   ++context.counters.callouts;
   state->rip = rip;
   if (context.lockstep) {  // the check comes first

@@ -39,6 +39,11 @@ struct VcpuContext final : CodeUser, x86::TranslationCacheListener {
   class Lockstep* lockstep = nullptr;  ///< if every exit is checked
   bool stepPending = false;            ///< in lockstep: translated code was left before a call-out, to be done
   int threadId = 0;
+  /// For tests: translated code runs with the trap flag set, and this is called before each of its host instructions
+  /// with the guest's state as a fault there would have it (null where the code is committing). Vector state is in the
+  /// signal frame.
+  void (*onHostStep)(VcpuContext& context, const x86::CpuState* state, const void* ucontext, void* argument) = nullptr;
+  void* hostStepArgument = nullptr;
   VcpuCounters counters;
   struct SteppedOp {
     std::uint64_t count = 0;
@@ -86,5 +91,26 @@ struct VcpuContext final : CodeUser, x86::TranslationCacheListener {
   }
 };
 static_assert(offsetof(x86::Cpu, state) == 0);
+
+inline void setTrapFlag(bool on) {
+  std::uint64_t flags = __builtin_ia32_readeflags_u64();
+  __builtin_ia32_writeeflags_u64(on ? flags | x86::flag::tf : flags & ~std::uint64_t{x86::flag::tf});
+}
+
+/// C++ that translated code calls is not to be single-stepped (VcpuContext::onHostStep).
+class StepPause {
+ public:
+  explicit StepPause(const VcpuContext& context) : on_(context.onHostStep != nullptr) {
+    if (on_) setTrapFlag(false);
+  }
+  ~StepPause() {
+    if (on_) setTrapFlag(true);
+  }
+  StepPause(const StepPause&) = delete;
+  StepPause& operator=(const StepPause&) = delete;
+
+ private:
+  bool on_;
+};
 
 }  // namespace lodge::translate
