@@ -67,6 +67,7 @@ class Translator {
     } else if (!user_.empty()) {
       for (const std::string& net : user_) add("net", net);
     }
+    if (!pointer_.empty() && !kernel_) add("pointer", pointer_);
     if (Status s = drives_.finish(out_.words, out_.notes); !s) return std::move(s).error();
     return std::move(out_);
   }
@@ -90,6 +91,7 @@ class Translator {
   QemuCommand out_;
   Words user_;
   QemuDrives drives_;
+  std::string pointer_;
   std::map<std::string, std::string> addresses_;  ///< kinds of devices by their addr=
   bool kernel_ = false, networkOff_ = false;
 };
@@ -98,9 +100,8 @@ Status Translator::one(const std::string& option) {
   // What means nothing here, without and with a value.
   static const Words kIgnored{"-nodefaults",    "-no-user-config", "-usb",    "-no-hpet",
                               "-no-acpi-table", "-nographic",      "-S-none", "-no-fd-bootchk"};
-  static const Words kIgnoredValues{"-display", "-serial",     "-monitor",   "-vga",      "-k",
-                                    "-rtc",     "-uuid",       "-usbdevice", "-parallel", "-mon",
-                                    "-msg",     "-overcommit", "-audiodev",  "-soundhw"};
+  static const Words kIgnoredValues{"-display",  "-serial", "-monitor", "-vga",        "-k",        "-rtc",    "-uuid",
+                                    "-parallel", "-mon",    "-msg",     "-overcommit", "-audiodev", "-soundhw"};
   if (std::ranges::count(kIgnored, option) != 0) return {};
   if (option == "-enable-kvm") {
     out_.notes.emplace_back("-enable-kvm: /dev/kvm is not used here; guest code is translated");
@@ -146,6 +147,8 @@ Status Translator::withValue(const std::string& option, const std::string& text)
     return disk(text);
   } else if (option == "-net" || option == "-nic" || option == "-netdev") {
     return net(option, text);
+  } else if (option == "-usbdevice") {
+    return device("usb-" + (text == "keyboard" ? std::string("kbd") : text));
   } else if (option == "-device") {
     return device(text);
   } else if (option == "-machine" || option == "-M") {
@@ -257,18 +260,24 @@ Status Translator::device(const std::string& text) {
   std::string kind = splitFields(text, ',')[0];
   if (Status s = claimAddress(kind, settings(text)["addr"]); !s) return s;
   if (drives_.device(kind, settings(text))) return {};
+  if (kind == "usb-tablet" || kind == "virtio-tablet-pci") {
+    pointer_ = kind == "usb-tablet" ? "usb" : "virtio";
+    return {};
+  }
   for (const char* known : {"virtio-net", "virtio-tablet", "virtio-rng", "virtio-balloon", "e1000", "rtl8139"}) {
     if (kind.starts_with(known)) return {};
   }
-  if (kind.starts_with("usb-") || kind.starts_with("qemu-xhci")) {
-    out_.notes.push_back(
-        fmt::format("-device {}: there is no USB; the keyboard is PS/2, the pointer PS/2 and a virtio tablet", kind));
+  static const Words kControllers{"qemu-xhci", "nec-usb-xhci",   "piix3-usb-uhci",
+                                  "usb-ehci",  "ich9-usb-ehci1", "ich9-usb-uhci1"};
+  if (std::ranges::count(kControllers, kind) != 0) return {};
+  if (kind == "usb-kbd" || kind == "usb-mouse") {
+    out_.notes.push_back(fmt::format("-device {}: keyboard and mouse are PS/2", kind));
     return {};
   }
-  return unsupported(
-      "-device", kind,
-      "there are ahci, ide-hd, ide-cd, nvme, virtio-scsi-pci, scsi-hd, scsi-cd and virtio-blk-pci; virtio-net-pci "
-      "and the like are there without it");
+  return unsupported("-device", kind,
+                     "there are usb-tablet, ahci, ide-hd, ide-cd, nvme, virtio-scsi-pci, scsi-hd, scsi-cd and "
+                     "virtio-blk-pci; virtio-net-pci "
+                     "and the like are there without it");
 }
 }  // namespace
 
@@ -282,7 +291,8 @@ VerbSpec qemuVerb() {
       .summary = "start a machine by a command line of qemu-system-x86_64",
       .description =
           "Takes the options that everyone learned, and starts the machine as 'lodge run' does: -hda to -hdd, -drive, "
-          "-drive if=pflash, -cdrom, -device (ahci, ide-hd, ide-cd, nvme, virtio-scsi-pci, scsi-hd, scsi-cd and "
+          "-drive if=pflash, -cdrom, -usb, -usbdevice tablet, -device (usb-tablet, ahci, ide-hd, ide-cd, nvme, "
+          "virtio-scsi-pci, scsi-hd, scsi-cd and "
           "virtio-blk-pci, with drive= and bootindex=), -boot, -m, -smp, -name, -vnc, -net and -nic and -netdev user "
           "(with hostfwd) and tap,ifname=NAME, "
           "-bios, -snapshot, "

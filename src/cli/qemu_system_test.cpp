@@ -66,6 +66,13 @@ TEST(QemuSystem, TwoDevicesAtOneAddress) {
   EXPECT_TRUE(translateQemuCommand({"-device", "virtio-rng-pci,addr=5", "-device", "ahci,addr=6"}));
 }
 
+TEST(QemuSystem, Pointers) {
+  EXPECT_TRUE(has(words({"-usb", "-device", "usb-tablet"}), "--pointer=usb"));
+  EXPECT_TRUE(has(words({"-usbdevice", "tablet"}), "--pointer=usb"));
+  EXPECT_TRUE(has(words({"-device", "qemu-xhci", "-device", "virtio-tablet-pci"}), "--pointer=virtio"));
+  EXPECT_EQ(translateQemuCommand({"-device", "usb-storage,drive=x"}).error().kind(), ErrorKind::unsupported);
+}
+
 TEST(QemuSystem, Tap) {
   EXPECT_TRUE(has(words({"-net", "nic,model=virtio", "-net", "tap,ifname=tap0,script=no,downscript=no"}),
                   "--net=tap,ifname=tap0"));

@@ -170,6 +170,8 @@ Result<RunOptions> runOptionsFrom(const Invocation& invocation) {
   config.noReboot = invocation.has("no-reboot");
   config.testDevice = invocation.has("test-device");
   config.balloon = !invocation.has("no-balloon");
+  std::string pointer = invocation.value("pointer", "virtio");
+  config.pointer = pointer == "usb" ? Pointer::usb : pointer == "ps2" ? Pointer::ps2 : Pointer::virtio;
   config.virtioConsole = invocation.value("console", "serial") == "virtio";
   options.detach = invocation.has("detach");
   options.stats = invocation.has("stats");
@@ -272,6 +274,12 @@ std::vector<OptionSpec> runOptionTable() {
        .help =
            "Show the pc board's screen to VNC clients, at port 5900 + DISPLAY of the loopback address, or of ADDRESS; "
            "or unix:PATH, a Unix socket. With ,password-file=FILE behind it clients need the password."},
+      {.name = "pointer",
+       .value = "KIND",
+       .help = "The pc board's pointer: 'virtio', as if nothing is given, is a tablet, which is where a VNC client's "
+               "pointer is, for guests with a virtio input driver (Linux); 'usb' is a USB tablet, which any operating "
+               "system knows; 'ps2' is a mouse alone, which both others have beside them.",
+       .choices = {"virtio", "usb", "ps2"}},
       {.name = "boot-menu", .help = "The pc board's firmware shows its boot menu."},
       {.name = "snapshot", .help = "Drop the writes to all disks at the end: image files are not changed."},
       {.name = "cpus", .letter = 'c', .value = "N", .help = "How many CPUs, 1 to 16; 1 if not given."},

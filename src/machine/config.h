@@ -51,6 +51,13 @@ struct FlashConfig {
       {};  ///< what the file is made a copy of if it does not exist; or that is used where `path` is empty
 };
 
+/// The pc board's pointer. A guest without a driver for the tablet has the PS/2 mouse.
+enum class Pointer : std::uint8_t {
+  virtio,  ///< a virtio tablet
+  usb,     ///< a USB tablet behind an xHCI controller
+  ps2,     ///< the PS/2 mouse alone, which knows movements only
+};
+
 /// Everything that makes a machine: what `lodge run` (and later the API) fills in. Checked by validate().
 struct MachineConfig {
   std::string name;
@@ -72,6 +79,7 @@ struct MachineConfig {
   std::string engine = "auto";
   std::string cpuModel = "x86-64-v3";
   std::uint64_t codeCache = 128_MiB;
+  Pointer pointer = Pointer::virtio;           ///< of the pc board
   bool noReboot = false;                       ///< a guest reset ends the machine
   std::optional<std::uint16_t> debugExitPort;  ///< isa-debug-exit
   bool testDevice = false;                     ///< ports 0xe0.. and the RAM window of CPU test kernels

@@ -68,10 +68,7 @@ Result<std::unique_ptr<PciDevices>> PciDevices::create(const MachineConfig& conf
     if (auto s = devices->add(std::move(console), "virtio-console"); !s) return std::move(s).error();
   }
   if (devices->pc_) {
-    auto tablet = std::make_unique<virtio::TabletDevice>(memory);
-    devices->pc_->display().setTablet([t = tablet.get()](std::uint32_t x, std::uint32_t y, unsigned buttons,
-                                                         int wheel) { return t->move(x, y, buttons, wheel); });
-    if (auto s = devices->add(std::move(tablet), "virtio-tablet"); !s) return std::move(s).error();
+    if (Status s = devices->addPointer(config, memory); !s) return std::move(s).error();
     if (Status s = devices->pc_->describeToFirmware(config, memory); !s) return std::move(s).error();
   }
   return devices;
@@ -126,6 +123,25 @@ Status PciDevices::addDisks(const MachineConfig& config, GuestMemory& memory) {
     auto slot = add(std::move(device), "virtio-blk " + serial);
     if (!slot) return std::move(slot).error();
     if (pc_) pc_->addBootDevice('c', fmt::format("/pci@i0cf8/scsi@{:x}/disk@0,0", *slot), options.bootIndex);
+  }
+  return {};
+}
+
+Status PciDevices::addPointer(const MachineConfig& config, GuestMemory& memory) {
+  auto follow = [this](auto* tablet) {
+    pc_->display().setTablet([tablet](std::uint32_t x, std::uint32_t y, unsigned buttons, int wheel) {
+      return tablet->move(x, y, buttons, wheel);
+    });
+  };
+  if (config.pointer == Pointer::virtio) {
+    auto tablet = std::make_unique<virtio::TabletDevice>(memory);
+    follow(tablet.get());
+    if (auto s = add(std::move(tablet), "virtio-tablet"); !s) return std::move(s).error();
+  } else if (config.pointer == Pointer::usb) {
+    usb_ = std::make_unique<usb::XhciController>(memory);
+    usb_->attach(0, usbTablet_);
+    follow(&usbTablet_);
+    return host_->plug(nextSlot_++, *usb_);
   }
   return {};
 }

@@ -11,6 +11,8 @@
 #include "machine/pc_board.h"
 #include "machine/pci_storage.h"
 #include "machine/removable_drives.h"
+#include "usb/tablet.h"
+#include "usb/xhci_controller.h"
 #include "virtio/balloon.h"
 #include "virtio/block.h"
 #include "virtio/console.h"
@@ -39,12 +41,15 @@ class PciDevices {
   /// In the next free slot, which it returns.
   Result<unsigned> add(std::unique_ptr<virtio::Device> device, std::string name);
   Status addDisks(const MachineConfig& config, GuestMemory& memory);
+  Status addPointer(const MachineConfig& config, GuestMemory& memory);
   Status addNets(const MachineConfig& config, EventLoop& loop, GuestMemory& memory);
 
   // Functions go before the host that they are plugged into.
   std::unique_ptr<PciHost> host_;
   std::unique_ptr<PcBoard> pc_;  ///< of the pc board
   PciStorage storage_;
+  usb::Tablet usbTablet_;
+  std::unique_ptr<usb::XhciController> usb_;
   unsigned nextSlot_ = 1;
   std::vector<std::unique_ptr<virtio::PciTransport>> functions_;
   RemovableDrives drives_;

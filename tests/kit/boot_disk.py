@@ -41,7 +41,8 @@ boot
 """
 
 
-def make_boot_disk(path, kernel_arguments="console=ttyS0 quiet", initrd=paths.INITRD, root=None, size=96 << 20):
+def make_boot_disk(path, kernel_arguments="console=ttyS0 quiet", initrd=paths.INITRD, root=None, size=96 << 20,
+                   kernel=paths.VMLINUZ):
     """A disk with an ext2 partition of GRUB, the kernel and `initrd`; and `root`, a file system's image, as its second
     partition, if given."""
     need("grub-mkimage", "/sbin/mke2fs", GRUB / "boot.img")
@@ -49,8 +50,10 @@ def make_boot_disk(path, kernel_arguments="console=ttyS0 quiet", initrd=paths.IN
         folder = pathlib.Path(folder)
         boot = folder / "tree/boot"
         (boot / "grub").mkdir(parents=True)
-        shutil.copy(paths.VMLINUZ, boot / "vmlinuz")
+        shutil.copy(kernel, boot / "vmlinuz")
         shutil.copy(initrd, boot / "initrd.img")
+        if kernel == paths.VMLINUZ_FULL:   # the initramfs has the other kernel's modules
+            kernel_arguments += " lodge.modules=no"
         (boot / "grub/grub.cfg").write_text(grub_config(kernel_arguments))
         partition = folder / "partition"
         with open(partition, "wb") as file:
@@ -121,10 +124,14 @@ def make_fat_disk(path, files, size=96 << 20):
                 shutil.copyfileobj(file, disk, 1 << 20)
 
 
-def initrd_with(path, modules=(), script=None):
-    """The initramfs with these of the kernel's modules loaded, in their order, before its shell, or before `script`."""
+def initrd_with(path, modules=(), script=None, full=False):
+    """The initramfs with these of the kernel's modules loaded, in their order, before its shell, or before `script`.
+    `full`: the modules are those of paths.VMLINUZ_FULL."""
     entries = []
-    with tarfile.open(paths.GUEST / "modules.tar") as tar:
+    archive = paths.GUEST / ("modules-full.tar" if full else "modules.tar")
+    if not archive.exists():
+        raise Skip(f"there is no {archive}: tools/make-guest kernel-full makes it")
+    with tarfile.open(archive) as tar:
         members = {pathlib.PurePath(m.name).name: m for m in tar if m.name.endswith(".ko")}
         for name in modules:
             if f"{name}.ko" not in members:

@@ -14,6 +14,8 @@ KERNELS = BUILD / "tests/kernels"
 CONSOLES = BUILD / "results/consoles"
 
 VMLINUZ = GUEST / "vmlinuz"
+# The kernel for real machines, of `tools/make-guest kernel-full`; its modules go by full=True to initrd_with().
+VMLINUZ_FULL = GUEST / "vmlinuz-full"
 INITRD = GUEST / "initrd.img"
 DEBIAN = GUEST / "debian.ext4"
 DEBIAN_TEST = GUEST / "debian-test.ext4"

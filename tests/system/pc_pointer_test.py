@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tablet: where a VNC client's pointer is, the guest's is."""
+"""The tablets, virtio's and USB's: where a VNC client's pointer is, the guest's is."""
 
 import pathlib
 import socket
@@ -7,6 +7,7 @@ import struct
 import tempfile
 import time
 
+from kit import paths
 from kit.boot_disk import initrd_with, make_boot_disk
 from kit.case import main
 from kit.machine import Disk, Machine, Spec
@@ -14,11 +15,13 @@ from kit.machine import Disk, Machine, Spec
 SECONDS = 240
 # Prints events of the tablet: 16-bit numbers, eight of the time, type, code and two of the value.
 SCRIPT = """
-event=$(sed -n '/Lodge tablet/,/^$/s/.*Handlers=.*\\(event[0-9]*\\).*/\\1/p' /proc/bus/input/devices)
+for n in 1 2 3 4 5 6 7 8 9 10; do grep -q "Lodge.*tablet" /proc/bus/input/devices && break; sleep 1; done
+event=$(sed -n '/Lodge.*tablet/,/^$/s/.*Handlers=.*\\(event[0-9]*\\).*/\\1/p' /proc/bus/input/devices | head -n 1)
 mknod /tmp/tablet c $(tr : ' ' </sys/class/input/$event/dev)
 echo "pointer: ready"
 od -An -v -w24 -t d2 /tmp/tablet
 """
+USB = ["usb-common", "usbcore", "xhci-hcd", "xhci-pci", "hid", "usbhid", "hid-generic", "evdev"]
 
 
 def receive(connection, count):
@@ -28,13 +31,14 @@ def receive(connection, count):
     return data
 
 
-def a_guest_follows_the_pointer():
+def check(kind, modules, full):
     with tempfile.TemporaryDirectory(prefix="lodge-test-") as folder:
         folder = pathlib.Path(folder)
-        initrd_with(folder / "initrd", ["evdev", "virtio_input"], SCRIPT)
-        make_boot_disk(folder / "disk.img", initrd=folder / "initrd")
-        with Machine(Spec(kernel=None, disks=[Disk(folder / "disk.img")], snapshot=True,
-                          options=("--vnc", f"unix:{folder}/vnc"))) as machine:
+        initrd_with(folder / "initrd", modules, SCRIPT, full)
+        make_boot_disk(folder / "disk.img", initrd=folder / "initrd", kernel=paths.VMLINUZ_FULL if full else paths.VMLINUZ)
+        disk = Disk(folder / "disk.img", ide=full)
+        with Machine(Spec(kernel=None, disks=[disk], snapshot=True,
+                          options=("--vnc", f"unix:{folder}/vnc", "--pointer", kind))) as machine:
             machine.console.wait_for("pointer: ready", SECONDS)
             connection = socket.socket(socket.AF_UNIX)
             connection.settimeout(60)
@@ -57,12 +61,21 @@ def a_guest_follows_the_pointer():
             pointer(width - 1, height - 1)
             event("3 0 32767")
             event("3 1 32767")
-            pointer(width // 2, height - 1, 1)
+            pointer(width // 2, height - 1)
             event(f"3 0 {width // 2 * 32767 // (width - 1)}")
+            pointer(width // 2, height - 1, 1)
             event("1 272 1")
             pointer(width // 2, height - 1, 8)   # the wheel, and the button let go
             event("1 272 0")
             event("2 8 1")
 
 
-main(a_guest_follows_the_pointer)
+def a_virtio_tablet_follows():
+    check("virtio", ["evdev", "virtio_input"], full=False)
+
+
+def a_usb_tablet_follows():
+    check("usb", USB, full=True)
+
+
+main(a_virtio_tablet_follows, a_usb_tablet_follows)
