@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures of screens: PNG files as `lodge screenshot` writes them, 8 bits a channel, without interlacing."""
+"""Pictures of screens: JPEG files, and PNG files as `lodge screenshot` writes them, 8 bits a channel, without interlacing."""
 
 import struct
+import subprocess
 import zlib
 
 
@@ -50,10 +51,19 @@ def _unfilter(kind, given, above, size):
     return bytes(row)
 
 
-def likeness(first, second):
-    """The part of equal bytes, 0 to 1; 0 for pictures of different sizes."""
+def read_jpeg(path):
+    """The same of a JPEG file, by djpeg."""
+    data = subprocess.run(["djpeg", "-pnm", path], check=True, capture_output=True).stdout
+    kind, size, most, pixels = data.split(b"\n", 3)
+    width, height = (int(word) for word in size.split())
+    assert kind == b"P6" and most == b"255", path
+    return width, height, [pixels[3 * width * y:3 * width * (y + 1)] for y in range(height)]
+
+
+def likeness(first, second, tolerance=0):
+    """The part of bytes that differ by no more than `tolerance`, 0 to 1; 0 for pictures of different sizes."""
     width, height, rows = first
     if (width, height) != second[:2] or len(rows[0]) != len(second[2][0]):
         return 0.0
-    equal = sum(len(a) if a == b else sum(x == y for x, y in zip(a, b)) for a, b in zip(rows, second[2]))
+    equal = sum(len(a) if a == b else sum(abs(x - y) <= tolerance for x, y in zip(a, b)) for a, b in zip(rows, second[2]))
     return equal / (len(rows) * len(rows[0]))

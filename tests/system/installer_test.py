@@ -14,7 +14,7 @@ from kit import paths
 from kit.boot_disk import GRUB, need
 from kit.case import Skip, main
 from kit.machine import Machine, Spec
-from kit.picture import likeness, read_png
+from kit.picture import likeness, read_jpeg, read_png
 
 IMAGES = pathlib.Path("/usr/lib/debian-installer/images/12/amd64")
 SECONDS = 500
@@ -64,17 +64,25 @@ def wait_for_picture(machine, expected, shot):
     raise failure or AssertionError(f"the screen never was the expected one: at best {best:.3f} of it")
 
 
-def check(kind, picture):
+def check(kind, picture, display=None):
+    """`display`: its number for a VNC client, which must see the same."""
     with tempfile.TemporaryDirectory(prefix="lodge-test-") as folder:
         folder = pathlib.Path(folder)
         make_installer_iso(folder / "cd.iso", kind)
+        vnc = f"unix:{folder}/vnc" if display is None else f":{display}"
         expected = read_png(paths.TOP / "docs" / picture) if (paths.TOP / "docs" / picture).exists() else (0, 0, [b""])
-        with Machine(Spec(kernel=None, memory="1G", options=("--cdrom", str(folder / "cd.iso"), "--boot", "d"))) as machine:
+        with Machine(Spec(kernel=None, memory="1G", options=("--cdrom", str(folder / "cd.iso"), "--boot", "d", "--vnc", vnc))) as machine:
             wait_for_picture(machine, expected, folder / "shot.png")
+            if display is not None:
+                subprocess.run(["vncsnapshot", "-quality", "95", f"127.0.0.1:{display}", folder / "shot.jpg"], check=True,
+                               capture_output=True, timeout=60)
+                seen = likeness(expected, read_jpeg(folder / "shot.jpg"), tolerance=24)
+                assert seen > 0.98, f"a VNC client sees another picture: {seen:.3f} of it is like the expected one"
 
 
 def text_installer():
-    check("text", "installer.png")
+    need("vncsnapshot", "djpeg")
+    check("text", "installer.png", display=83)
 
 
 def graphical_installer():

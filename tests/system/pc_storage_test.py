@@ -6,6 +6,7 @@ import os
 import pathlib
 import tempfile
 
+from kit import paths
 from kit.boot_disk import initrd_with
 from kit.boot_sector import make_sector_disk, make_sector_iso
 from kit.case import main
@@ -55,6 +56,53 @@ def a_guest_uses_nvme_and_scsi():
         assert "interrupts 3" in text, "an admin queue and one a CPU: " + text[-3000:]
 
 
+# Two disks and a CD-ROM drive on AHCI: both disks are written at the same time, with queued commands, by several writers.
+AHCI = ["scsi_common", "scsi_mod", "crc64", "crc64-rocksoft_generic", "crc64-rocksoft", "crct10dif_common", "crc-t10dif",
+        "sd_mod", "cdrom", "sr_mod", "libata", "libahci", "ahci"]
+AHCI_SCRIPT = """
+for n in 1 2 3 4 5 6 7 8 9 10; do test -e /dev/sda -a -e /dev/sdb -a -e /dev/sr0 && break; sleep 1; done
+dmesg | grep -E "ata[0-9]|ahci"
+for disk in sda sdb; do
+  echo "depth $disk $(cat /sys/block/$disk/device/queue_depth)"
+  echo "$disk $(dd if=/dev/$disk bs=1M count=4 2>/dev/null | sha256sum)"
+done
+for disk in sda sdb; do
+  for n in 4 5 6 7; do dd if=/dev/sr0 of=/dev/$disk bs=16k count=64 seek=$((n * 64)) oflag=direct 2>/dev/null || echo failed & done
+done
+wait
+dd if=/dev/sda of=/dev/null bs=64k iflag=direct 2>/dev/null || exit 4
+sync
+for disk in sda sdb; do blockdev --flushbufs /dev/$disk; done
+echo "cdrom $(dd if=/dev/sr0 bs=2048 2>/dev/null | sha256sum)"
+dmesg | grep -iE "error|timeout|exception|failed"
+exit 0
+"""
+
+
+def a_guest_uses_ahci():
+    with tempfile.TemporaryDirectory(prefix="lodge-test-") as folder:
+        folder = pathlib.Path(folder)
+        initrd_with(folder / "initrd", AHCI, AHCI_SCRIPT, full=True)
+        contents, cd = {name: os.urandom(8 << 20) for name in ("sda", "sdb")}, os.urandom(1 << 20)
+        (folder / "cd").write_bytes(cd)
+        options = []
+        for name, content in contents.items():
+            (folder / name).write_bytes(content)
+            options += ["--disk", f"{folder}/{name},bus=ahci"]
+        options += ["--cdrom", f"{folder}/cd,bus=ahci"]
+        with Machine(Spec(kernel=paths.VMLINUZ_FULL, initrd=folder / "initrd", cpus=2, options=tuple(options),
+                          append="console=ttyS0 quiet lodge.modules=no")) as machine:
+            machine.console.wait_for(r"^lodge-guest: exit status 0", SECONDS)
+            assert machine.wait_end(60) == 0
+            text = machine.console.text
+        for name, content in contents.items():
+            assert f"{name} {hashlib.sha256(content[:4 << 20]).hexdigest()}" in text, text[-3000:]
+            assert f"depth {name} 32" in text or f"depth {name} 31" in text, "no queued commands: " + text[-3000:]
+            assert (folder / name).read_bytes() == content[:4 << 20] + 4 * cd, f"{name}: not what was written"
+        assert f"cdrom {hashlib.sha256(cd).hexdigest()}" in text, text[-3000:]
+        assert "NCQ" in text and "failed" not in text and "exception" not in text, text[-3000:]
+
+
 def firmware_starts_each():
     """All drives are there each time; `bootindex` says which is first."""
     with tempfile.TemporaryDirectory(prefix="lodge-test-") as folder:
@@ -76,4 +124,4 @@ def firmware_starts_each():
                 assert chosen[3] in machine.console.text, (chosen, machine.console.text)
 
 
-main(a_guest_uses_nvme_and_scsi, firmware_starts_each)
+main(a_guest_uses_nvme_and_scsi, a_guest_uses_ahci, firmware_starts_each)
