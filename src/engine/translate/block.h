@@ -43,6 +43,12 @@ struct Block {
   std::uint64_t nextTable = 0;          ///< the entry table of the page that the last instruction goes on in
   std::array<std::uint8_t, 16> joined;  ///< the bytes of an instruction that crosses the page's end
 
+  /// One bit for each offset in the page: accesses of the instruction there have often been misaligned. Or null.
+  const std::uint64_t* misaligned = nullptr;
+
+  bool isMisaligned(unsigned offset) const {
+    return misaligned && offset < 4096 && (misaligned[offset >> 6] >> (offset & 63) & 1) != 0;
+  }
   bool crossesPage() const { return count != 0 && instructions[count - 1].crossesPage; }
   std::uint64_t rip(const GuestInstruction& i) const { return page + i.offset; }
   std::uint64_t nextRip(const GuestInstruction& i) const { return key.wrap(page + i.offset + i.decoded.length); }

@@ -195,6 +195,15 @@ bool TranslateVcpu::handleExit(ExitReason reason) {
       repairState(cpu.state, frame, place);
       return reason == ExitReason::step;
     }
+    case ExitReason::misaligned: {
+      context_.frame->misaligned = Frame::kMisaligned;
+      TranslationStore::Place place;
+      context_.store->locate(frame.exitAddress - 1, place);
+      repairState(cpu.state, frame, place);
+      cpu.parkFpu();
+      context_.store->noteMisaligned(place);
+      return false;
+    }
     case ExitReason::fault:
       return true;
   }

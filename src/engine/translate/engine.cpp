@@ -93,6 +93,7 @@ Result<std::unique_ptr<TranslateVcpu>> TranslateVcpu::create(const EngineSetup& 
   context.store = &store;
   context.leave = leave;
   context.countOps = traces(setup.trace, "steps");
+  context.frame->misaligned = Frame::kMisaligned;
   context.frame->maskLow = 0x7ffffffff000;
   context.frame->maskBoth = 0xfffffffff000;
   context.cpu = new (context.spaces->cpuMemory()) x86::Cpu();
@@ -141,6 +142,7 @@ std::vector<std::pair<std::string, std::uint64_t>> TranslateVcpu::statistics() c
                                                             {"page_units", s.units},
                                                             {"invalidated_pages", s.invalidatedPages},
                                                             {"cache_resets", s.resets},
+                                                            {"realigned", s.realigned},
                                                             {"cache_bytes", cache.usedBytes()},
                                                             {"cache_hot_bytes", cache.hotBytes()},
                                                             {"cache_cold_bytes", cache.coldBytes()},

@@ -11,19 +11,23 @@ namespace lodge::translate {
 
 /// Why translated code came back to the dispatcher.
 enum class ExitReason : std::uint32_t {
-  attention = EXIT_ATTENTION,  ///< something to look at; state is precise
-  redo = EXIT_REDO,            ///< as attention, RIP to be found from Frame::exitAddress
-  step = EXIT_STEP,            ///< the instruction that belongs to exitAddress must be interpreted
-  link = EXIT_LINK,            ///< a direct branch's stub (exitAddress) wants to be linked
-  indirect = EXIT_INDIRECT,    ///< indirect branch to `target`, which has no translation yet
-  dispatch = EXIT_DISPATCH,    ///< go on at state.rip
-  fault = EXIT_FAULT,          ///< the host raised a signal at the instruction at state.rip
+  attention = EXIT_ATTENTION,    ///< something to look at; state is precise
+  redo = EXIT_REDO,              ///< as attention, RIP to be found from Frame::exitAddress
+  step = EXIT_STEP,              ///< the instruction that belongs to exitAddress must be interpreted
+  link = EXIT_LINK,              ///< a direct branch's stub (exitAddress) wants to be linked
+  indirect = EXIT_INDIRECT,      ///< indirect branch to `target`, which has no translation yet
+  dispatch = EXIT_DISPATCH,      ///< go on at state.rip
+  misaligned = EXIT_MISALIGNED,  ///< the access that belongs to exitAddress is often misaligned
+  fault = EXIT_FAULT,            ///< the host raised a signal at the instruction at state.rip
 };
 
 /// The page below CpuState: what translated code and trampolines keep for themselves. One per vCPU, used by its thread
 /// only.
 struct Frame {
-  std::byte unused[FRAME_SIZE + FRAME_HOST_STACK];
+  std::byte unused[FRAME_SIZE + FRAME_MISALIGNED];
+  std::uint32_t misaligned;  ///< counts down how often the quick test for accesses that cross a page was wrong
+  std::uint32_t padding1;
+  static constexpr std::uint32_t kMisaligned = 256;
   std::uint64_t hostStack;        ///< C++'s RSP while translated code runs
   std::uint64_t segmentGuard[2];  ///< FS's and GS's, for 32-bit code: segmentGuard()
   std::uint64_t stiRip;           ///< what follows the STI that set IF last: an interrupt there waits one instruction
@@ -62,6 +66,7 @@ static_assert(LODGE_FRAME_OFFSET(savedRax) == FRAME_SAVED_RAX);
 static_assert(LODGE_FRAME_OFFSET(attention) == FRAME_ATTENTION);
 static_assert(LODGE_FRAME_OFFSET(hostStack) == FRAME_HOST_STACK);
 static_assert(LODGE_FRAME_OFFSET(page) == FRAME_PAGE);
+static_assert(LODGE_FRAME_OFFSET(misaligned) == FRAME_MISALIGNED);
 static_assert(LODGE_FRAME_OFFSET(savedFlags) == FRAME_SAVED_FLAGS);
 #undef LODGE_FRAME_OFFSET
 static_assert(offsetof(x86::CpuState, gpr) == 0);

@@ -25,6 +25,7 @@
 #define FRAME_STI_RIP (-192)
 #define FRAME_SEGMENT_GUARD (-208)
 #define FRAME_HOST_STACK (-216)
+#define FRAME_MISALIGNED (-224)
 
 #define STATE_RIP 128
 #define STATE_RFLAGS 136
@@ -47,3 +48,4 @@
 #define EXIT_INDIRECT 4
 #define EXIT_DISPATCH 5
 #define EXIT_FAULT 6
+#define EXIT_MISALIGNED 7

@@ -26,6 +26,7 @@ constexpr Thunks kThunks{.missRead = 0x20000000,
                          .missWrite = 0x20000010,
                          .exitLink = 0x20000020,
                          .exitStep = 0x20000030,
+                         .exitMisaligned = 0x20000080,
                          .callStep = 0x20000040,
                          .indirectMiss = 0x20000050,
                          .syscall = 0x20000060,
@@ -51,9 +52,15 @@ std::string hexOf(const std::uint8_t* bytes, unsigned count) {
 /// Addresses by name, where they have one.
 std::string withNames(std::string text) {
   const std::pair<std::uint64_t, const char*> names[] = {
-      {kThunks.missRead, "missRead"}, {kThunks.missWrite, "missWrite"},       {kThunks.exitLink, "exitLink"},
-      {kThunks.exitStep, "exitStep"}, {kThunks.callStep, "callStep"},         {kThunks.syscall, "syscall"},
-      {kThunks.sysret, "sysret"},     {kThunks.indirectMiss, "indirectMiss"},
+      {kThunks.missRead, "missRead"},
+      {kThunks.missWrite, "missWrite"},
+      {kThunks.exitLink, "exitLink"},
+      {kThunks.exitStep, "exitStep"},
+      {kThunks.exitMisaligned, "exitMisaligned"},
+      {kThunks.callStep, "callStep"},
+      {kThunks.syscall, "syscall"},
+      {kThunks.sysret, "sysret"},
+      {kThunks.indirectMiss, "indirectMiss"},
   };
   for (const auto& [address, name] : names) {
     char number[24];

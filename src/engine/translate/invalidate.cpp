@@ -122,6 +122,29 @@ void TranslationStore::detachLocked(const Translation& dead) {
   }
 }
 
+void TranslationStore::noteMisaligned(const Place& place) {
+  constexpr std::uint64_t bytes = kPageSize / 8;
+  std::scoped_lock lock(mutex_);
+  Translation& t = *place.translation;
+  if (needsReset_ || t.dead) return;
+  PageUnit& unit = *t.unit;
+  if (!unit.misaligned) unit.misaligned = static_cast<std::uint64_t*>(cache_->allocate(bytes));
+  unsigned offset = place.record.value;
+  if (!unit.misaligned || offset >= kPageSize) return;
+  unit.misaligned[offset >> 6] |= std::uint64_t{1} << (offset & 63);
+  std::atomic<Translation*>* at = &unit.translations;
+  while (Translation* other = at->load(std::memory_order_relaxed)) {
+    if (other == &t) {
+      t.dead.store(true, std::memory_order_release);
+      at->store(t.next.load(std::memory_order_relaxed), std::memory_order_release);
+      detachLocked(t);
+      ++counters_.realigned;
+      return;
+    }
+    at = &other->next;
+  }
+}
+
 void TranslationStore::join(PageUnit& unit, PageUnit& next) {
   std::scoped_lock lock(mutex_);
   if (needsReset_ || unit.nextPage == &next || unit.joins == kMaxJoins) return;

@@ -132,11 +132,15 @@ void Rewriter::missPath(std::uint8_t entry, std::uint8_t a, bool write, std::uin
   cold_.jmpTo(retry);
 }
 
+/// What is aligned to its size does not cross: the shortest test, unless data is often misaligned here.
+bool Rewriter::usesAlignment(std::uint32_t bytes) const {
+  return bytes <= 8 && std::has_single_bit(bytes) && !block_.isMisaligned(current_->offset);
+}
+
 /// A quick test of whether `bytes` from the address in `a` on may cross the end of a page; the jump that is taken then.
 /// Clobbers flags and r13.
 std::uint32_t Rewriter::crossingTest(std::uint8_t a, std::uint32_t bytes) {
-  if (bytes <= 8 && std::has_single_bit(bytes)) {
-    // What is aligned to its size does not cross.
+  if (usesAlignment(bytes)) {
     hot_.testImmediate8(a, static_cast<std::uint8_t>(bytes - 1));
     return hot_.jcc(ccNe);
   }
@@ -151,7 +155,16 @@ void Rewriter::exactCrossingTest(std::uint8_t a, std::uint32_t bytes) {
   cold_.lea(8, host::addend, Mem{.base = a, .displacement = static_cast<std::int32_t>(bytes - 1)});
   cold_.arithmetic(8, 6, host::addend, a);
   cold_.testImmediate32(host::addend, kPageBit);
-  cold_.jccTo(ccE, hot_.here());
+  if (!usesAlignment(bytes)) {
+    cold_.jccTo(ccE, hot_.here());
+    return;
+  }
+  constexpr unsigned kSub = 5;
+  std::uint32_t crosses = cold_.jcc(ccNe);
+  cold_.arithmeticImmediate(4, kSub, atState(FRAME_MISALIGNED), 1);
+  cold_.jccTo(ccNe, hot_.here());
+  cold_.callTo(thunks_.exitMisaligned);
+  cold_.patchHere(crosses);
 }
 
 Mem Rewriter::probe(std::uint8_t a, const Access& access) {

@@ -16,7 +16,7 @@ namespace lodge::translate {
 
 /// Addresses in the code cache of jumps to trampolines.S.
 struct Thunks {
-  std::uint64_t missRead, missWrite, exitLink, exitStep, callStep, indirectMiss, syscall, sysret;
+  std::uint64_t missRead, missWrite, exitLink, exitStep, exitMisaligned, callStep, indirectMiss, syscall, sysret;
 };
 
 /// What rewriting a block gives, besides the code in the assemblers.
@@ -93,6 +93,7 @@ class Rewriter {
   Mem probe(std::uint8_t a, const Access& access);
   void lookUp(std::uint8_t entry, std::uint8_t a);
   void missPath(std::uint8_t entry, std::uint8_t a, bool write, std::uint64_t retry, RecordKind kind);
+  bool usesAlignment(std::uint32_t bytes) const;
   std::uint32_t crossingTest(std::uint8_t a, std::uint32_t bytes);
   void exactCrossingTest(std::uint8_t a, std::uint32_t bytes);
   std::uint8_t leaderAddress(const GroupPlan::Leader& leader);

@@ -147,6 +147,11 @@ function lodgeExitStep
   pop FRAME_EXIT_ADDRESS(%rsp)
   leaveWith EXIT_STEP
 
+// CALLed where Frame::misaligned has come to 0.
+function lodgeExitMisaligned
+  pop FRAME_EXIT_ADDRESS(%rsp)
+  leaveWith EXIT_MISALIGNED
+
 // Jumped to with the guest RIP in state.
 function lodgeExitDispatch
   leaveWith EXIT_DISPATCH

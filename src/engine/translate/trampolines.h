@@ -20,6 +20,7 @@ void lodgeMissRead();
 void lodgeMissWrite();
 void lodgeExitLink();
 void lodgeExitStep();
+void lodgeExitMisaligned();
 void lodgeExitDispatch();
 void lodgeExitFault();
 void lodgeExitAttention();

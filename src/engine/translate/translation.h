@@ -80,10 +80,11 @@ struct PageUnit {
   std::atomic<Translation*> translations;
   /// The unit that followed when an instruction which goes on there was executed. Translated code compares.
   PageUnit* nextPage;
-  PageUnit* joinedBy;        ///< the units whose nextPage this is
-  PageUnit* nextJoined;      ///< in such a list
-  std::uint8_t joins;        ///< how often nextPage was set
-  std::uint8_t* entryTable;  ///< host addresses of instructions that are branched to, by page offset; see code_map.h
+  std::uint64_t* misaligned;  ///< Block::misaligned
+  PageUnit* joinedBy;         ///< the units whose nextPage this is
+  PageUnit* nextJoined;       ///< in such a list
+  std::uint8_t joins;         ///< how often nextPage was set
+  std::uint8_t* entryTable;   ///< host addresses of instructions that are branched to, by page offset; see code_map.h
 
   /// Whether this may be the unit of the page that `linear` is in.
   bool covers(std::uint64_t linear) const {

@@ -84,6 +84,7 @@ Status TranslationStore::makeThunks() {
   thunks_.missWrite = thunk(lodgeMissWrite);
   thunks_.exitLink = thunk(lodgeExitLink);
   thunks_.exitStep = thunk(lodgeExitStep);
+  thunks_.exitMisaligned = thunk(lodgeExitMisaligned);
   thunks_.callStep = thunk(lodgeCallStep);
   thunks_.indirectMiss = thunk(lodgeIndirectMiss);
   thunks_.syscall = thunk(lodgeSyscall);
@@ -244,6 +245,7 @@ Translation* TranslationStore::translateLocked(PageUnit& unit, unsigned offset, 
   const auto* nextBytes =
       next ? reinterpret_cast<const std::uint8_t*>(memory_.deviceView() + (next->ramPage << 12)) : nullptr;
   block.isShared = unit.isShared;
+  block.misaligned = unit.misaligned;
   decodeBlock(block, bytes, unit.isShared ? 0 : unit.page, offset, ModeKey{unit.key}, options_.features, nextBytes);
   if (block.count == 0) return nullptr;
   if (next && block.crossesPage()) {

@@ -67,6 +67,12 @@ class TranslationStore : public CodeWriteObserver {
   /// need be. `sharedPage`: Frame::page. `rip` is set to the guest's target in any case.
   Entry follow(std::uint64_t exitAddress, std::uint64_t sharedPage, std::uint64_t& rip);
 
+  struct Place {
+    Translation* translation;
+    Record record;
+  };
+  /// The access of the instruction at `place` is misaligned too often for the test of alignment that it has.
+  void noteMisaligned(const Place& place);
   /// An instruction of `unit` that goes on in the next linear page was executed; `next` is that page's unit. From now
   /// on the instruction is translated, too.
   void join(PageUnit& unit, PageUnit& next);
@@ -76,10 +82,6 @@ class TranslationStore : public CodeWriteObserver {
   }
 
   /// The translation and its record at a host address (no lock, no libc, signal-safe). False: not translated code.
-  struct Place {
-    Translation* translation;
-    Record record;
-  };
   bool locate(std::uint64_t pc, Place& place) const;
 
   /// CodeWriteObserver: drops the translations of pages of which translated bytes were written.
@@ -108,7 +110,7 @@ class TranslationStore : public CodeWriteObserver {
   /// Nothing is mapped below; incomplete entries lead there.
   static constexpr std::uint64_t kLowestCode = 16_MiB;
   struct Counters {
-    std::uint64_t translations, loops, guestInstructions, guestBytes, units, invalidatedPages, resets;
+    std::uint64_t translations, loops, guestInstructions, guestBytes, units, invalidatedPages, resets, realigned;
     std::uint64_t entryTableBytes;  ///< now
   };
   Counters counters() const { return counters_; }

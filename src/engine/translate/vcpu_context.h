@@ -15,7 +15,7 @@ namespace lodge::translate {
 
 /// Counters of one vCPU, written by its thread.
 struct VcpuCounters {
-  std::uint64_t exits[EXIT_FAULT + 1] = {};
+  std::uint64_t exits[EXIT_MISALIGNED + 1] = {};
   std::uint64_t tlbMisses = 0, tlbMissesFailed = 0, indirectMisses = 0;
   std::uint64_t callouts = 0, steps = 0, interpreted = 0, signals = 0, flushes = 0, addressSpaceSwitches = 0;
   /// Signals by cause: stores to pages entered for reading, stores to pages with translated code, branches to where no
