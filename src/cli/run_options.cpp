@@ -273,7 +273,8 @@ std::vector<OptionSpec> runOptionTable() {
        .value = "[ADDRESS]:DISPLAY",
        .help =
            "Show the pc board's screen to VNC clients, at port 5900 + DISPLAY of the loopback address, or of ADDRESS; "
-           "or unix:PATH, a Unix socket. With ,password-file=FILE behind it clients need the password."},
+           "or unix:PATH, a Unix socket. With ,password-file=FILE behind it clients need the password; with "
+           ",tls-cert=FILE,tls-key=FILE they come by TLS (VeNCrypt), with ,tls by TLS without a certificate."},
       {.name = "pointer",
        .value = "KIND",
        .help = "The pc board's pointer: 'virtio', as if nothing is given, is a tablet, which is where a VNC client's "

@@ -19,7 +19,9 @@
 namespace lodge::vnc {
 
 namespace {
-constexpr const char* kForm = "write --vnc [ADDRESS]:DISPLAY or --vnc unix:PATH, and ,password-file=FILE behind it";
+constexpr const char* kForm =
+    "write --vnc [ADDRESS]:DISPLAY or --vnc unix:PATH, and behind it ,password-file=FILE and ,tls or "
+    ",tls-cert=FILE,tls-key=FILE";
 constexpr unsigned kFirstPort = 5900, kMaxDisplay = 99;
 /// A client that does not take its updates gets no more of them.
 constexpr std::size_t kMostQueued = 4 << 20;
@@ -78,7 +80,17 @@ Result<Address> parseAddress(std::string_view text) {
     if (::inet_pton(AF_INET, address.host.c_str(), &ignored) != 1) return badAddress(text, "not an IPv4 address");
   }
   for (std::size_t n = 1; n < fields.size(); ++n) {
-    constexpr std::string_view kPasswordFile = "password-file=";
+    constexpr std::string_view kPasswordFile = "password-file=", kCertificate = "tls-cert=", kKey = "tls-key=";
+    bool certificate = fields[n].starts_with(kCertificate);
+    if (certificate || fields[n].starts_with(kKey)) {
+      (certificate ? address.certificate : address.key) = fields[n].substr((certificate ? kCertificate : kKey).size());
+      address.tls = true;
+      continue;
+    }
+    if (fields[n] == "tls") {
+      address.tls = true;
+      continue;
+    }
     if (!fields[n].starts_with(kPasswordFile)) return badAddress(text, "unknown setting " + inQuotes(fields[n]));
     auto file = readFile(fields[n].substr(kPasswordFile.size()), 4096);
     if (!file) return std::move(file).error().context("--vnc");
@@ -86,22 +98,31 @@ Result<Address> parseAddress(std::string_view text) {
     while (address.password.ends_with('\n')) address.password.pop_back();
     if (address.password.empty()) return badAddress(text, "the password file is empty");
   }
+  if (address.certificate.empty() != address.key.empty()) return badAddress(text, "tls-cert= and tls-key= go together");
   return address;
 }
 
-Server::Server(EventLoop& loop, Display& display, std::string name, Address address, UniqueFd listener)
+Server::Server(EventLoop& loop, Display& display, std::string name, Address address, std::shared_ptr<TlsContext> tls,
+               UniqueFd listener)
     : loop_(loop),
       display_(display),
       name_(std::move(name)),
       address_(std::move(address)),
+      tls_(std::move(tls)),
       listener_(std::move(listener)),
       timer_(loop.makeTimer([this] { frame(); })) {}
 
 Result<std::unique_ptr<Server>> Server::create(EventLoop& loop, Display& display, std::string name, Address address) {
+  std::shared_ptr<TlsContext> tls;
+  if (address.tls) {
+    auto context = TlsContext::create(address.certificate, address.key);
+    if (!context) return std::move(context).error().context("--vnc");
+    tls = std::move(*context);
+  }
   auto listener = listenOn(address);
   if (!listener) return std::move(listener).error();
-  auto server =
-      std::unique_ptr<Server>(new Server(loop, display, std::move(name), std::move(address), std::move(*listener)));
+  auto server = std::unique_ptr<Server>(
+      new Server(loop, display, std::move(name), std::move(address), std::move(tls), std::move(*listener)));
   if (Status s = server->start(); !s) return std::move(s).error();
   return server;
 }
@@ -125,7 +146,7 @@ void Server::accept() {
   if (::getrandom(challenge.data(), challenge.size(), 0) != static_cast<ssize_t>(challenge.size())) return;
   Client& client = clients_.emplace_back();
   client.fd = std::move(fd);
-  client.session = std::make_unique<Session>(display_, name_, address_.password, challenge);
+  client.session = std::make_unique<Session>(display_, name_, address_.password, challenge, tls_);
   send(client);
 }
 

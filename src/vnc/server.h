@@ -18,12 +18,14 @@ namespace lodge::vnc {
 struct Address {
   std::string host = "127.0.0.1";  ///< an IPv4 address
   std::uint16_t port = 5900;
-  std::string socket{};    ///< path of a Unix socket, instead of host and port
-  std::string password{};  ///< empty: none
+  std::string socket{};              ///< path of a Unix socket, instead of host and port
+  std::string password{};            ///< empty: none
+  bool tls = false;                  ///< with a certificate, or without
+  std::string certificate{}, key{};  ///< paths of PEM files
 };
 
-/// ":1" (port 5901 of the loopback address), "0.0.0.0:1", "unix:/run/screen", each with ",password-file=FILE". Errors:
-/// invalidArgument, and the file's.
+/// ":1" (port 5901 of the loopback address), "0.0.0.0:1", "unix:/run/screen", each with ",password-file=FILE",
+/// and ",tls" (anonymous) or ",tls-cert=FILE,tls-key=FILE". Errors: invalidArgument, and the file's.
 Result<Address> parseAddress(std::string_view text);
 
 /// Shows a display to VNC clients. The screen is looked at while a client waits for an update, and no more than
@@ -43,7 +45,8 @@ class Server {
     std::unique_ptr<Session> session;
     bool closing = false;
   };
-  Server(EventLoop& loop, Display& display, std::string name, Address address, UniqueFd listener);
+  Server(EventLoop& loop, Display& display, std::string name, Address address, std::shared_ptr<TlsContext> tls,
+         UniqueFd listener);
   Status start();
   void accept();
   void ready(Client& client, std::uint32_t events);
@@ -55,6 +58,7 @@ class Server {
   Display& display_;
   std::string name_;
   Address address_;
+  std::shared_ptr<TlsContext> tls_;
   UniqueFd listener_;
   std::list<Client> clients_;
   std::uint64_t generation_ = 1;

@@ -6,12 +6,14 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 namespace lodge::vnc {
 
 namespace {
 constexpr std::string_view kVersion = "RFB 003.008\n";
-constexpr std::uint8_t kNone = 1, kPassword = 2;
+constexpr std::uint8_t kNone = 1, kPassword = 2, kVeNCrypt = 19;
+constexpr std::uint32_t kTlsNone = 257, kTlsPassword = 258, kX509None = 260, kX509Password = 261;
 constexpr std::size_t kMaxInput = 512 << 10, kMaxCutText = 16 << 20;
 constexpr std::int32_t kDesktopSize = -223;
 constexpr unsigned kTile = 64;
@@ -46,9 +48,23 @@ std::array<std::uint8_t, 16> passwordResponse(std::string_view password,
 }
 
 Session::Session(Display& display, std::string name, std::string password,
-                 const std::array<std::uint8_t, 16>& challenge)
-    : display_(display), name_(std::move(name)), password_(std::move(password)), challenge_(challenge) {
+                 const std::array<std::uint8_t, 16>& challenge, std::shared_ptr<TlsContext> tls)
+    : display_(display),
+      name_(std::move(name)),
+      password_(std::move(password)),
+      challenge_(challenge),
+      tlsContext_(std::move(tls)) {
   out_ = kVersion;
+}
+
+std::string& Session::output() {
+  if (!tls_) return out_;
+  if (tls_->ready()) {
+    tls_->send(out_);
+    out_.clear();
+  }
+  tls_->take(wire_);
+  return wire_;
 }
 
 const std::uint8_t* Session::need(std::size_t count) const {
@@ -57,7 +73,11 @@ const std::uint8_t* Session::need(std::size_t count) const {
 
 bool Session::receive(std::string_view bytes) {
   if (stage_ == Stage::over) return false;
-  in_ += bytes;
+  if (!tls_) {
+    in_ += bytes;
+  } else if (!tls_->receive(bytes, in_)) {
+    stage_ = Stage::over;
+  }
   while (stage_ != Stage::over && step()) {
   }
   return stage_ != Stage::over && in_.size() <= kMaxInput;
@@ -76,6 +96,19 @@ bool Session::step() {
       return stepVersion();
     case Stage::security:
       return stepSecurity();
+    case Stage::tlsVersion:
+      return stepTlsVersion();
+    case Stage::tlsKind:
+      return stepTlsKind();
+    case Stage::handshake:
+      if (!tls_->ready()) return false;
+      stage_ = password_.empty() ? Stage::shared : Stage::password;
+      if (password_.empty()) {
+        put(out_, 0, 4);
+      } else {
+        out_.append(challenge_.begin(), challenge_.end());
+      }
+      return true;
     case Stage::password:
       return stepPassword();
     case Stage::shared:
@@ -103,7 +136,15 @@ bool Session::stepVersion() {
 }
 
 void Session::offerSecurity() {
-  std::uint8_t kind = password_.empty() ? kNone : kPassword;
+  std::uint8_t kind = tlsContext_ ? kVeNCrypt : password_.empty() ? kNone : kPassword;
+  if (minor_ == 3 && tlsContext_) {
+    constexpr std::string_view kReason = "this server wants TLS (VeNCrypt)";
+    put(out_, 0, 4);
+    put(out_, kReason.size(), 4);
+    out_ += kReason;
+    stage_ = Stage::over;
+    return;
+  }
   if (minor_ == 3) {
     put(out_, kind, 4);
     stage_ = password_.empty() ? Stage::shared : Stage::password;
@@ -118,10 +159,13 @@ void Session::offerSecurity() {
 bool Session::stepSecurity() {
   const std::uint8_t* choice = need(1);
   if (!choice) return false;
-  bool good = *choice == (password_.empty() ? kNone : kPassword);
+  bool good = *choice == (tlsContext_ ? kVeNCrypt : password_.empty() ? kNone : kPassword);
   drop(1);
   if (!good) {
     securityResult(false);
+  } else if (tlsContext_) {
+    put(out_, 2, 2);  // version 0.2
+    stage_ = Stage::tlsVersion;
   } else if (password_.empty()) {
     if (minor_ >= 8) put(out_, 0, 4);
     stage_ = Stage::shared;
@@ -130,6 +174,47 @@ bool Session::stepSecurity() {
     stage_ = Stage::password;
   }
   return true;
+}
+
+bool Session::stepTlsVersion() {
+  const std::uint8_t* version = need(2);
+  if (!version) return false;
+  bool good = get(version, 2) == 2;
+  drop(2);
+  put(out_, good ? 0 : 1, 1);
+  stage_ = good ? Stage::tlsKind : Stage::over;
+  if (!good) return true;
+  put(out_, 1, 1);
+  put(out_, tlsKind(), 4);
+  return true;
+}
+
+std::uint32_t Session::tlsKind() const {
+  if (tlsContext_->anonymous()) return password_.empty() ? kTlsNone : kTlsPassword;
+  return password_.empty() ? kX509None : kX509Password;
+}
+
+bool Session::stepTlsKind() {
+  const std::uint8_t* choice = need(4);
+  if (!choice) return false;
+  bool good = get(choice, 4) == tlsKind();
+  drop(4);
+  put(out_, good ? 1 : 0, 1);
+  if (good) {
+    startTls();
+  } else {
+    stage_ = Stage::over;
+  }
+  return true;
+}
+
+/// What was said until now goes out as it is; what the client has already sent behind its choice is TLS.
+void Session::startTls() {
+  tls_ = std::make_unique<Tls>(*tlsContext_);
+  wire_ = std::exchange(out_, {});
+  std::string first = std::exchange(in_, {});
+  stage_ = Stage::handshake;
+  if (!tls_->receive(first, in_)) stage_ = Stage::over;
 }
 
 bool Session::stepPassword() {

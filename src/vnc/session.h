@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -10,6 +11,7 @@
 
 #include "display/screen.h"
 #include "vnc/encoder.h"
+#include "vnc/tls.h"
 
 namespace lodge::vnc {
 
@@ -18,7 +20,10 @@ namespace lodge::vnc {
 class Session {
  public:
   /// `password`: at most eight characters count; empty for none. `challenge`: 16 random bytes.
-  Session(Display& display, std::string name, std::string password, const std::array<std::uint8_t, 16>& challenge);
+  /// With `tls` clients must come by VeNCrypt (the RFB community's description, 0.2): with the password, if there is
+  /// one, inside.
+  Session(Display& display, std::string name, std::string password, const std::array<std::uint8_t, 16>& challenge,
+          std::shared_ptr<TlsContext> tls = nullptr);
 
   /// False: the conversation is over (what is in output() may still be sent).
   bool receive(std::string_view bytes);
@@ -27,10 +32,20 @@ class Session {
   void update(std::uint64_t generation);
   bool waitsForUpdate() const { return wanted_.has_value(); }
   /// Bytes to send; whoever sends some takes them off.
-  std::string& output() { return out_; }
+  std::string& output();
 
  private:
-  enum class Stage : std::uint8_t { version, security, password, shared, running, over };
+  enum class Stage : std::uint8_t {
+    version,
+    security,
+    tlsVersion,
+    tlsKind,
+    handshake,
+    password,
+    shared,
+    running,
+    over,
+  };
   struct Wanted {
     bool incremental;
   };
@@ -39,6 +54,10 @@ class Session {
   bool stepVersion();
   void offerSecurity();
   bool stepSecurity();
+  bool stepTlsVersion();
+  bool stepTlsKind();
+  void startTls();
+  std::uint32_t tlsKind() const;
   bool stepPassword();
   void securityResult(bool good);
   bool stepShared();
@@ -57,7 +76,10 @@ class Session {
   std::array<std::uint8_t, 16> challenge_;
   Stage stage_ = Stage::version;
   unsigned minor_ = 8;
+  std::shared_ptr<TlsContext> tlsContext_;
+  std::unique_ptr<Tls> tls_;
   std::string in_, out_;
+  std::string wire_;      ///< `out_` encrypted, once there is TLS
   std::size_t skip_ = 0;  ///< bytes of a message that is not listened to
   PixelFormat format_;
   Encoding encoding_ = Encoding::raw;

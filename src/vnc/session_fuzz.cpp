@@ -23,7 +23,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   if (size == 0) return 0;
   FakeDisplay display;
   display.picture.resize(70, 65);
-  vnc::Session session(display, "fuzz", (data[0] & 1) != 0 ? "secret" : "", {});
+  static auto tls = *vnc::TlsContext::create("", "");
+  vnc::Session session(display, "fuzz", (data[0] & 1) != 0 ? "secret" : "", {}, (data[0] & 4) != 0 ? tls : nullptr);
   if ((data[0] & 2) != 0) session.receive("RFB 003.008\n\x01\x01");
   std::uint64_t generation = 1;
   for (std::size_t at = 1; at < size;) {

@@ -2,6 +2,7 @@
 #include "vnc/session.h"
 
 #include <gtest/gtest.h>
+#include <openssl/ssl.h>
 
 #include "vnc/server.h"
 
@@ -50,6 +51,84 @@ class SessionTest : public testing::Test {
   FakeDisplay display_;
   Session session_{display_, "test", "", {}};
 };
+
+/// A client of TLS, by OpenSSL's other side.
+struct TlsClient {
+  TlsClient() {
+    SSL_set_cipher_list(ssl, "AECDH:ADH:ALL:@SECLEVEL=0");
+    SSL_set_bio(ssl, in, out);
+    SSL_set_connect_state(ssl);
+  }
+  ~TlsClient() {
+    SSL_free(ssl);
+    SSL_CTX_free(context);
+  }
+  /// Hands over what is under way in both directions.
+  void exchange(Session& session) {
+    for (int n = 0; n < 6; ++n) {
+      SSL_do_handshake(ssl);
+      std::string fromServer = std::exchange(session.output(), {});
+      BIO_write(in, fromServer.data(), static_cast<int>(fromServer.size()));
+      SSL_do_handshake(ssl);
+      char* data = nullptr;
+      long length = BIO_get_mem_data(out, &data);
+      std::string toServer(data, static_cast<std::size_t>(length));
+      BIO_reset(out);
+      if (!toServer.empty()) session.receive(toServer);
+    }
+  }
+  std::string read() {
+    char buffer[4096];
+    int n = SSL_read(ssl, buffer, sizeof buffer);
+    return std::string(buffer, static_cast<std::size_t>(std::max(n, 0)));
+  }
+  SSL_CTX* context = SSL_CTX_new(TLS_client_method());
+  SSL* ssl = SSL_new(context);
+  BIO *in = BIO_new(BIO_s_mem()), *out = BIO_new(BIO_s_mem());
+};
+
+TEST_F(SessionTest, TlsWithoutCertificateAndWithPassword) {
+  auto context = TlsContext::create("", "");
+  ASSERT_TRUE(context);
+  Session session(display_, "test", "secret", {1, 2, 3}, *context);
+  auto take = [&] { return std::exchange(session.output(), {}); };
+  take();
+  session.receive("RFB 003.008\n");
+  EXPECT_EQ(take(), std::string("\1\x13"));
+  session.receive("\x13");
+  EXPECT_EQ(take(), std::string("\0\2", 2));
+  session.receive(std::string("\0\2", 2));
+  EXPECT_EQ(take(), std::string("\0\1\0\0\1\2", 6));
+  session.receive(std::string("\0\0\1\2", 4));
+  EXPECT_EQ(take(), "\1");
+  TlsClient client;
+  client.exchange(session);
+  ASSERT_TRUE(SSL_is_init_finished(client.ssl));
+  EXPECT_EQ(client.read(), std::string("\1\2\3") + std::string(13, '\0'));
+  auto response = passwordResponse("secret", {1, 2, 3});
+  SSL_write(client.ssl, response.data(), static_cast<int>(response.size()));
+  SSL_write(client.ssl, "\1", 1);
+  client.exchange(session);
+  EXPECT_EQ(client.read().substr(0, 8), std::string("\0\0\0\0\0\x64\0\x46", 8)) << "welcome, and the screen's size";
+}
+
+TEST_F(SessionTest, TlsIsNotOptional) {
+  auto context = TlsContext::create("", "");
+  ASSERT_TRUE(context);
+  Session plain(display_, "test", "", {}, *context);
+  plain.receive("RFB 003.008\n");
+  EXPECT_FALSE(plain.receive("\1"));
+  Session old(display_, "test", "", {}, *context);
+  EXPECT_FALSE(old.receive("RFB 003.003\n"));
+  Session garbage(display_, "test", "", {}, *context);
+  garbage.receive("RFB 003.008\n\x13");
+  garbage.receive(std::string("\0\2\0\0\1\1", 6));
+  EXPECT_FALSE(garbage.receive("this is no handshake"));
+  EXPECT_EQ(TlsContext::create("/nonexistent", "/nonexistent").error().kind(), ErrorKind::notFound);
+  EXPECT_EQ(TlsContext::create("/proc/self/cmdline", "/proc/self/cmdline").error().kind(), ErrorKind::invalidArgument);
+  EXPECT_FALSE(parseAddress(":1,tls-cert=a"));
+  EXPECT_TRUE(parseAddress(":1,tls")->tls);
+}
 
 TEST_F(SessionTest, RawUpdatesHoldTheWholeScreenAndThenWhatChanged) {
   join();
