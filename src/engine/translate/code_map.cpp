@@ -19,10 +19,14 @@ void CodeMap::attach(std::uint64_t* top, unsigned indexBits, std::uint64_t* log,
   missTable_ = missTable;
 }
 
-std::uint64_t CodeMap::missWord(std::uint64_t index) const {
+std::uint64_t CodeMap::pageOf(std::uint64_t index) const {
   std::uint64_t page = index << 12;
   if (indexBits_ == 36 && (index >> 35) != 0) page |= ~std::uint64_t{0} << 48;  // canonical form of the upper half
-  return missTable_ - kEntryStride * page;
+  return page;
+}
+
+std::uint64_t CodeMap::missWord(std::uint64_t index) const {
+  return missTable_ - kEntryStride * pageOf(index);
 }
 
 bool CodeMap::isAccessible(std::uint64_t index) const {
@@ -53,7 +57,7 @@ bool CodeMap::makeAccessible(std::uint64_t index) {
 
 std::uint64_t CodeMap::find(std::uint64_t linear) const {
   std::uint64_t index = indexOf(linear);
-  if (!isAccessible(index)) return 0;
+  if (!covers(linear) || !isAccessible(index)) return 0;
   std::uint64_t word = wordAt(index);
   return word == missWord(index) ? 0 : word;
 }

@@ -38,13 +38,16 @@ class CodeMap {
   /// `top`: end of the array; `indexBits`: 20, 35 or 36; `log`: kLogBytes of memory.
   void attach(std::uint64_t* top, unsigned indexBits, std::uint64_t* log, std::uint64_t missTable);
 
+  /// Whether the array has a word of the address's own: user code in the upper half and what is not canonical share
+  /// theirs with other pages.
+  bool covers(std::uint64_t linear) const { return pageOf(indexOf(linear)) == (linear & ~std::uint64_t{4095}); }
   /// The word of the page, or 0 if it names no unit.
   std::uint64_t find(std::uint64_t linear) const;
   /// The entry table that a word from find() names.
   static std::uint64_t tableOf(std::uint64_t word, std::uint64_t linear) {
     return word + kEntryStride * (linear & ~std::uint64_t{4095});
   }
-  /// False: the host refused memory.
+  /// `linear` is covered. False: the host refused memory.
   bool insert(std::uint64_t linear, std::uint64_t entryTable, bool global, std::uint64_t pageSize = 4096);
   /// The mapping of the guest's page that `linear` is in may have changed. Returns whether there was a unit.
   bool dropPage(std::uint64_t linear);
@@ -61,6 +64,7 @@ class CodeMap {
 
   std::uint64_t indexOf(std::uint64_t linear) const { return linear >> 12 & ((std::uint64_t{1} << indexBits_) - 1); }
   std::uint64_t& wordAt(std::uint64_t index) const { return top_[-1 - static_cast<std::int64_t>(index)]; }
+  std::uint64_t pageOf(std::uint64_t index) const;
   std::uint64_t missWord(std::uint64_t index) const;
   bool isAccessible(std::uint64_t index) const;
   bool makeAccessible(std::uint64_t index);

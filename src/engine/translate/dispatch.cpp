@@ -76,7 +76,8 @@ PageUnit* TranslateVcpu::findUnit(std::uint64_t rip) {
   PageUnit* unit = context_.knownUnit(rip);
   if (unit && unit->covers(rip) && unit->key == context_.frame->key) return unit;
   PageTranslation page;
-  if (!isCanonical48(rip)) return nullptr;
+  CodeMap* map = context_.spaces->code(context_.key().mode());
+  if (!isCanonical48(rip) || (map && !map->covers(rip))) return nullptr;
   if (!x86::translate(cpu, rip, Access::execute, Privilege::current, page)) {
     cpu.exception.valid = false;
     return nullptr;
@@ -86,7 +87,6 @@ PageUnit* TranslateVcpu::findUnit(std::uint64_t rip) {
   cpu.parkFpu();
   unit = context_.store->unitFor(offset >> 12, rip & ~kPageMask, context_.key());
   if (!unit) return nullptr;
-  CodeMap* map = context_.spaces->code(context_.key().mode());
   if (map) {
     bool isKernels = (rip >> 63) != 0 || (!cpu.longMode() && cpu.state.cpl == 0);
     map->insert(rip, reinterpret_cast<std::uint64_t>(unit->entryTable), page.global && isKernels, page.pageSize);
