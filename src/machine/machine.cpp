@@ -2,6 +2,7 @@
 #include "machine/machine.h"
 
 #include <atomic>
+#include <chrono>
 #include <memory>
 
 #include "base/log.h"
@@ -86,6 +87,7 @@ class BoardMachine : public Machine {
   std::unique_ptr<GuestMemory> memory_;
   std::unique_ptr<x86::CpuModel> model_;
   std::unique_ptr<Engine> engine_;
+  std::chrono::nanoseconds engineStart_{};  ///< how long engine and vCPUs took to be made
   IoBus ports_{"port I/O"}, mmio_{"memory"};
   std::unique_ptr<Chipset> chipset_;
   std::unique_ptr<PciDevices> devices_;
@@ -139,6 +141,7 @@ Status BoardMachine::openKernel() {
 Status BoardMachine::openProcessors() {
   auto choice = chooseEngine(config_.engine);
   if (!choice) return std::move(choice).error();
+  auto started = std::chrono::steady_clock::now();
   EngineSetup setup{*memory_, *model_, config_.cpus, config_.codeCache, config_.trace};
   auto engine = makeEngine(choice->name, setup);
   if (!engine && config_.engine == "auto" && choice->name != "interpret") {
@@ -161,6 +164,7 @@ Status BoardMachine::openProcessors() {
       {*engine_, *model_, loop_, chipset_->apicBus(), ports_, mmio_, traces(config_.trace, "io"), onShutdown});
   if (!processors) return std::move(processors).error();
   processors_ = std::move(*processors);
+  engineStart_ = std::chrono::steady_clock::now() - started;
   memory_->setMapObserver([this] { processors_->forgetTranslations(); });
   return load();
 }
@@ -227,6 +231,7 @@ std::vector<std::pair<std::string, std::uint64_t>> BoardMachine::statistics() co
   std::vector<std::pair<std::string, std::uint64_t>> all;
   all.emplace_back("memory.size", memory_->size());
   all.emplace_back("memory.resident", memory_->residentBytes());
+  all.emplace_back("engine.start_microseconds", static_cast<std::uint64_t>(engineStart_.count()) / 1000);
   for (auto& entry : devices_->statistics()) all.push_back(std::move(entry));
   for (auto& entry : processors_->statistics()) all.push_back(std::move(entry));
   return all;

@@ -128,6 +128,7 @@ TranslateVcpu::~TranslateVcpu() {
 }
 
 void TranslateVcpu::waitForEvent() {
+  context_.store->trimIfIdle();
   x86::waitForEvents(*context_.cpu);
 }
 

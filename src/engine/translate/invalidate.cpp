@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 
 #include <cstring>
+#include <ctime>
 
 #include "engine/translate/translation_store.h"
 
@@ -180,6 +181,17 @@ void TranslationStore::removeUser(CodeUser& user) {
   for (CodeUser*& place : users_) {
     if (place == &user) place = nullptr;
   }
+}
+
+void TranslationStore::trimIfIdle() {
+  auto clock = [](clockid_t id) {
+    timespec t{};
+    ::clock_gettime(id, &t);
+    return static_cast<std::uint64_t>(t.tv_sec) * 1'000'000'000 + static_cast<std::uint64_t>(t.tv_nsec);
+  };
+  if (!idleTrim_.isIdle(clock(CLOCK_MONOTONIC), clock(CLOCK_PROCESS_CPUTIME_ID))) return;
+  std::scoped_lock lock(mutex_);
+  if (cache_->usedBytes() + counters_.entryTableBytes > kWorthTrimming) needsReset_ = true;
 }
 
 void TranslationStore::helpReset() {

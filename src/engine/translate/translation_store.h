@@ -14,6 +14,7 @@
 #include "engine/translate/code_cache.h"
 #include "engine/translate/code_guard.h"
 #include "engine/translate/code_map.h"
+#include "engine/translate/idle_trim.h"
 #include "engine/translate/perf_map.h"
 #include "engine/translate/rewriter.h"
 #include "memory/guest_memory.h"
@@ -92,6 +93,8 @@ class TranslationStore : public CodeWriteObserver {
   // --- full flush. A user that is `inside` keeps it from happening.
   void addUser(CodeUser& user);
   void removeUser(CodeUser& user);
+  /// When a vCPU goes to sleep: if the machine has done next to nothing for a while, its code goes.
+  void trimIfIdle();
   bool needsReset() const { return needsReset_.load(std::memory_order_seq_cst); }
   /// Called by users that are not inside while needsReset(): empties the cache when all are outside. Returns at once or
   /// after a short wait; the caller tries again until needsReset() is false.
@@ -144,6 +147,7 @@ class TranslationStore : public CodeWriteObserver {
   static constexpr unsigned kHashSize = 1 << 14;
   static constexpr std::uint32_t kMaxUnits = 1 << 16;
   static constexpr unsigned kMaxUsers = 64;
+  static constexpr std::uint64_t kWorthTrimming = 16_MiB;
   static constexpr unsigned kMaxJoins = 8;
 
   GuestMemory& memory_;
@@ -171,6 +175,7 @@ class TranslationStore : public CodeWriteObserver {
   CodeUser* users_[kMaxUsers] = {};
   Counters counters_{};
 
+  IdleTrim idleTrim_;
   std::atomic<std::uint64_t> invalidations_{0};
   std::atomic<std::uint64_t> generation_{1};
   std::atomic<bool> needsReset_{false};

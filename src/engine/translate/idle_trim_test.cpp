@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/translate/idle_trim.h"
+
+#include <gtest/gtest.h>
+
+namespace lodge::translate {
+namespace {
+
+constexpr std::uint64_t kSecond = 1'000'000'000;
+
+TEST(IdleTrim, WaitsForAWholeWindow) {
+  IdleTrim trim;
+  EXPECT_FALSE(trim.isIdle(100 * kSecond, 7 * kSecond));  // the first one begins
+  EXPECT_FALSE(trim.isIdle(119 * kSecond, 7 * kSecond));
+  EXPECT_TRUE(trim.isIdle(120 * kSecond, 7 * kSecond));
+  EXPECT_FALSE(trim.isIdle(121 * kSecond, 7 * kSecond));
+  EXPECT_TRUE(trim.isIdle(170 * kSecond, 7 * kSecond + kSecond / 2));
+}
+
+TEST(IdleTrim, ABusyWindowIsNotIdle) {
+  IdleTrim trim;
+  EXPECT_FALSE(trim.isIdle(100 * kSecond, 0));
+  EXPECT_FALSE(trim.isIdle(120 * kSecond, kSecond / 2));  // more than a 50th of 20 s
+  EXPECT_TRUE(trim.isIdle(140 * kSecond, kSecond / 2 + kSecond / 10));
+}
+
+}  // namespace
+}  // namespace lodge::translate
