@@ -4,12 +4,10 @@
 namespace lodge::translate {
 
 bool IdleTrim::isIdle(std::uint64_t now, std::uint64_t processorTime) {
-  std::unique_lock lock(mutex_, std::try_to_lock);
-  if (!lock || (start_ != 0 && now - start_ < kWindow)) return false;
-  bool idle = start_ != 0 && processorTime - used_ < (now - start_) / kBusyPart;
-  start_ = now;
-  used_ = processorTime;
-  return idle;
+  std::uint64_t start = start_.load(std::memory_order_acquire);
+  if ((start != 0 && now - start < kWindow) || !start_.compare_exchange_strong(start, now)) return false;
+  std::uint64_t used = used_.exchange(processorTime);
+  return start != 0 && processorTime - used < (now - start) / kBusyPart;
 }
 
 }  // namespace lodge::translate

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <atomic>
 #include <cstdint>
-#include <mutex>
 
 namespace lodge::translate {
 
@@ -17,8 +17,7 @@ class IdleTrim {
   bool isIdle(std::uint64_t now, std::uint64_t processorTime);
 
  private:
-  std::mutex mutex_;
-  std::uint64_t start_ = 0, used_ = 0;
+  std::atomic<std::uint64_t> start_{0}, used_{0};
 };
 
 }  // namespace lodge::translate
