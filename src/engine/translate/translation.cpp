@@ -23,8 +23,11 @@ const Record* Translation::recordAt(std::uint64_t pc) const {
 
 std::uint64_t Translation::entryFor(unsigned offset) const {
   if (offset < pageOffset || offset >= unsigned{pageOffset} + guestBytes) return 0;
+  if (offset == pageOffset && records[0].isEntry()) return hot + records[0].offset;
+  // Entries are in the order of the guest's instructions.
   for (unsigned i = 0; i < hotRecords; ++i) {
-    if (records[i].isEntry() && records[i].value == offset) return hot + records[i].offset;
+    if (!records[i].isEntry() || records[i].value < offset) continue;
+    return records[i].value == offset ? hot + records[i].offset : 0;
   }
   return 0;
 }

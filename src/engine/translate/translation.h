@@ -30,15 +30,14 @@ struct Record {
 };
 static_assert(sizeof(Record) == 4);
 
-/// A direct branch out of a translation to the same page, that can be led to other code.
+/// A direct branch out of a translation to the same page, that can be led to other code. (Code lies below 4 GiB.)
 struct Link {
-  std::uint64_t rel32;  ///< host address of the jump's rel32
-  std::uint64_t stub;   ///< where the jump leads while unlinked
-  Translation* source;
   Translation* linkedTo;       ///< null while unlinked
+  std::uint32_t rel32;         ///< host address of the jump's rel32
+  std::uint32_t stub;          ///< where the jump leads while unlinked
+  std::uint32_t key;           ///< of the code that it leads to
   std::uint16_t targetOffset;  ///< guest target in the page
   bool ungrouped;              ///< to code without groups only
-  std::uint32_t key;           ///< of the code that it leads to
 };
 
 /// One superblock of guest code and its host code.

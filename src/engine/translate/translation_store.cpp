@@ -295,7 +295,12 @@ Translation* TranslationStore::installLocked(PageUnit& unit, const Block& block,
   std::memcpy(t->records + code.hotCount, code.cold.data(), code.coldCount * sizeof(Record));
   for (unsigned i = 0; i < code.linkCount; ++i) {
     const auto& plan = code.links[i];
-    t->links[i] = {plan.rel32, plan.stub, t, nullptr, plan.targetOffset, plan.ungrouped, plan.key};
+    t->links[i] = {nullptr,
+                   static_cast<std::uint32_t>(plan.rel32),
+                   static_cast<std::uint32_t>(plan.stub),
+                   plan.key,
+                   plan.targetOffset,
+                   plan.ungrouped};
   }
   const GuestInstruction& first = block.instructions[0];
   const GuestInstruction& last = block.instructions[count - 1];
