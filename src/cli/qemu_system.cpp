@@ -60,7 +60,7 @@ class Translator {
     if (kernel_) {
       std::erase(out_.words, std::string("--board=pc"));
     } else {
-      out_.words.insert(out_.words.begin(), "--board=pc");
+      out_.words.insert(out_.words.begin(), q35_ ? "--board=q35" : "--board=pc");
     }
     if (networkOff_) {
       add("net", "none");
@@ -93,7 +93,7 @@ class Translator {
   QemuDrives drives_;
   std::string pointer_;
   std::map<std::string, std::string> addresses_;  ///< kinds of devices by their addr=
-  bool kernel_ = false, networkOff_ = false;
+  bool kernel_ = false, q35_ = false, networkOff_ = false;
 };
 
 Status Translator::one(const std::string& option) {
@@ -153,7 +153,11 @@ Status Translator::withValue(const std::string& option, const std::string& text)
     return device(text);
   } else if (option == "-machine" || option == "-M") {
     std::string type = settings(text, "type")["type"];
-    if (!type.empty() && type != "pc" && !type.starts_with("pc-")) return unsupported(option, type, "there is pc");
+    if (type == "q35" || type.starts_with("pc-q35")) {
+      q35_ = true;
+    } else if (!type.empty() && type != "pc" && !type.starts_with("pc-")) {
+      return unsupported(option, type, "there are pc and q35");
+    }
   } else if (option == "-accel") {
     if (text.starts_with("kvm"))
       out_.notes.emplace_back("-accel kvm: /dev/kvm is not used here; guest code is translated");
@@ -296,7 +300,8 @@ VerbSpec qemuVerb() {
           "virtio-blk-pci, with drive= and bootindex=), -boot, -m, -smp, -name, -vnc, -net and -nic and -netdev user "
           "(with hostfwd) and tap,ifname=NAME, "
           "-bios, -snapshot, "
-          "-no-reboot, -daemonize, -kernel, -initrd, -append, -cpu host, -M pc, and some that mean nothing here "
+          "-no-reboot, -daemonize, -kernel, -initrd, -append, -cpu host, -M pc and q35, and some that mean nothing "
+          "here "
           "(-nographic, -display, -serial, -monitor, -vga...). The program does the same when it is called by the "
           "name qemu-system-x86_64. With -enable-kvm guest code is translated all the same.",
       .examples = {{"lodge qemu -enable-kvm -m 2048 -hda disk.img -cdrom install.iso -boot d -vnc :19",

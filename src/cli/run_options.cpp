@@ -127,7 +127,9 @@ void readBoard(const Invocation& invocation, MachineConfig& config) {
                   invocation.has("pflash") || config.firmware == Firmware::uefi || invocation.has("boot") ||
                   invocation.has("disk");
   bool pc = config.kernel.empty() && firmware;
-  config.board = invocation.value("board", pc ? "pc" : "micro") == "pc" ? Board::pc : Board::micro;
+  std::string board = invocation.value("board", !pc ? "micro" : config.secureBoot ? "q35" : "pc");
+  config.board = board == "micro" ? Board::micro : Board::pc;
+  config.q35 = board == "q35";
 }
 
 Status readNets(const Invocation& invocation, MachineConfig& config) {
@@ -241,10 +243,11 @@ std::vector<OptionSpec> runOptionTable() {
        .repeats = true},
       {.name = "board",
        .value = "BOARD",
-       .help =
-           "What the machine is built like: 'micro' starts a kernel at once; 'pc' has firmware, IDE and a display, "
-           "and starts any operating system from its disk or CD-ROM. Without it, pc is for machines without --kernel.",
-       .choices = {"micro", "pc"}},
+       .help = "What the machine is built like: 'micro' starts a kernel at once; 'pc' has firmware, IDE and a display, "
+               "and starts any operating system from its disk or CD-ROM; 'q35' is a pc with PCI Express and, for UEFI "
+               "firmware, "
+               "system management mode. Without it, pc is for machines without --kernel.",
+       .choices = {"micro", "pc", "q35"}},
       {.name = "bios",
        .value = "FILE",
        .help = "The pc board's firmware image; SeaBIOS if not given.",
@@ -259,6 +262,10 @@ std::vector<OptionSpec> runOptionTable() {
        .help = "Where the variables of UEFI firmware stay; made if it does not exist. If not given: "
                "lodge/uefi/NAME.fd in the user's data folder for a machine with a --name, else nowhere.",
        .complete = Complete::file},
+      {.name = "secure-boot",
+       .help =
+           "UEFI firmware starts what Microsoft's keys, or those that the user adds, have signed, and nothing else; on "
+           "the q35 board."},
       {.name = "pflash",
        .value = "FILE[,readonly]",
        .help = "A flash chip with firmware, instead of what --firmware names; the guest's changes go to the file. The "

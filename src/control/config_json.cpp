@@ -8,6 +8,10 @@ namespace lodge::control {
 
 namespace {
 
+const char* boardName(const MachineConfig& config) {
+  return config.board != Board::pc ? "micro" : config.q35 ? "q35" : "pc";
+}
+
 Json toJson(const DriveConfig& disk) {
   return {{"path", disk.path},         {"format", disk.format}, {"readOnly", disk.readOnly},
           {"snapshot", disk.snapshot}, {"cdrom", disk.cdrom},   {"bus", disk.bus == DriveBus::ide ? "ide" : "virtio"}};
@@ -31,7 +35,7 @@ Json toJson(const NetConfig& net) {
 }  // namespace
 
 Json toJson(const MachineConfig& config) {
-  Json json = {{"name", config.name},         {"board", config.board == Board::pc ? "pc" : "micro"},
+  Json json = {{"name", config.name},         {"board", boardName(config)},
                {"bios", config.bios},         {"bootOrder", config.bootOrder},
                {"kernel", config.kernel},     {"initrds", config.initrds},
                {"append", config.append},     {"disks", Json::array()},

@@ -8,6 +8,7 @@ constexpr std::uint16_t kSleepEnable = 1 << 13;
 constexpr unsigned kSleepTypeShift = 10, kSleepTypeMask = 7;
 /// PM1_CNT bits that keep what is written; GBL_RLS and SLP_EN read as zero.
 constexpr std::uint16_t kControlKept = kSleepTypeMask << kSleepTypeShift | 1 << 1;
+constexpr std::uint8_t kGlobalSmi = 1, kApmSmi = 1 << 5;
 constexpr std::uint64_t kHalf = std::uint64_t{1} << 31;
 
 void replaceByte(std::uint16_t& word, unsigned index, std::uint8_t value) {
@@ -56,6 +57,9 @@ std::uint8_t AcpiPm::readByteLocked(std::uint64_t offset, std::uint64_t count) c
       return byteOf(state_.gpeStatus);
     case kGpe0 + 2:
       return byteOf(state_.gpeEnable);
+    case kSmiEnable:
+    case kSmiEnable + 2:
+      return static_cast<std::uint8_t>(state_.smiEnable >> (8 * (offset - kSmiEnable)));
     default:
       return 0;
   }
@@ -96,6 +100,11 @@ bool AcpiPm::writeByteLocked(std::uint64_t offset, std::uint8_t value) {
     case kGpe0 + 2:
       replaceByte(state_.gpeEnable, index, value);
       break;
+    case kSmiEnable:
+      if (smi_ != Smi::working || index != 0) break;
+      if (smiLocked_) value = static_cast<std::uint8_t>((value & ~kGlobalSmi) | (state_.smiEnable & kGlobalSmi));
+      state_.smiEnable = value & (kGlobalSmi | kApmSmi);
+      break;
     default:
       break;
   }
@@ -135,8 +144,25 @@ void AcpiPm::raiseGeneralEvent(unsigned number) {
   updateLocked();
 }
 
+void AcpiPm::enableSmi(bool smm) {
+  smi_ = smm ? Smi::working : Smi::fixed;
+  reset();
+}
+
+void AcpiPm::lockSmi(bool locked) {
+  std::lock_guard lock(mutex_);
+  smiLocked_ = locked;
+}
+
+bool AcpiPm::apmRaisesSmi() const {
+  std::lock_guard lock(mutex_);
+  return smi_ == Smi::working && state_.smiEnable == (kGlobalSmi | kApmSmi);
+}
+
 void AcpiPm::reset() {
-  restore(State{});
+  State state;
+  if (smi_ == Smi::fixed) state.smiEnable = kApmSmi;
+  restore(state);
 }
 
 AcpiPm::State AcpiPm::save() const {

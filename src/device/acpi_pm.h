@@ -13,7 +13,8 @@
 namespace lodge {
 
 /// ACPI fixed hardware (ACPI 6.0, chapter 4.8.3): PM1a status, enable and control, the PM timer, GPE0. 64 ports:
-///   0 PM1_STS (2), 2 PM1_EN (2), 4 PM1_CNT (2), 8 PM_TMR (4, 32 bits), 0x20 GPE0_STS (2), 0x22 GPE0_EN (2).
+///   0 PM1_STS (2), 2 PM1_EN (2), 4 PM1_CNT (2), 8 PM_TMR (4, 32 bits), 0x20 GPE0_STS (2), 0x22 GPE0_EN (2),
+/// and on boards with system management mode 0x30 SMI_EN (4; ICH9 data sheet, 13.8.3.7).
 /// The system control interrupt is level-triggered and high while an enabled event's status is set. Always in ACPI
 /// mode. Any thread.
 class AcpiPm : public IoDevice {
@@ -21,6 +22,7 @@ class AcpiPm : public IoDevice {
   static constexpr std::uint64_t kLength = 0x40;
   static constexpr std::uint64_t kEvent = 0, kControl = 4, kTimer = 8, kGpe0 = 0x20;
   static constexpr unsigned kGpe0Length = 4;
+  static constexpr std::uint64_t kSmiEnable = 0x30;
   static constexpr unsigned kS5SleepType = 5;    ///< if nothing else is set
   static constexpr unsigned kPcS5SleepType = 0;  ///< of the PIIX4, and what firmware takes an ICH9's for
   static constexpr std::uint64_t kTimerHz = 3'579'545;
@@ -28,6 +30,7 @@ class AcpiPm : public IoDevice {
   struct State {
     std::uint16_t status = 0, enable = 0, control = kSciEnabled;
     std::uint16_t gpeStatus = 0, gpeEnable = 0;
+    std::uint32_t smiEnable = 0;
   };
 
   /// `onPowerOff` is called on the vCPU's thread that asks for soft-off (S5).
@@ -40,6 +43,13 @@ class AcpiPm : public IoDevice {
   void pressPowerButton();
   /// Before the machine runs: the SLP_TYP that soft-off has.
   void setSoftOffType(unsigned type) { softOffType_ = type; }
+  /// Before the machine runs: SMI_EN is there; with `smm`, its bits say what is a system management interrupt, else
+  /// firmware finds its handler installed already.
+  void enableSmi(bool smm);
+  /// SMI_LOCK: GBL_SMI_EN stays as it is.
+  void lockSmi(bool locked);
+  /// Whether a write to the APM command port is a system management interrupt.
+  bool apmRaisesSmi() const;
   /// General purpose event `number`, 0..15, happened.
   void raiseGeneralEvent(unsigned number);
   void reset();
@@ -56,7 +66,11 @@ class AcpiPm : public IoDevice {
   void updateLocked();
   void carry();
 
+  enum class Smi : std::uint8_t { none, fixed, working };
+
   unsigned softOffType_ = kS5SleepType;
+  Smi smi_ = Smi::none;
+  bool smiLocked_ = false;
   const Clock& clock_;
   InterruptLine& sci_;
   std::function<void()> onPowerOff_;

@@ -107,6 +107,9 @@ class PciHost {
   /// addresses inside the windows (firmware's work; guests may move them). Errors: alreadyExists, outOfMemory (window
   /// full).
   Status plug(unsigned slot, PciFunction& function, unsigned number = 0);
+  /// The memory-mapped configuration space of bus 0 begins at `base`, a multiple of 1 MiB, from now on, or is nowhere.
+  /// For boards whose bridge has a register for that; any vCPU's thread.
+  void placeEcam(std::optional<std::uint64_t> base);
   /// Machine reset: resets each function and assigns BARs again, with memory, I/O and bus mastering enabled.
   void reset();
 

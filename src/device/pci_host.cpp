@@ -193,7 +193,21 @@ PciHost::PciHost(std::unique_ptr<Implementation> impl) : impl_(std::move(impl)) 
 
 PciHost::~PciHost() {
   impl_->setup.ports.remove(kConfigPorts);
+  placeEcam(std::nullopt);
+}
+
+void PciHost::placeEcam(std::optional<std::uint64_t> base) {
+  std::lock_guard lock(impl_->decoding);
+  if (base.value_or(0) == impl_->setup.ecamBase) return;
   if (impl_->setup.ecamBase != 0) impl_->setup.memory.remove(impl_->setup.ecamBase);
+  impl_->setup.ecamBase = 0;
+  if (!base) return;
+  Status added = impl_->setup.memory.add(*base, kEcamSize, impl_->ecam, "PCI ECAM");
+  if (added) {
+    impl_->setup.ecamBase = *base;
+  } else {
+    log(LogLevel::warning, "PCI configuration space placed where it cannot answer: {}", added.error().message());
+  }
 }
 
 Result<std::unique_ptr<PciHost>> PciHost::create(const Setup& setup) {

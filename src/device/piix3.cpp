@@ -9,25 +9,28 @@ constexpr std::uint8_t kNotRouted = 0x80;
 constexpr std::array<std::uint8_t, 4> kRoutesAtReset{kNotRouted, kNotRouted, kNotRouted, kNotRouted};
 }  // namespace
 
-Piix3::Piix3(const IsaLines& lines)
-    : PciFunction({.vendor = 0x8086,
-                   .device = 0x7000,
-                   .revision = 0,
-                   .classCode = 0x060100,
-                   .subsystemVendor = 0x1af4,
-                   .subsystem = 0x1100},
-                  "PIIX3 ISA bridge"),
-      lines_(lines) {
+Piix3::Piix3(const PciIdentity& identity, std::string name, const IsaLines& lines)
+    : PciFunction(identity, std::move(name)), lines_(lines) {
   for (unsigned n = 0; n < pirqs_.size(); ++n) {
     pirqs_[n].owner = this;
     pirqs_[n].number = n;
     makeWritable(kRoutes + n, 0x8f);
   }
+  storeConfig(kRoutes, kRoutesAtReset);
+}
+
+Piix3::Piix3(const IsaLines& lines)
+    : Piix3({.vendor = 0x8086,
+             .device = 0x7000,
+             .revision = 0,
+             .classCode = 0x060100,
+             .subsystemVendor = 0x1af4,
+             .subsystem = 0x1100},
+            "PIIX3 ISA bridge", lines) {
   // Registers that firmware sets and reads back: chip selects, memory top, interrupt moderation.
   for (unsigned offset : {0x4cu, 0x4eu, 0x4fu, kTopOfMemory, 0x6au, 0x70u, 0x71u, 0x76u, 0x77u, 0x82u}) {
     makeWritable(offset, 0xff);
   }
-  storeConfig(kRoutes, kRoutesAtReset);
 }
 
 void Piix3::reset() {

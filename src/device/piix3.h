@@ -4,6 +4,7 @@
 #include <array>
 #include <cstdint>
 #include <mutex>
+#include <string>
 
 #include "device/interrupt.h"
 #include "device/pci.h"
@@ -22,13 +23,17 @@ class Piix3 : public PciFunction {
   InterruptLine& pirq(unsigned number) { return pirqs_.at(number); }
   void reset() override;
 
+ protected:
+  /// A bridge with the same route registers.
+  Piix3(const PciIdentity& identity, std::string name, const IsaLines& lines);
+  void configWritten(unsigned offset, unsigned size) override;
+
  private:
   struct Pirq : InterruptLine {
     void set(bool level) override { owner->setPirq(number, level); }
     Piix3* owner = nullptr;
     unsigned number = 0;
   };
-  void configWritten(unsigned offset, unsigned size) override;
   void setPirq(unsigned number, bool level);
   void loadRoutes();
   void updateLocked();

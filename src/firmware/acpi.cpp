@@ -138,7 +138,8 @@ Status checkPlatform(const PlatformDescription& p) {
       require(p.cpus >= 1 && p.cpus <= 255, fmt::format("{} CPUs, not 1 to 255", p.cpus)),
       require(p.physicalAddressBits >= 36 && p.physicalAddressBits <= 52, "36 to 52 physical address bits"),
       require(p.pciBuses >= 1 && p.pciBuses <= 256, "1 to 256 PCI buses"),
-      require(p.ecamBase == 0 || inHole(p.ecamBase, p.pciBuses * 1_MiB, 3_GiB), "ECAM lies within [3 GiB, 4 GiB)"),
+      require(p.ecamBase == 0 || inHole(p.ecamBase, p.pciBuses * 1_MiB, 0xb000'0000),
+              "ECAM lies within [2816 MiB, 4 GiB)"),
       require(p.window32Size != 0 && inHole(p.window32Base, p.window32Size, 2_GiB),
               "the 32-bit PCI window lies within [2 GiB, 4 GiB)"),
       require(

@@ -69,9 +69,9 @@ void addOsc(AmlWriter& aml) {
 }
 
 // _PRT (6.2.13): each pin of each device number goes to an I/O APIC input directly.
-void addInterruptRouting(AmlWriter& aml, const PlatformDescription& p) {
+void addInterruptRouting(AmlWriter& aml, const PlatformDescription& p, std::string_view name = "_PRT") {
   constexpr unsigned kDevices = 32, kPins = 4;
-  aml.name("_PRT").package(kDevices * kPins, [&] {
+  aml.name(name).package(kDevices * kPins, [&] {
     for (unsigned device = 0; device < kDevices; ++device) {
       for (unsigned pin = 0; pin < kPins; ++pin) {
         aml.package(4, [&] {
@@ -82,6 +82,71 @@ void addInterruptRouting(AmlWriter& aml, const PlatformDescription& p) {
         });
       }
     }
+  });
+}
+
+constexpr std::string_view kRoutes[] = {"PRQA", "PRQB", "PRQC", "PRQD"};
+constexpr std::string_view kLinks[] = {"LNKA", "LNKB", "LNKC", "LNKD"};
+
+// An interrupt link (6.2.12 and on): the bridge's route register, whose bit 7 switches it off.
+void addInterruptLink(AmlWriter& aml, unsigned number, std::uint16_t irqs) {
+  constexpr std::uint64_t kOff = 0x80, kPresent = 0x09, kEnabled = 0x0b, kMaskOffset = 1;
+  auto route = [&] { aml.nameReference(std::string("^^BRDG.") + std::string(kRoutes[number])); };
+  auto mask = [&] { aml.nameReference("IRQM"); };
+  auto off = [&] { aml.integer(kOff); };
+  auto local = [&] { aml.local(0); };
+  aml.device(kLinks[number], [&] {
+    aml.name("_HID").eisaId("PNP0C0F");
+    aml.name("_UID").integer(number + 1);
+    aml.name("_PRS").buffer(ResourceWriter().pciIrqs(irqs).take());
+    aml.method("_STA", 0, false, [&] {
+      aml.bitAnd(route, off, local);
+      aml.ifThen(local, [&] { aml.returnValue([&] { aml.integer(kPresent); }); });
+      aml.returnValue([&] { aml.integer(kEnabled); });
+    });
+    aml.method("_DIS", 0, true, [&] { aml.bitOr(route, off, route); });
+    aml.method("_CRS", 0, true, [&] {
+      aml.name("BUF_").buffer(ResourceWriter().pciIrqs(0).take());
+      aml.createWordField([&] { aml.nameReference("BUF_"); }, kMaskOffset, "IRQM");
+      aml.bitAnd(route, off, local);
+      aml.ifThen(local, [&] { aml.store([&] { aml.integer(0); }, mask); });
+      aml.otherwise([&] { aml.shiftLeft([&] { aml.integer(1); }, route, mask); });
+      aml.returnValue([&] { aml.nameReference("BUF_"); });
+    });
+    aml.method("_SRS", 1, true, [&] {
+      aml.createWordField([&] { aml.argument(0); }, kMaskOffset, "IRQM");
+      aml.findSetRightBit(mask, local);
+      aml.decrement(local);
+      aml.store(local, route);
+    });
+  });
+}
+
+// The bridge, its links, and a _PRT that follows the mode that the operating system tells by \_PIC (5.8.1).
+void addInterruptLinks(AmlWriter& aml, const PlatformDescription& p) {
+  const PciLinksDescription& links = *p.pciLinks;
+  aml.device("BRDG", [&] {
+    aml.name("_ADR").integer(std::uint64_t{links.device} << 16 | links.function);
+    aml.configurationRegion("PIRQ", links.registers, 4, kRoutes);
+  });
+  for (unsigned number = 0; number < 4; ++number) addInterruptLink(aml, number, links.irqs);
+  constexpr unsigned kDevices = 32, kPins = 4;
+  aml.name("PRTP").package(kDevices * kPins, [&] {
+    for (unsigned device = 0; device < kDevices; ++device) {
+      for (unsigned pin = 0; pin < kPins; ++pin) {
+        aml.package(4, [&] {
+          aml.integer((std::uint64_t{device} << 16) | 0xffff);
+          aml.integer(pin);
+          aml.nameReference(kLinks[(device + pin + links.offset) % 4]);
+          aml.integer(0);
+        });
+      }
+    }
+  });
+  addInterruptRouting(aml, p, "PRTA");
+  aml.method("_PRT", 0, false, [&] {
+    aml.ifThen([&] { aml.nameReference("\\PICF"); }, [&] { aml.returnValue([&] { aml.nameReference("PRTA"); }); });
+    aml.returnValue([&] { aml.nameReference("PRTP"); });
   });
 }
 
@@ -101,7 +166,11 @@ void addPciRoot(AmlWriter& aml, const PlatformDescription& p) {
     if (p.window64Size) resources.memoryWindow64(p.window64Base, p.window64Size);
     addCrs(aml, resources);
     addOsc(aml);
-    addInterruptRouting(aml, p);
+    if (p.pciLinks) {
+      addInterruptLinks(aml, p);
+    } else {
+      addInterruptRouting(aml, p);
+    }
   });
 }
 
@@ -156,6 +225,10 @@ void addParavirtualDevice(AmlWriter& aml, std::string_view name, std::string_vie
 
 std::vector<std::uint8_t> buildDsdtBody(const PlatformDescription& p) {
   AmlWriter aml;
+  if (p.pciLinks) {
+    aml.name("\\PICF").integer(0);
+    aml.method("\\_PIC", 1, false, [&] { aml.store([&] { aml.argument(0); }, [&] { aml.nameReference("\\PICF"); }); });
+  }
   aml.scope("\\_SB", [&] {
     addProcessors(aml, p);
     addMotherboard(aml, p);

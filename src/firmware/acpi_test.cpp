@@ -189,6 +189,22 @@ TEST_F(Iasl, DisassemblesEveryTableAndCompilesTheDsdtAgain) {
   }
 }
 
+TEST_F(Iasl, InterruptLinksFollowTheModeOfTheOperatingSystem) {
+  PlatformDescription platform = everything();
+  platform.pciLinks = PciLinksDescription{.device = 1, .function = 0, .offset = 3, .registers = 0x60, .irqs = 0xc20};
+  Area dsdt = walk(buildAcpi(platform, kBase))["DSDT"];
+  std::ofstream(folder_ / "l.dat", std::ios::binary)
+      .write(reinterpret_cast<const char*>(dsdt.data()), static_cast<std::streamsize>(dsdt.size()));
+  ASSERT_EQ(run("iasl -d l.dat"), 0) << read("out.txt");
+  std::string source = read("l.dsl");
+  for (const char* expected :
+       {"Method (\\_PIC, 1", "Device (LNKD)", "EisaId (\"PNP0C0F\")", "OperationRegion (PIRQ, PCI_Config, 0x60",
+        "PRQD,   8", "Method (_PRT, 0", "Return (PRTA)", "Return (PRTP)", "{5,10,11}"}) {
+    EXPECT_NE(source.find(expected), std::string::npos) << expected << source;
+  }
+  ASSERT_EQ(run("iasl -ve l.dsl"), 0) << read("out.txt") << source;
+}
+
 TEST_F(Iasl, DsdtSaysWhatTheBoardSaid) {
   Area dsdt = walk(buildAcpi(everything(), kBase))["DSDT"];
   std::ofstream(folder_ / "d.dat", std::ios::binary)

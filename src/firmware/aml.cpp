@@ -28,16 +28,21 @@ enum Op : std::uint8_t {
   local0Op = 0x60,
   arg0Op = 0x68,
   storeOp = 0x70,
+  decrementOp = 0x76,
+  shiftLeftOp = 0x79,
   andOp = 0x7b,
   orOp = 0x7d,
+  findSetRightBitOp = 0x82,
   createDwordFieldOp = 0x8a,
+  createWordFieldOp = 0x8b,
   lnotOp = 0x92,
   lequalOp = 0x93,
   ifOp = 0xa0,
   elseOp = 0xa1,
   returnOp = 0xa4,
 };
-constexpr std::uint8_t kDeviceOp = 0x82;  // after extOpPrefix
+// After extOpPrefix.
+constexpr std::uint8_t kRegionOp = 0x80, kFieldOp = 0x81, kDeviceOp = 0x82;
 
 unsigned hexDigit(char c) {
   if (c >= '0' && c <= '9') return static_cast<unsigned>(c - '0');
@@ -59,6 +64,7 @@ void AmlWriter::path(std::string_view text) {
     op(rootChar);
     text.remove_prefix(1);
   }
+  for (; !text.empty() && text.front() == '^'; text.remove_prefix(1)) op('^');
   auto segments = static_cast<std::size_t>(std::ranges::count(text, '.')) + 1;
   if (segments == 2) op(dualNamePrefix);
   if (segments > 2) {
@@ -113,6 +119,25 @@ void AmlWriter::method(std::string_view p, unsigned arguments, bool serialized, 
     path(p);
     op(static_cast<std::uint8_t>(arguments | (serialized ? 8u : 0u)));
     body();
+  });
+}
+
+void AmlWriter::configurationRegion(std::string_view p, std::uint8_t offset, std::uint8_t length,
+                                    std::span<const std::string_view> fields) {
+  constexpr std::uint8_t kPciConfig = 2, kByteAccess = 1;
+  extendedOp(kRegionOp);
+  path(p);
+  op(kPciConfig);
+  integer(offset);
+  integer(length);
+  extendedOp(kFieldOp);
+  withLength([&] {
+    path(p);
+    op(kByteAccess);
+    for (std::string_view field : fields) {
+      path(field);
+      op(8);  // bits, as a PkgLength
+    }
   });
 }
 
@@ -179,6 +204,31 @@ void AmlWriter::argument(unsigned index) {
 }
 void AmlWriter::local(unsigned index) {
   op(static_cast<std::uint8_t>(local0Op + index));
+}
+
+void AmlWriter::createWordField(const Body& source, std::uint64_t byteOffset, std::string_view p) {
+  op(createWordFieldOp);
+  source();
+  integer(byteOffset);
+  path(p);
+}
+
+void AmlWriter::shiftLeft(const Body& value, const Body& count, const Body& target) {
+  op(shiftLeftOp);
+  value();
+  count();
+  target();
+}
+
+void AmlWriter::findSetRightBit(const Body& value, const Body& target) {
+  op(findSetRightBitOp);
+  value();
+  target();
+}
+
+void AmlWriter::decrement(const Body& target) {
+  op(decrementOp);
+  target();
 }
 
 void AmlWriter::createDwordField(const Body& source, std::uint64_t byteOffset, std::string_view p) {

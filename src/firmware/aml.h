@@ -15,8 +15,8 @@ namespace lodge::firmware {
 ///     aml.name("_HID").eisaId("PNP0501");
 ///     aml.name("_UID").integer(1);
 ///   });
-/// Names are given as in ASL ("\\_SB.PCI0"), segments of up to four characters. For trusted input only: the board's
-/// description.
+/// Names are given as in ASL ("\\_SB.PCI0", "^^BRDG"), segments of up to four characters. For trusted input only: the
+/// board's description.
 class AmlWriter {
  public:
   using Body = std::function<void()>;
@@ -28,6 +28,11 @@ class AmlWriter {
   void method(std::string_view path, unsigned arguments, bool serialized, const Body& body);
   /// The value follows: integer(), text(), eisaId(), package(), buffer().
   AmlWriter& name(std::string_view path);
+
+  /// PCI configuration space of the surrounding device, `length` bytes from `offset` on, and fields of a byte each in
+  /// it.
+  void configurationRegion(std::string_view path, std::uint8_t offset, std::uint8_t length,
+                           std::span<const std::string_view> fields);
 
   // --- data
   void integer(std::uint64_t value);
@@ -42,8 +47,13 @@ class AmlWriter {
   void nameReference(std::string_view path);
   void argument(unsigned index);
   void local(unsigned index);
+  void createWordField(const Body& source, std::uint64_t byteOffset, std::string_view path);
   void createDwordField(const Body& source, std::uint64_t byteOffset, std::string_view path);
   void store(const Body& value, const Body& target);
+  void shiftLeft(const Body& value, const Body& count, const Body& target);
+  /// The number of the lowest bit that is set, from 1 on.
+  void findSetRightBit(const Body& value, const Body& target);
+  void decrement(const Body& target);
   void bitAnd(const Body& a, const Body& b, const Body& target);
   void bitOr(const Body& a, const Body& b, const Body& target);
   void equal(const Body& a, const Body& b);

@@ -17,6 +17,14 @@ struct SerialPortDescription {
   unsigned gsi;
 };
 
+/// Where PCI interrupts go while an operating system uses the 8259As: pin p of device d is link (d + p + offset) % 4,
+/// and a bridge has a route register for each link (PIRQA and on), from `registers` on in its configuration space.
+struct PciLinksDescription {
+  unsigned device, function, offset;
+  std::uint8_t registers;
+  std::uint16_t irqs;  ///< a bit for each ISA interrupt that may be chosen
+};
+
 /// What a board is made of, as far as firmware tells the guest: the board fills it in once, and memory map, ACPI and
 /// SMBIOS tables follow from it. Addresses are guest-physical, sizes in bytes; a GSI is a global system interrupt, the
 /// I/O APIC's input number. RAM is GuestMemory's own business and not repeated here.
@@ -40,6 +48,8 @@ struct PlatformDescription {
   std::uint64_t window64Base = 0, window64Size = 0;  ///< no 64-bit window if the size is 0
   /// INTA..INTD after swizzling: pin p (0..3) of device d arrives at pciGsi[(d + p) % 4], level-triggered, active low.
   std::array<unsigned, 4> pciGsi{16, 17, 18, 19};
+
+  std::optional<PciLinksDescription> pciLinks;
 
   // ACPI fixed hardware (ACPI 6.0, 4.8.3), always in ACPI mode: PM1 control must read SCI_EN as 1.
   std::uint16_t pm1aEvent = 0x600;    ///< 4 bytes: status, enable

@@ -24,6 +24,12 @@ ResourceWriter& ResourceWriter::irq(unsigned irq) {
   return *this;
 }
 
+ResourceWriter& ResourceWriter::pciIrqs(std::uint16_t mask) {
+  constexpr std::uint8_t kIrqWithFlags = 0x23, kLevelLowShared = 0x18;
+  out_.u8(kIrqWithFlags).u16(mask).u8(kLevelLowShared);
+  return *this;
+}
+
 ResourceWriter& ResourceWriter::fixedMemory(std::uint32_t base, std::uint32_t length) {
   out_.u8(kFixedMemory32).u16(9).u8(1).u32(base).u32(length);
   return *this;

@@ -92,9 +92,23 @@ firmware::PlatformDescription Chipset::describe(const MachineConfig& config, con
   p.ioApicBase = layout::kIoApicBase;
   if (config.board == Board::pc) {
     p.ecamBase = 0;
+    if (config.q35) {
+      p.ecamBase = layout::kQ35EcamBase;
+      p.pciBuses = layout::kQ35Buses;
+    }
     p.window32Base = layout::pcWindow32Base(memory.lowSize());
     p.window32Size = layout::kPcWindow32End - p.window32Base;
+    if (config.q35) {
+      p.window32Base = layout::kQ35EcamBase + layout::kQ35Buses * 1_MiB;
+      p.window32Size = layout::kPcWindow32End - p.window32Base;
+    }
     p.keyboard = p.vga = true;
+    // PIRQA to PIRQD; 5, 10 and 11 are nobody else's.
+    p.pciLinks = firmware::PciLinksDescription{.device = config.q35 ? layout::kLpcSlot : layout::kPiixSlot,
+                                               .function = 0,
+                                               .offset = config.q35 ? 0u : 3u,
+                                               .registers = 0x60,
+                                               .irqs = 1 << 5 | 1 << 10 | 1 << 11};
     p.s5SleepType = AcpiPm::kPcS5SleepType;
   } else {
     p.ecamBase = layout::kEcamBase;

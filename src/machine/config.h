@@ -63,9 +63,10 @@ struct MachineConfig {
   std::string name;
   Board board = Board::micro;
   std::string bios;  ///< path of the pc board's firmware image; empty: SeaBIOS as it is installed
+  bool q35 = false;  ///< the pc board has the Q35 and ICH9 instead of the i440FX and PIIX
   Firmware firmware = Firmware::bios;
   std::string uefiVars;              ///< path of the file with UEFI variables; empty: they end with the machine
-  bool secureBoot = false;           ///< UEFI firmware checks the signatures of what it starts
+  bool secureBoot = false;           ///< of q35: UEFI firmware checks the signatures of what it starts
   std::vector<FlashConfig> flash;    ///< flash chips instead of `bios` and `firmware`: the first ends at 4 GiB
   std::string bootOrder = "cd";      ///< of the pc board: 'c' disks, 'd' CD-ROM drives
   bool bootMenu = false;             ///< of the pc board: firmware lets the user choose
@@ -86,6 +87,9 @@ struct MachineConfig {
   bool balloon = true;
   bool virtioConsole = false;  ///< input goes to a virtio console (hvc0), which learns the window's size, not to COM1
   std::string trace;
+
+  /// Whether CPUs have system management mode: UEFI firmware may need it, SeaBIOS does without.
+  bool smm() const { return q35 && (firmware == Firmware::uefi || !flash.empty()); }
 };
 
 /// How a machine ended.

@@ -30,6 +30,10 @@ inline constexpr std::uint64_t pcWindow32Base(std::uint64_t lowRam) {
 inline constexpr std::uint64_t pcWindow64Base(std::uint64_t ramEnd) {
   return (ramEnd + 32_GiB - 1) / 32_GiB * 32_GiB;
 }
+// The Q35's RAM at 0 ends at 2 GiB at most, and all firmware puts PCI Express configuration space there.
+inline constexpr std::uint64_t kQ35LowLimit = 2_GiB;
+inline constexpr std::uint64_t kQ35EcamBase = 0xb000'0000;
+inline constexpr unsigned kQ35Buses = 256;
 inline constexpr std::uint64_t kPcWindow32End = kIoApicBase;
 // As few address bits as RAM and a window of 32 GiB behind it need: OVMF's page tables, and the time that they take,
 // follow from them.
@@ -39,7 +43,7 @@ inline constexpr unsigned pcAddressBits(std::uint64_t ramEnd) {
   return bits;
 }
 inline constexpr std::uint16_t kFirmwareDebugPort = 0x402;
-inline constexpr unsigned kPiixSlot = 1, kDisplaySlot = 2, kPcFirstFreeSlot = 3;
+inline constexpr unsigned kLpcSlot = 31, kPiixSlot = 1, kDisplaySlot = 2, kPcFirstFreeSlot = 3;
 
 // Interrupt inputs of the I/O APIC (GSIs).
 inline constexpr unsigned kPitGsi = 2, kCom2Gsi = 3, kCom1Gsi = 4, kRtcGsi = 8, kSciGsi = 9;

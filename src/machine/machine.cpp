@@ -64,6 +64,10 @@ class BoardMachine : public Machine {
   Status openProcessors();
   Status load();
   BoardEvents boardEvents();
+  /// Flash that only system management mode may change: Secure Boot rests on it.
+  std::uint64_t smmOnlyBase() const {
+    return config_.secureBoot ? 4_GiB - (memory_->videoOffset() - memory_->romOffset()) : 0;
+  }
   /// Runs on the I/O thread, if the machine still exists then.
   void onLoop(std::function<void()> work) {
     loop_.post([alive = alive_, work = std::move(work)] {
@@ -160,8 +164,8 @@ Status BoardMachine::openProcessors() {
         guestReset();
     });
   };
-  auto processors = Processors::create(
-      {*engine_, *model_, loop_, chipset_->apicBus(), ports_, mmio_, traces(config_.trace, "io"), onShutdown});
+  auto processors = Processors::create({*engine_, *model_, loop_, chipset_->apicBus(), ports_, mmio_, smmOnlyBase(),
+                                        traces(config_.trace, "io"), onShutdown});
   if (!processors) return std::move(processors).error();
   processors_ = std::move(*processors);
   engineStart_ = std::chrono::steady_clock::now() - started;

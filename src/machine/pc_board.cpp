@@ -9,6 +9,8 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/text.h"
+#include "device/i440fx.h"
+#include "device/q35_mch.h"
 #include "firmware/table_loader.h"
 #include "machine/ide_places.h"
 #include "machine/layout.h"
@@ -56,17 +58,19 @@ std::uint64_t firmwareBytes(const GuestMemory& memory) {
 }  // namespace
 
 Result<std::unique_ptr<GuestMemory>> createPcMemory(const MachineConfig& config, FlashFiles& flash) {
-  std::uint64_t bytes = 0;
+  std::uint64_t bytes = 0, lowLimit = config.q35 ? layout::kQ35LowLimit : GuestMemory::kHoleStart;
   for (const FlashConfig& chip : flashChips(config)) {
     auto file = FlashFile::open(chip);
     if (!file) return std::move(file).error();
     bytes += (*file)->bytes();
     flash.push_back(std::move(*file));
   }
-  if (!flash.empty()) return GuestMemory::create(config.memory, {.rom = bytes, .video = Vga::kMemoryBytes});
+  if (!flash.empty())
+    return GuestMemory::create(config.memory, {.rom = bytes, .video = Vga::kMemoryBytes, .lowLimit = lowLimit});
   auto image = readFirmware(config.bios);
   if (!image) return std::move(image).error();
-  auto memory = GuestMemory::create(config.memory, {.rom = image->size(), .video = Vga::kMemoryBytes});
+  auto memory =
+      GuestMemory::create(config.memory, {.rom = image->size(), .video = Vga::kMemoryBytes, .lowLimit = lowLimit});
   if (!memory) return memory;
   GuestMemory& m = **memory;
   std::memcpy(m.deviceView() + m.romOffset(), image->data(), image->size());
@@ -76,9 +80,7 @@ Result<std::unique_ptr<GuestMemory>> createPcMemory(const MachineConfig& config,
 
 PcBoard::PcBoard(const MachineConfig& config, GuestMemory& memory, IoBus& ports, Chipset& chipset)
     : chipset_(chipset),
-      bridge_(memory, firmwareBytes(memory)),
-      isa_(pciCapableIrqs(chipset)),
-      power_(ports, chipset.acpi(), layout::kAcpiPmPort),
+      q35_(config.q35),
       debug_(traces(config.trace, "firmware") ? std::function([](std::string_view line) {
         logLine(LogLevel::debug, fmt::format("firmware: {}", line));
       })
@@ -86,13 +88,40 @@ PcBoard::PcBoard(const MachineConfig& config, GuestMemory& memory, IoBus& ports,
       ide_(memory, chipset.interrupts().isa(14), chipset.interrupts().isa(15)),
       vga_(memory, kVideoRegion),
       display_(vga_, chipset.keyboard()) {
+  makeChips(config, memory, ports);
   chipset.keyboard().attachDevices(chipset.interrupts().isa(12));
   chipset.acpi().setSoftOffType(AcpiPm::kPcS5SleepType);
   for (unsigned line = 0; line < interrupts_.size(); ++line) {
     interrupts_[line].ioApic = &chipset.interrupts().gsi(layout::kPciGsiBase + line);
-    // Slot 1, pin A is PIRQA (82371SB).
-    interrupts_[line].pirq = &isa_.pirq((line + 3) % 4);
+    // Slot 1, pin A is PIRQA (82371SB); slot 0 on the Q35.
+    interrupts_[line].pirq = &isa_->pirq(q35_ ? line : (line + 3) % 4);
   }
+}
+
+void PcBoard::makeChips(const MachineConfig& config, GuestMemory& memory, IoBus& ports) {
+  if (!q35_) {
+    bridge_ = std::make_unique<I440Fx>(memory, firmwareBytes(memory));
+    isa_ = std::make_unique<Piix3>(pciCapableIrqs(chipset_));
+    power_ = std::make_unique<Piix4Pm>(ports, chipset_.acpi(), layout::kAcpiPmPort);
+    return;
+  }
+  chipset_.acpi().enableSmi(config.smm());
+  bridge_ =
+      std::make_unique<Q35Mch>(memory, firmwareBytes(memory), config.smm(), [this](std::optional<std::uint64_t> base) {
+        if (host_) host_->placeEcam(base);
+      });
+  isa_ = std::make_unique<Ich9Lpc>(pciCapableIrqs(chipset_), chipset_.acpi());
+  apm_ = std::make_unique<Ich9Apm>([this] {
+    // All CPUs are interrupted, the one that writes the port before its next instruction.
+    constexpr ApicMessage kSmi{.destination = 0xff,
+                               .wideDestination = false,
+                               .logical = false,
+                               .mode = DeliveryMode::smi,
+                               .vector = 0,
+                               .levelTriggered = false,
+                               .assertLevel = true};
+    if (chipset_.acpi().apmRaisesSmi()) chipset_.apicBus().deliver(kSmi);
+  });
 }
 
 Result<std::unique_ptr<PcBoard>> PcBoard::create(const MachineConfig& config, EventLoop&, GuestMemory& memory,
@@ -107,10 +136,11 @@ Result<std::unique_ptr<PcBoard>> PcBoard::create(const MachineConfig& config, Ev
 
 Status PcBoard::plugPorts(IoBus& ports, IoBus& mmio) {
   if (Status s = ports.add(layout::kFirmwareDebugPort, 1, debug_, "firmware debug port"); !s) return s;
-  if (Status s = ports.add(Piix4Pm::kApmPort, Piix4Pm::kApmBytes, power_.apm(), "APM"); !s) return s;
+  IoDevice& apm = power_ ? power_->apm() : *apm_;
+  if (Status s = ports.add(Piix4Pm::kApmPort, Piix4Pm::kApmBytes, apm, "APM"); !s) return s;
   if (Status s = ide_.plugPorts(ports); !s) return s;
   if (Status s = vga_.plugPorts(ports, mmio); !s) return s;
-  return mmio.add(I440Fx::kShadowBase, I440Fx::kShadowBytes, bridge_.shadow(), "shadow RAM");
+  return mmio.add(PamBridge::kShadowBase, PamBridge::kShadowBytes, bridge_->shadow(), "shadow RAM");
 }
 
 // The first chip ends at 4 GiB, the next one ends where that begins.
@@ -169,16 +199,18 @@ Status PcBoard::addDrives(const MachineConfig& config, RemovableDrives& removabl
                 place % 2, [&](IdeDrive& d) { return static_cast<AtapiDrive&>(d).change(std::move(medium), force); });
           });
     }
-    addBootDevice(options.cdrom ? 'd' : 'c', fmt::format("/pci@i0cf8/ide@1,1/drive@{}/disk@{}", place / 2, place % 2),
+    addBootDevice(options.cdrom ? 'd' : 'c',
+                  fmt::format("/pci@i0cf8/ide@{}/drive@{}/disk@{}", q35_ ? "1" : "1,1", place / 2, place % 2),
                   options.bootIndex);
   }
   return {};
 }
 
 Status PcBoard::plug(PciHost& host) {
-  if (Status s = host.plug(layout::kPiixSlot, isa_); !s) return s;
-  if (Status s = host.plug(layout::kPiixSlot, ide_, 1); !s) return s;
-  if (Status s = host.plug(layout::kPiixSlot, power_, 3); !s) return s;
+  host_ = &host;
+  if (Status s = host.plug(q35_ ? layout::kLpcSlot : layout::kPiixSlot, *isa_); !s) return s;
+  if (Status s = host.plug(layout::kPiixSlot, ide_, q35_ ? 0 : 1); !s) return s;
+  if (Status s = power_ ? host.plug(layout::kPiixSlot, *power_, 3) : Status{}; !s) return s;
   return host.plug(layout::kDisplaySlot, vga_);
 }
 

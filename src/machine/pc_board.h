@@ -10,7 +10,8 @@
 
 #include "base/event_loop.h"
 #include "device/debug_console.h"
-#include "device/i440fx.h"
+#include "device/ich9_lpc.h"
+#include "device/pam_bridge.h"
 #include "device/parallel_flash.h"
 #include "device/pci.h"
 #include "device/piix3.h"
@@ -41,7 +42,7 @@ class PcBoard {
                                                  IoBus& ports, IoBus& mmio, Chipset& chipset, RemovableDrives& drives,
                                                  FlashFiles flash);
 
-  PciFunction& bridge() { return bridge_; }
+  PciFunction& bridge() { return *bridge_; }
   /// Where PCI interrupt `line` ((slot + pin) % 4) goes: the I/O APIC, and by the ISA bridge's routes the 8259As.
   InterruptLine& pciInterrupt(unsigned line) { return interrupts_.at(line); }
   PcDisplay& display() { return display_; }
@@ -70,11 +71,15 @@ class PcBoard {
   Status addDrives(const MachineConfig& config, RemovableDrives& removable);
   Status addFlash(GuestMemory& memory, IoBus& mmio, FlashFiles files);
   std::string bootOrder(const std::string& letters) const;
+  void makeChips(const MachineConfig& config, GuestMemory& memory, IoBus& ports);
 
   Chipset& chipset_;
-  I440Fx bridge_;
-  Piix3 isa_;
-  Piix4Pm power_;
+  bool q35_;
+  PciHost* host_ = nullptr;
+  std::unique_ptr<PamBridge> bridge_;
+  std::unique_ptr<Piix3> isa_;
+  std::unique_ptr<Piix4Pm> power_;  ///< of the i440FX board
+  std::unique_ptr<Ich9Apm> apm_;    ///< of the Q35 board
   DebugConsole debug_;
   IdeController ide_;
   Vga vga_;

@@ -35,9 +35,14 @@ Status Processors::add(unsigned index) {
                         [this, &p](std::uint64_t tsc) { return timeOfTsc(p.signals.cpu, tsc); }};
   p.apic = std::make_unique<LocalApic>(apic);
   VcpuEnvironment::Setup environment{
-      setup_.ports,   setup_.memory,
-      *p.apic,        setup_.loop.clock(),
-      wallClockBase_, [this](std::uint64_t number, const std::uint64_t(&a)[4]) { return hypercall(number, a); }};
+      setup_.ports,
+      setup_.memory,
+      *p.apic,
+      setup_.loop.clock(),
+      setup_.smmOnlyBase,
+      p.signals.cpu,
+      wallClockBase_,
+      [this](std::uint64_t number, const std::uint64_t(&a)[4]) { return hypercall(number, a); }};
   p.environment = std::make_unique<VcpuEnvironment>(std::move(environment));
   x86::CpuEnvironment* world = p.environment.get();
   if (setup_.traceIo) {

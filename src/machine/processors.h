@@ -27,6 +27,7 @@ class Processors {
     ApicBus& apicBus;
     IoBus& ports;
     IoBus& memory;
+    std::uint64_t smmOnlyBase;         ///< VcpuEnvironment's
     bool traceIo;                      ///< --trace io
     std::function<void()> onShutdown;  ///< a triple fault; on the vCPU's thread
   };

@@ -25,6 +25,9 @@ Status validateFirmware(const MachineConfig& config) {
     return Error(ErrorKind::invalidArgument, "UEFI's settings with other firmware")
         .withHint("--uefi-vars and --secure-boot go with --firmware uefi");
   }
+  if (config.secureBoot && !config.q35) {
+    return Error(ErrorKind::unsupported, "Secure Boot on the pc board").withHint("choose --board q35");
+  }
   if (config.flash.size() > 2) {
     return Error(ErrorKind::invalidArgument, fmt::format("{} flash chips", config.flash.size()))
         .withHint("--pflash FILE is there for the firmware's code and for its variables: two at most");

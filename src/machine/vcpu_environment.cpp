@@ -9,6 +9,10 @@ std::uint64_t VcpuEnvironment::readMmio(Gpa gpa, unsigned size) {
 }
 
 void VcpuEnvironment::writeMmio(Gpa gpa, unsigned size, std::uint64_t value) {
+  if (raw(gpa) >= setup_.smmOnlyBase && setup_.smmOnlyBase != 0 && raw(gpa) < 4_GiB && setup_.cpu &&
+      setup_.cpu->state.smm == 0) {
+    return;
+  }
   if (isApicPage(gpa, size)) {
     setup_.apic.write(raw(gpa) & kPageMask, size, value);
   } else {

@@ -48,7 +48,7 @@ Result<std::unique_ptr<GuestMemory>> GuestMemory::create(std::uint64_t size, con
   }
   memory->extra_ = extra;
   memory->videoDirty_ = std::make_unique<std::atomic<std::uint8_t>[]>(extra.video / kPageSize + 1);
-  memory->lowSize_ = std::min(size, kHoleStart);
+  memory->lowSize_ = std::min(size, extra.lowLimit);
   memory->fd_ = makeMemoryFile("lodge-guest-ram");
   if (!memory->fd_) return Error::fromErrno(errno, "create guest memory");
   if (::ftruncate(memory->fd_.get(), static_cast<off_t>(memory->backingSize())) != 0) {
@@ -81,8 +81,9 @@ std::byte* GuestMemory::span(Gpa gpa, std::uint64_t length) const {
 }
 
 bool GuestMemory::contiguous(Gpa gpa, std::uint64_t offset, std::uint64_t length) const {
-  std::uint64_t end = offset < lowSize_ ? lowSize_ : offset < size_ ? size_ : backingSize();
-  if (length > end - offset) return false;
+  std::uint64_t smram = smramBase_.load(std::memory_order_relaxed);
+  std::uint64_t end = offset < lowSize_ ? std::min(lowSize_, smram) : offset < size_ ? size_ : backingSize();
+  if (offset > end || length > end - offset) return false;
   if (!hasShadow_ || raw(gpa) >= kShadowEnd || raw(gpa) + length <= kShadowStart) return true;
   std::uint64_t last = std::min(raw(gpa) + length, kShadowEnd);
   for (std::uint64_t at = std::max(alignDown(raw(gpa), kPageSize), kShadowStart); at < last; at += kPageSize) {

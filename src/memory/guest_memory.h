@@ -47,6 +47,7 @@ class GuestMemory {
   /// What lies behind RAM in the file, in bytes: multiples of 4096, 256 MiB at most each.
   struct Extra {
     std::uint64_t rom = 0, video = 0;
+    std::uint64_t lowLimit = kHoleStart;  ///< the most RAM that lies at 0
   };
 
   /// `size`: bytes, a multiple of 4096, 1 MiB to 1 TiB. Errors: invalidArgument, outOfMemory, io.
@@ -69,6 +70,8 @@ class GuestMemory {
   std::uint64_t offsetOf(Gpa gpa) const {
     std::uint64_t a = raw(gpa);
     if (a < lowSize_) [[likely]] {
+      if (a >= smramBase_.load(std::memory_order_relaxed)) [[unlikely]]
+        return kNoOffset;
       if (!hasShadow_ || a - kShadowStart >= kShadowEnd - kShadowStart) [[likely]]
         return a;
       std::uint64_t entry = shadow_[(a - kShadowStart) >> 12].load(std::memory_order_relaxed);
@@ -91,6 +94,16 @@ class GuestMemory {
   }
   bool isRomOffset(std::uint64_t offset) const { return offset - size_ < extra_.rom; }
   bool isVideoOffset(std::uint64_t offset) const { return offset - size_ - extra_.rom < extra_.video; }
+
+  /// RAM at [base, base + length), the last below 4 GiB, is reached by CPUs in system management mode alone
+  /// (Cpu::offsetOf()); length 0: there is none. Followed by mapChanged().
+  void setSmram(Gpa base, std::uint64_t length) {
+    smramBase_.store(length == 0 ? kNoOffset : raw(base), std::memory_order_relaxed);
+  }
+  /// Offset of the byte of system management RAM at `gpa`, or kNoOffset.
+  std::uint64_t smramOffsetOf(Gpa gpa) const {
+    return raw(gpa) < lowSize_ && raw(gpa) >= smramBase_.load(std::memory_order_relaxed) ? raw(gpa) : kNoOffset;
+  }
 
   /// From now on [640 KiB, 1 MiB) is what setShadowPage() says: at first RAM, as before.
   void useShadowMap();
@@ -187,6 +200,7 @@ class GuestMemory {
   std::array<Region, kRegions> regions_;
   std::unique_ptr<std::atomic<std::uint8_t>[]> videoDirty_;
   std::function<void()> onMapChanged_;
+  std::atomic<std::uint64_t> smramBase_{kNoOffset};
   std::uint64_t size_ = 0;
   std::uint64_t lowSize_ = 0;
   std::byte* device_ = nullptr;

@@ -138,6 +138,17 @@ struct Cpu {
   void (*kick)(Cpu& cpu) = nullptr;
   void* engineData = nullptr;
 
+  /// Where in GuestMemory's file this CPU reads, or stores to, `gpa`; kNoOffset: not in memory. In system management
+  /// mode its RAM is there, too.
+  std::uint64_t offsetOf(Gpa gpa) const {
+    std::uint64_t offset = memory->offsetOf(gpa);
+    return offset == GuestMemory::kNoOffset && state.smm != 0 ? memory->smramOffsetOf(gpa) : offset;
+  }
+  std::uint64_t writableOffsetOf(Gpa gpa) const {
+    std::uint64_t offset = memory->writableOffsetOf(gpa);
+    return offset == GuestMemory::kNoOffset && state.smm != 0 ? memory->smramOffsetOf(gpa) : offset;
+  }
+
   bool longMode() const { return (state.efer & efer::lma) != 0; }
   bool mode64() const { return longMode() && state.segment[cs].longMode(); }
   bool protectedMode() const { return (state.cr0 & cr0::pe) != 0; }

@@ -5,6 +5,7 @@
 #include <sys/syscall.h>
 
 #include "x86/paravirt.h"
+#include "x86/smm.h"
 #include "x86/system.h"
 #include "x86/virtual_memory.h"
 
@@ -61,6 +62,17 @@ void startAt(Cpu& cpu, std::uint8_t vector) {
   if (cpu.listener) cpu.listener->modeChanged();
 }
 
+// A CPU that waits to be started, or is shut down, is left alone until it runs.
+void takeSmi(Cpu& cpu) {
+  const CpuState& state = cpu.state;
+  bool runs = state.activity == Activity::running || state.activity == Activity::halted;
+  if (!runs || state.smm != 0 || state.interruptShadow != 0) {
+    cpu.deferredEvents |= event::smi;
+    return;
+  }
+  enterSmm(cpu);
+}
+
 void takeNmi(Cpu& cpu) {
   if (cpu.state.nmiBlocked != 0 || cpu.state.interruptShadow != 0) {
     cpu.deferredEvents |= event::nmi;
@@ -89,10 +101,16 @@ void takeInterrupt(Cpu& cpu) {
 
 // Events that change what the CPU is; they count in every activity.
 void takeControlEvents(Cpu& cpu, std::uint32_t& pending) {
-  if (take(cpu, pending, event::init)) resetCpu(cpu, true);
+  if (take(cpu, pending, event::init)) {
+    if (cpu.state.smm != 0) {
+      cpu.deferredEvents |= event::init;  // until RSM (SDM vol. 3, 32.3)
+    } else {
+      resetCpu(cpu, true);
+    }
+  }
   if (take(cpu, pending, event::sipi)) startAt(cpu, cpu.sipiVector.load());
   if (take(cpu, pending, event::flushTlb)) flushTlbEverything(cpu);
-  take(cpu, pending, event::smi);  // there is no system management mode
+  if (take(cpu, pending, event::smi)) takeSmi(cpu);
   if (take(cpu, pending, event::unhalt)) cpu.deferredEvents |= event::unhalt;
   if (cpu.state.activity == Activity::halted && (cpu.deferredEvents & event::unhalt) != 0) {
     cpu.deferredEvents &= ~event::unhalt;

@@ -78,7 +78,7 @@ void writeSpan(Cpu& cpu, const Span& span, const std::byte* from) {
 // Whether a page that was read may be entered for stores, too: not if they do not land there, and not if the first one
 // has to be noted.
 bool mayEnterWritable(const Cpu& cpu, Gpa gpa, std::uint64_t offset) {
-  return cpu.memory->writableOffsetOf(gpa) == offset && !cpu.memory->isVideoOffset(offset);
+  return cpu.writableOffsetOf(gpa) == offset && !cpu.memory->isVideoOffset(offset);
 }
 
 }  // namespace
@@ -89,7 +89,7 @@ bool resolvePage(Cpu& cpu, std::uint64_t linear, Access access, Rights rights, R
   out.gpa = Gpa{page.gpa};
   out.host = nullptr;
   bool store = access == Access::write;
-  std::uint64_t offset = store ? cpu.memory->writableOffsetOf(out.gpa) : cpu.memory->offsetOf(out.gpa);
+  std::uint64_t offset = store ? cpu.writableOffsetOf(out.gpa) : cpu.offsetOf(out.gpa);
   if (offset == GuestMemory::kNoOffset) return true;
   if (store) cpu.memory->noteStore(offset);
   bool code = cpu.memory->codePages()[offset >> 12].load(std::memory_order_relaxed) != 0;

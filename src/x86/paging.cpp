@@ -82,7 +82,7 @@ class Walker {
   }
 
   std::uint64_t readEntry(std::uint64_t gpa, unsigned size) {
-    std::uint64_t offset = cpu_.memory->offsetOf(Gpa{gpa});
+    std::uint64_t offset = cpu_.offsetOf(Gpa{gpa});
     std::uint64_t value = size == 8 ? ~0ull : 0xffff'ffffu;
     if (offset != GuestMemory::kNoOffset) value = loadHost(cpu_.memory->cpuRw() + offset, size);
     entries_[depth_++] = {offset, value};
@@ -249,7 +249,7 @@ bool translate(Cpu& cpu, std::uint64_t linear, Access access, Privilege privileg
 }
 
 std::uint64_t readPhysical(Cpu& cpu, std::uint64_t gpa, unsigned size) {
-  std::uint64_t offset = cpu.memory->offsetOf(Gpa{gpa});
+  std::uint64_t offset = cpu.offsetOf(Gpa{gpa});
   if (offset == GuestMemory::kNoOffset) return size == 8 ? ~0ull : 0xffff'ffffu;
   return loadHost(cpu.memory->cpuRw() + offset, size);
 }

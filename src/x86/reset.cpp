@@ -49,6 +49,7 @@ void resetCommon(Cpu& cpu) {
   state.activity = cpu.index == 0 ? Activity::running : Activity::waitForSipi;
   state.interruptShadow = 0;
   state.nmiBlocked = 0;
+  state.smm = state.smmNmiBlocked = 0;
   state.pendingDebug = 0;
   cpu.exception.valid = false;
   cpu.deferredEvents = 0;
@@ -95,6 +96,7 @@ void resetMsrs(Cpu& cpu) {
 void resetCpu(Cpu& cpu, bool isInit) {
   if (!isInit) {
     cpu.state.cr0 = cr0::cd | cr0::nw;
+    cpu.state.smbase = 0x3'0000;
     resetMsrs(cpu);
     resetVectorState(cpu.state);
   }

@@ -121,6 +121,10 @@ struct alignas(64) CpuState {
   std::uint64_t pat, apicBase, miscEnable, spcCtrl;
   std::uint64_t mtrrDefType, mtrrFixed[11], mtrrPhysBase[16], mtrrPhysMask[16];
   std::uint64_t mcgStatus, pkru;
+  /// System management mode (SDM vol. 3, chapter 32): whether the CPU is in it, whether NMIs were blocked before, and
+  /// where its save area is.
+  std::uint8_t smm, smmNmiBlocked;
+  std::uint32_t smbase;
   // KVM paravirtual MSRs, as the guest wrote them (Linux Documentation/virt/kvm/x86/msr.rst).
   std::uint64_t pvWallClock, pvSystemTime, pvSteal, pvEoi, pvPollControl, pvAsyncPf;
 

@@ -233,6 +233,15 @@ def ide_disk_and_cdrom():
                 assert f"{name} {expected}" in text, text[-3000:]
 
 
+def pci_interrupts_without_apics():
+    """The Q35 with SeaBIOS: virtio's INTx through the link devices to the 8259As; PCI Express configuration space."""
+    with boot_disk(kernel_arguments="console=ttyS0 noapic nolapic pci=nomsi") as disk:
+        with pc(Disk(disk), snapshot=True, options=("--board", "q35")) as machine:
+            check_boot(machine, "grep -q 29c0 /sys/bus/pci/devices/0000:00:00.0/device",
+                       "dd if=/dev/vda of=/dev/null bs=1M count=8", "grep -q 'XT-PIC.*virtio' /proc/interrupts",
+                       "dmesg | grep -q 'MMCONFIG at .mem 0xb0000000'")
+
+
 def firmware_starts_a_cdrom():
     with tempfile.TemporaryDirectory(prefix="lodge-test-") as folder:
         iso = pathlib.Path(folder) / "boot.iso"
@@ -243,5 +252,5 @@ def firmware_starts_a_cdrom():
             check_boot(machine)
 
 
-main(firmware_starts_a_disk_on_virtio, ide_disk_and_cdrom, firmware_starts_a_cdrom, screen_and_keyboard, vnc_shows_the_screen,
+main(firmware_starts_a_disk_on_virtio, pci_interrupts_without_apics, ide_disk_and_cdrom, firmware_starts_a_cdrom, screen_and_keyboard, vnc_shows_the_screen,
      the_classic_command_line, an_empty_disk_is_no_system)

@@ -13,6 +13,7 @@ from kit.case import main
 from kit.machine import Disk, Machine, Spec
 
 SECONDS = 240
+SECURE = pathlib.Path("/usr/share/OVMF/OVMF_CODE_4M.secboot.fd")
 OVMF = pathlib.Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
 
 
@@ -59,6 +60,36 @@ def grub_starts_linux():
                 machine.console.wait_for(rf"^done-{number}-0\r?$", 60)
 
 
+def secure_boot_starts_what_is_signed():
+    """shim, GRUB and the kernel are Debian's, signed; the kernel says what the firmware told it."""
+    with folder() as here:
+        need(SECURE)
+        make_efi_disk(here / "disk.img", kernel_arguments="console=ttyS0")
+        with uefi(Disk(here / "disk.img"), snapshot=True, cpus=2, options=("--secure-boot",)) as machine:
+            machine.console.wait_for("grub: starting", SECONDS)
+            machine.console.wait_for("lodge-guest: ready", SECONDS)
+            assert "Secure boot enabled" in machine.console.text, machine.console.text[-4000:]
+            assert "is disabled due to lockdown" in machine.console.text or "Kernel is locked down" in machine.console.text
+            for number, command in enumerate(["grep -q 29c0 /sys/bus/pci/devices/0000:00:00.0/device",
+                                              "test $(grep -c ^processor /proc/cpuinfo) = 2",
+                                              "dmesg | grep -q 'b0000000'"]):
+                machine.console.send(f"{command}; echo done-{number}-$?\n")
+                machine.console.wait_for(rf"^done-{number}-0\r?$", 60)
+
+
+def secure_boot_refuses_what_is_not_signed():
+    """A kernel with one bit changed: GRUB says so, and does not start it."""
+    with folder() as here:
+        need(SECURE)
+        kernel = bytearray(paths.VMLINUZ.read_bytes())
+        kernel[len(kernel) // 2] ^= 1
+        (here / "vmlinuz").write_bytes(kernel)
+        make_efi_disk(here / "disk.img", kernel=here / "vmlinuz")
+        with uefi(Disk(here / "disk.img"), snapshot=True, options=("--secure-boot",)) as machine:
+            machine.console.wait_for("bad shim signature", SECONDS)
+            assert "Linux version" not in machine.console.text and "lodge-guest" not in machine.console.text
+
+
 def bad_flash_images():
     with folder() as here:
         (here / "odd.fd").write_bytes(bytes(5000))
@@ -71,4 +102,5 @@ def bad_flash_images():
             assert result.returncode == 2 and word in result.stderr, (result.returncode, result.stderr)
 
 
-main(the_shell_keeps_a_variable, grub_starts_linux, bad_flash_images)
+main(the_shell_keeps_a_variable, grub_starts_linux, secure_boot_starts_what_is_signed,
+     secure_boot_refuses_what_is_not_signed, bad_flash_images)

@@ -4,6 +4,7 @@
 #include "engine/interpret/handlers.h"
 #include "engine/interpret/operands.h"
 #include "engine/interpret/vector_state.h"
+#include "x86/smm.h"
 
 namespace lodge::interpret {
 namespace {
@@ -246,6 +247,10 @@ Outcome sysexit(Cpu& cpu, const Decoded& d) {
   return jumpOutcome(x86::sysexitInstruction(cpu, d.insn.operandSize));
 }
 
+Outcome rsm(Cpu& cpu, const Decoded&) {
+  return jumpOutcome(x86::resumeFromSmm(cpu));
+}
+
 /// Fences order the host's accesses, which are the guest's.
 Outcome fence(Cpu&, const Decoded&) {
   asm volatile("mfence" ::: "memory");
@@ -355,8 +360,9 @@ Handler systemHandler(const Instruction& i) {
       return &fence;
     case Op::clflush:
       return &clflush;
-    case Op::ud:
     case Op::rsm:
+      return &rsm;
+    case Op::ud:
       return &undefined;
     default:
       return registerHandler(i.info->op);

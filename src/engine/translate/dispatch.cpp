@@ -82,7 +82,7 @@ PageUnit* TranslateVcpu::findUnit(std::uint64_t rip) {
     cpu.exception.valid = false;
     return nullptr;
   }
-  std::uint64_t offset = cpu.memory->offsetOf(Gpa{page.gpa & ~kPageMask});
+  std::uint64_t offset = cpu.offsetOf(Gpa{page.gpa & ~kPageMask});
   if (offset == GuestMemory::kNoOffset) return nullptr;
   cpu.parkFpu();
   unit = context_.store->unitFor(offset >> 12, rip & ~kPageMask, context_.key());

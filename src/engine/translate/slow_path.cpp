@@ -31,10 +31,10 @@ bool isAtWrap(std::uint64_t linear) {
 /// Enters a translated page into the table that the code's probe looks in. False: no table may hold it.
 bool fillTlb(VcpuContext& context, std::uint64_t linear, const PageTranslation& page, bool write) {
   Cpu& cpu = *context.cpu;
-  std::uint64_t offset = cpu.memory->offsetOf(Gpa{page.gpa & ~kPageMask});
+  std::uint64_t offset = cpu.offsetOf(Gpa{page.gpa & ~kPageMask});
   if (offset == GuestMemory::kNoOffset || keyRestricts(cpu, page)) return false;
   if (write && !page.writable) return false;  // CR0.WP = 0: this access only
-  bool lands = cpu.memory->writableOffsetOf(Gpa{page.gpa}) != GuestMemory::kNoOffset;
+  bool lands = cpu.writableOffsetOf(Gpa{page.gpa}) != GuestMemory::kNoOffset;
   if (write && !lands) return false;
   if (write) cpu.memory->noteStore(offset);
   bool mayStore = write || (page.writable && page.dirty && lands && !cpu.memory->isVideoOffset(offset));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "device/i440fx.h"
+#include "device/pam_bridge.h"
 
 #include <algorithm>
 #include <array>
@@ -9,49 +9,41 @@
 namespace lodge {
 
 namespace {
-constexpr unsigned kPam0 = 0x59, kPamRegisters = 7, kSmram = 0x72;
+constexpr unsigned kPamRegisters = 7;
 constexpr unsigned kReadRam = 1, kWriteRam = 2;
 constexpr std::uint8_t kSmramReset = 0x02;  // the compatible SMRAM space lies at 0xa0000
 constexpr std::uint64_t kPart = 0x4000;
 }  // namespace
 
-I440Fx::I440Fx(GuestMemory& memory, std::uint64_t romBytes)
-    // The subsystem is how firmware made for virtual machines knows that it is in one.
-    : PciFunction({.vendor = 0x8086,
-                   .device = 0x1237,
-                   .revision = 2,
-                   .classCode = 0x060000,
-                   .subsystemVendor = 0x1af4,
-                   .subsystem = 0x1100},
-                  "i440FX host bridge"),
-      memory_(memory),
-      romBytes_(romBytes) {
-  for (unsigned n = 0; n < kPamRegisters; ++n) makeWritable(kPam0 + n, n == 0 ? 0x30 : 0x33);
-  makeWritable(kSmram, 0x7f);
+PamBridge::PamBridge(const PciIdentity& identity, std::string name, Registers registers, GuestMemory& memory,
+                     std::uint64_t romBytes)
+    : PciFunction(identity, std::move(name)), registers_(registers), memory_(memory), romBytes_(romBytes) {
+  for (unsigned n = 0; n < kPamRegisters; ++n) makeWritable(registers_.pam0 + n, n == 0 ? 0x30 : 0x33);
+  makeWritable(registers_.smram, 0x7f);
   std::uint8_t smram = kSmramReset;
-  storeConfig(kSmram, std::span(&smram, 1));
+  storeConfig(registers_.smram, std::span(&smram, 1));
   memory_.useShadowMap();
   applyPam();
 }
 
-void I440Fx::reset() {
+void PamBridge::reset() {
   PciFunction::reset();
   std::array<std::uint8_t, kPamRegisters> pams{};
-  storeConfig(kPam0, pams);
-  storeConfig(kSmram, std::span(&kSmramReset, 1));
+  storeConfig(registers_.pam0, pams);
+  storeConfig(registers_.smram, std::span(&kSmramReset, 1));
   applyPam();
 }
 
-void I440Fx::configWritten(unsigned offset, unsigned size) {
-  if (offset < kPam0 + kPamRegisters && offset + size > kPam0) applyPam();
+void PamBridge::configWritten(unsigned offset, unsigned size) {
+  if (offset < registers_.pam0 + kPamRegisters && offset + size > registers_.pam0) applyPam();
 }
 
-unsigned I440Fx::pam(unsigned part) {
-  if (part >= 12) return readConfig(kPam0, 1) >> 4 & 3;
-  return readConfig(kPam0 + 1 + part / 2, 1) >> (4 * (part % 2)) & 3;
+unsigned PamBridge::pam(unsigned part) {
+  if (part >= 12) return readConfig(registers_.pam0, 1) >> 4 & 3;
+  return readConfig(registers_.pam0 + 1 + part / 2, 1) >> (4 * (part % 2)) & 3;
 }
 
-void I440Fx::applyPam() {
+void PamBridge::applyPam() {
   for (std::uint64_t at = GuestMemory::kShadowStart; at < kShadowBase; at += kPageSize) {
     memory_.setShadowPage(Gpa{at}, GuestMemory::kNoOffset, false);
   }
@@ -71,7 +63,7 @@ void I440Fx::applyPam() {
 }
 
 // Reads that go to ROM and writes that go to RAM: how firmware is copied into its own shadow.
-void I440Fx::writeShadow(std::uint64_t offset, unsigned size, std::uint64_t value) {
+void PamBridge::writeShadow(std::uint64_t offset, unsigned size, std::uint64_t value) {
   if ((pam(static_cast<unsigned>(offset / kPart)) & kWriteRam) == 0) return;
   std::uint64_t at = kShadowBase + offset;
   if (size > 8 || at + size > memory_.lowSize()) return;
