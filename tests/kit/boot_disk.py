@@ -42,9 +42,9 @@ boot
 
 
 def make_boot_disk(path, kernel_arguments="console=ttyS0 quiet", initrd=paths.INITRD, root=None, size=96 << 20,
-                   kernel=paths.VMLINUZ):
-    """A disk with an ext2 partition of GRUB, the kernel and `initrd`; and `root`, a file system's image, as its second
-    partition, if given."""
+                   kernel=paths.VMLINUZ, config=None):
+    """A disk with an ext2 partition of GRUB, the kernel and `initrd`, with this GRUB configuration if one is given; and
+    `root`, a file system's image, as its second partition, if given."""
     need("grub-mkimage", "/sbin/mke2fs", GRUB / "boot.img")
     with tempfile.TemporaryDirectory(prefix="lodge-test-") as folder:
         folder = pathlib.Path(folder)
@@ -54,7 +54,7 @@ def make_boot_disk(path, kernel_arguments="console=ttyS0 quiet", initrd=paths.IN
         shutil.copy(initrd, boot / "initrd.img")
         if kernel == paths.VMLINUZ_FULL:   # the initramfs has the other kernel's modules
             kernel_arguments += " lodge.modules=no"
-        (boot / "grub/grub.cfg").write_text(grub_config(kernel_arguments))
+        (boot / "grub/grub.cfg").write_text(config or grub_config(kernel_arguments))
         partition = folder / "partition"
         with open(partition, "wb") as file:
             file.truncate(size - FIRST_PARTITION * SECTOR)
@@ -163,8 +163,14 @@ def _assemble(path, partition, core, root, size):
         disk.write(partition.read_bytes())
         disk.truncate(size)
     if root:
-        subprocess.run(["dd", f"if={root}", f"of={path}", "bs=1M", "conv=sparse,notrunc", "oflag=append", "status=none"],
-                       check=True)
+        _append(path, root, size)
+
+
+def _append(path, image, at):
+    """An image's content at this place of the disk, its holes as holes."""
+    subprocess.run(["dd", f"if={image}", f"of={path}", "bs=1M", f"seek={at >> 20}", "conv=sparse,notrunc", "status=none"],
+                   check=True)
+    os.truncate(path, at + image.stat().st_size)
 
 
 def _entry(start, count, bootable=False, kind=0x83):
