@@ -13,6 +13,7 @@
 #include "device/apic_bus.h"
 #include "device/debug_exit.h"
 #include "device/fakes.h"
+#include "device/hpet.h"
 #include "device/i8042.h"
 #include "device/interrupt_router.h"
 #include "device/local_apic.h"
@@ -27,6 +28,11 @@ namespace {
 using namespace lodge;
 
 constexpr unsigned kCpus = 3;
+
+GuestMemory& ram() {
+  static std::unique_ptr<GuestMemory> made = std::move(*GuestMemory::create(2_MiB));
+  return *made;
+}
 
 struct Board {
   Board() {
@@ -44,6 +50,7 @@ struct Board {
     auto port = [this](std::uint64_t base, std::uint64_t length, IoDevice& device) {
       if (!ports.add(base, length, device, "device")) __builtin_trap();
     };
+    keyboard.attachA20(a20);
     port(0x20, 2, pic.master());
     port(0xa0, 2, pic.slave());
     port(0x4d0, 2, pic.elcr());
@@ -59,6 +66,7 @@ struct Board {
     port(0x600, AcpiPm::kLength, pm);
     port(0xcf9, 1, resetControl);
     if (!memory.add(0xfec0'0000, IoApic::kSize, ioApic, "I/O APIC")) __builtin_trap();
+    if (!memory.add(0xfed0'0000, Hpet::kLength, hpet, "HPET")) __builtin_trap();
     std::vector<InterruptLine*> lines;
     for (unsigned pin = 0; pin < IoApic::kPins; ++pin) lines.push_back(&ioApic.line(pin));
     testDevice = std::make_unique<TestDevice>(lines);
@@ -77,6 +85,7 @@ struct Board {
     pic.reset();
     pit.reset();
     rtc.reset();
+    hpet.reset();
     uart.reset();
     pm.reset();
     keyboard.reset();
@@ -89,6 +98,7 @@ struct Board {
     pic.restore(pic.save());
     pit.restore(pit.save());
     rtc.restore(rtc.save());
+    hpet.restore(hpet.save());
     uart.restore(uart.save());
     pm.restore(pm.save());
     keyboard.restore(keyboard.save());
@@ -103,18 +113,29 @@ struct Board {
   Pic pic{bus.lint(0)};
   InterruptRouter router{pic, ioApic};
   SharedInterrupt sci{router.isa(9)};
-  Pit pit{clock, router.isa(0)};
+  SwitchedInterrupt irq0{router.isa(0)}, irq8{router.isa(8)};
+  Pit pit{clock, irq0.first()};
   Rtc rtc{{.timers = clock,
-           .irq8 = router.isa(8),
+           .irq8 = irq8.first(),
            .utc = [this] { return 1'700'000'000 * kNanosecondsPerSecond + clock.now(); },
            .lowMemory = 1_GiB,
            .highMemory = 0,
            .cpus = kCpus}};
+  Hpet hpet{{.timers = clock,
+             .irq0 = irq0.second(),
+             .irq8 = irq8.second(),
+             .routes = {&router.gsi(20), &router.gsi(21), &router.gsi(22), &router.gsi(23)},
+             .onLegacyReplacement =
+                 [this](bool on) {
+                   irq0.select(on);
+                   irq8.select(on);
+                 }}};
   Uart uart{router.isa(4), clock, [](const char*, std::size_t) {}};
   AcpiPm pm{clock, sci.input(0), [] {}};
   I8042 keyboard{router.isa(1), [] {}};
   ResetControl resetControl{[] {}};
-  SystemControlPortA portA{[] {}};
+  A20Gate a20{ram()};
+  SystemControlPortA portA{a20, [] {}};
   DebugExit debugExit{[](std::uint32_t) {}};
   PvPanic panic{[](std::uint8_t) {}};
   std::unique_ptr<TestDevice> testDevice;
@@ -190,6 +211,14 @@ void step(Board& board, const std::uint8_t* data) {
       return;
     case 5:
       return board.router.isa((value & 15) == 2 ? 3 : value & 15).set((value & 16) != 0);
+    case 6: {
+      // The registers that matter, the counter at either end.
+      constexpr std::uint64_t kRegisters[] = {0x10, 0x20, 0xf0, 0x100, 0x108, 0x120, 0x128, 0x140, 0x148, 0x3f8};
+      std::uint64_t at = 0xfed0'0000 + kRegisters[(value >> 56) % std::size(kRegisters)];
+      board.memory.read(at, bytes);
+      return board.memory.write(at, bytes < 4 ? 8 : bytes,
+                                (value & 1) != 0 ? value >> 1 & 0xffff'ffff'ffff : ~value & 0xffff);
+    }
     default: {
       const char text[] = "hostile input";
       board.uart.input(text, value % sizeof text);

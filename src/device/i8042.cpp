@@ -36,6 +36,17 @@ void I8042::updateLineLocked() {
   if (irq12_) irq12_->set(full && auxiliary && (state_.control & control::auxiliaryInterrupt) != 0);
 }
 
+void I8042::setOutputPortLocked(std::uint8_t value) {
+  state_.outputPort = value;
+  if (a20_) a20_->set((value & port::a20) != 0);
+}
+
+// Port 0x92 may have turned the gate since.
+std::uint8_t I8042::outputPortLocked() const {
+  if (!a20_) return state_.outputPort;
+  return static_cast<std::uint8_t>((state_.outputPort & ~port::a20) | (a20_->open() ? port::a20 : 0));
+}
+
 // The next byte of a device goes to the output buffer, if that is empty.
 void I8042::pumpLocked() {
   if (!keyboard_ || (state_.status & status::outputFull) != 0) return;
@@ -122,13 +133,13 @@ bool I8042::commandLocked(std::uint8_t command) {
       answerLocked(kInputPort);
       break;
     case 0xd0:
-      answerLocked(state_.outputPort);
+      answerLocked(outputPortLocked());
       break;
     case 0xdd:
-      state_.outputPort &= static_cast<std::uint8_t>(~port::a20);
+      setOutputPortLocked(static_cast<std::uint8_t>(outputPortLocked() & ~port::a20));
       break;
     case 0xdf:
-      state_.outputPort |= port::a20;
+      setOutputPortLocked(outputPortLocked() | port::a20);
       break;
     default:
       // 0xf0-0xff pulse the output port's bits that are 0 in the command; bit 0 is the CPU's reset.
@@ -158,7 +169,7 @@ bool I8042::dataForCommandLocked(std::uint8_t command, std::uint8_t value) {
       updateLineLocked();
       break;
     case 0xd1:
-      state_.outputPort = value;
+      setOutputPortLocked(value);
       return (value & port::notReset) == 0;
     case 0xd2:
       answerLocked(value);
@@ -194,12 +205,15 @@ void I8042::reset() {
 
 I8042::State I8042::save() const {
   std::lock_guard lock(mutex_);
-  return state_;
+  State state = state_;
+  state.outputPort = outputPortLocked();
+  return state;
 }
 
 void I8042::restore(const State& state) {
   std::lock_guard lock(mutex_);
   state_ = state;
+  setOutputPortLocked(state.outputPort);
   updateLineLocked();
 }
 

@@ -6,6 +6,7 @@
 #include <memory>
 #include <mutex>
 
+#include "device/a20_gate.h"
 #include "device/interrupt.h"
 #include "device/io_window.h"
 #include "device/ps2_keyboard.h"
@@ -29,6 +30,8 @@ class I8042 {
 
   /// Plugs in a keyboard and a mouse, before the machine runs.
   void attachDevices(InterruptLine& irq12);
+  /// Gives it the A20 gate to turn, before the machine runs.
+  void attachA20(A20Gate& gate) { a20_ = &gate; }
   /// A key by its code of scan code set 1 (an extended one: 0xe0 first, so 0xe048), and whether it went down.
   void key(unsigned code, bool down);
   /// The mouse moved by (dx, dy), y downwards; wheel: notches, towards the user positive; buttons: 1 left, 2 right, 4
@@ -53,10 +56,13 @@ class I8042 {
   bool dataForCommandLocked(std::uint8_t command, std::uint8_t value);
   void answerLocked(std::uint8_t value, std::uint8_t statusBits = 0);
   void updateLineLocked();
+  void setOutputPortLocked(std::uint8_t value);
+  std::uint8_t outputPortLocked() const;
   void pumpLocked();
 
   InterruptLine& irq1_;
   InterruptLine* irq12_ = nullptr;
+  A20Gate* a20_ = nullptr;
   std::unique_ptr<Ps2Keyboard> keyboard_;
   std::unique_ptr<Ps2Mouse> mouse_;
   std::function<void()> onReset_;

@@ -3,7 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include "base/units.h"
 #include "device/fakes.h"
+#include "device/reset_control.h"
 
 namespace lodge {
 namespace {
@@ -48,6 +50,36 @@ TEST_F(I8042Test, OutputPort) {
   EXPECT_EQ(resets, 0);
   command(0xd1);
   write(0x02);
+  EXPECT_EQ(resets, 1);
+}
+
+TEST_F(I8042Test, TheA20GateIsTurnedHereAndAtPort92) {
+  auto memory = std::move(*GuestMemory::create(2_MiB));
+  int changes = 0;
+  memory->setMapObserver([&] { ++changes; });
+  A20Gate gate(*memory);
+  SystemControlPortA portA(gate, [this] { ++resets; });
+  controller.attachA20(gate);
+  EXPECT_TRUE(gate.open());
+  EXPECT_EQ(portA.read(0, 1), 2u);
+  command(0xdd);
+  EXPECT_FALSE(gate.open());
+  EXPECT_EQ(memory->cpuAddressMask(), ~0x100000ull);
+  EXPECT_EQ(changes, 1);
+  EXPECT_EQ(portA.read(0, 1), 0u);
+  portA.write(0, 1, 2);
+  EXPECT_TRUE(gate.open());
+  EXPECT_EQ(ask(0xd0), 3u);
+  command(0xd1);
+  write(0x01);
+  EXPECT_FALSE(gate.open());
+  EXPECT_EQ(changes, 3);
+  portA.write(0, 1, 0);
+  EXPECT_EQ(changes, 3) << "nothing changed";
+  controller.reset();
+  EXPECT_TRUE(gate.open());
+  EXPECT_EQ(resets, 0);
+  portA.write(0, 1, 3);
   EXPECT_EQ(resets, 1);
 }
 

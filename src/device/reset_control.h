@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 
+#include "device/a20_gate.h"
 #include "memory/io_bus.h"
 
 namespace lodge {
@@ -29,18 +30,21 @@ class ResetControl : public IoDevice {
   std::atomic<std::uint8_t> value_{0};
 };
 
-/// System control port A, port 0x92 (PS/2): bit 0 resets the machine, bit 1 is the A20 gate, which is always open here.
+/// System control port A, port 0x92 (PS/2): bit 0 resets the machine, bit 1 is the A20 gate.
 class SystemControlPortA : public IoDevice {
  public:
   static constexpr std::uint64_t kLength = 1;
-  explicit SystemControlPortA(std::function<void()> onReset) : onReset_(std::move(onReset)) {}
+  SystemControlPortA(A20Gate& gate, std::function<void()> onReset) : gate_(gate), onReset_(std::move(onReset)) {}
 
-  std::uint64_t read(std::uint64_t, unsigned) override { return 0x02; }
+  std::uint64_t read(std::uint64_t, unsigned) override { return gate_.open() ? kA20 : 0; }
   void write(std::uint64_t, unsigned, std::uint64_t value) override {
+    gate_.set((value & kA20) != 0);
     if ((value & 1) != 0) onReset_();
   }
 
  private:
+  static constexpr std::uint64_t kA20 = 2;
+  A20Gate& gate_;
   std::function<void()> onReset_;
 };
 

@@ -200,6 +200,12 @@ void addLegacyDevices(AmlWriter& aml, const PlatformDescription& p) {
     resources.io(*p.pit, 4).irq(0);
     addIsaDevice(aml, "PIT_", "PNP0100", 0, resources);
   }
+  if (p.hpet) {
+    constexpr std::uint32_t kRegisterBytes = 0x400;
+    ResourceWriter resources;
+    resources.fixedMemory(static_cast<std::uint32_t>(*p.hpet), kRegisterBytes);
+    addIsaDevice(aml, "HPET", "PNP0103", 0, resources);
+  }
 }
 
 void addKeyboard(AmlWriter& aml) {

@@ -9,18 +9,29 @@ namespace lodge {
 
 Chipset::Chipset(EventLoop& loop, GuestMemory& memory, unsigned cpus, BoardEvents events, Uart::Output console)
     : events_(std::move(events)),
-      pit_(loop, router_.isa(0)),
-      rtc_({loop, router_.isa(8), hostUtc, memory.lowSize(), memory.highSize(), cpus}),
+      pit_(loop, irq0_.first()),
+      rtc_({loop, irq8_.first(), hostUtc, memory.lowSize(), memory.highSize(), cpus}),
+      hpet_({.timers = loop,
+             .irq0 = irq0_.second(),
+             .irq8 = irq8_.second(),
+             .routes = {&router_.gsi(20), &router_.gsi(21), &router_.gsi(22), &router_.gsi(23)},
+             .onLegacyReplacement =
+                 [this](bool on) {
+                   irq0_.select(on);
+                   irq8_.select(on);
+                 }}),
       com1_(router_.isa(4), loop, std::move(console)),
       com2_(router_.isa(3), loop, [](const char*, std::size_t) {}),
       acpi_(loop, router_.isa(layout::kSciGsi), [this] { events_.powerOff(); }),
       resetControl_([this] { events_.reset(); }),
-      portA_([this] { events_.reset(); }),
+      a20_(memory),
+      portA_(a20_, [this] { events_.reset(); }),
       keyboard_(router_.isa(1), [this] { events_.reset(); }),
       pvPanic_([this](std::uint8_t what) {
         if ((what & PvPanic::kPanicked) != 0) events_.panicked();
       }),
       fwCfg_(memory) {
+  keyboard_.attachA20(a20_);
   apicBus_.attach(ioApic_);
   apicBus_.setExtIntSource(&pic_);
 }
@@ -60,6 +71,9 @@ Status Chipset::plug(const MachineConfig& config, IoBus& ports, IoBus& mmio) {
     if (Status s = ports.add(r.base, r.length, r.device, r.name); !s) return s;
   }
   if (Status s = mmio.add(layout::kIoApicBase, IoApic::kSize, ioApic_, "I/O APIC"); !s) return s;
+  if (config.board == Board::pc) {
+    if (Status s = mmio.add(layout::kHpetBase, Hpet::kLength, hpet_, "HPET"); !s) return s;
+  }
   if (config.testDevice) {
     std::vector<InterruptLine*> lines;
     for (unsigned pin = 0; pin < IoApic::kPins; ++pin) lines.push_back(&ioApic_.line(pin));
@@ -103,6 +117,8 @@ firmware::PlatformDescription Chipset::describe(const MachineConfig& config, con
       p.window32Size = layout::kPcWindow32End - p.window32Base;
     }
     p.keyboard = p.vga = true;
+    p.hpet = layout::kHpetBase;
+    p.hpetId = Hpet::kId;
     // PIRQA to PIRQD; 5, 10 and 11 are nobody else's.
     p.pciLinks = firmware::PciLinksDescription{.device = config.q35 ? layout::kLpcSlot : layout::kPiixSlot,
                                                .function = 0,
@@ -134,6 +150,7 @@ void Chipset::reset() {
   ioApic_.reset();
   pit_.reset();
   rtc_.reset();
+  hpet_.reset();
   com1_.reset();
   com2_.reset();
   acpi_.reset();

@@ -11,6 +11,7 @@
 #include "device/apic_bus.h"
 #include "device/debug_exit.h"
 #include "device/fw_cfg.h"
+#include "device/hpet.h"
 #include "device/i8042.h"
 #include "device/interrupt_router.h"
 #include "device/io_apic.h"
@@ -66,11 +67,14 @@ class Chipset {
   IoApic ioApic_{apicBus_, 0};
   Pic pic_{apicBus_.lint(0)};
   InterruptRouter router_{pic_, ioApic_};
+  SwitchedInterrupt irq0_{router_.isa(0)}, irq8_{router_.isa(8)};
   Pit pit_;
   Rtc rtc_;
+  Hpet hpet_;
   Uart com1_, com2_;
   AcpiPm acpi_;
   ResetControl resetControl_;
+  A20Gate a20_;
   SystemControlPortA portA_;
   I8042 keyboard_;
   PvPanic pvPanic_;

@@ -12,6 +12,7 @@ namespace lodge::layout {
 inline constexpr std::uint64_t kPciWindow32Base = 0xc000'0000, kPciWindow32Size = 0x2000'0000;
 inline constexpr std::uint64_t kEcamBase = 0xe000'0000, kEcamSize = 1_MiB;
 inline constexpr std::uint64_t kIoApicBase = 0xfec0'0000;
+inline constexpr std::uint64_t kHpetBase = 0xfed0'0000;  // of the pc boards
 inline constexpr std::uint64_t kLocalApicBase = 0xfee0'0000;
 inline constexpr std::uint64_t kTestWindowBase = 0xff00'0000;
 // The 64-bit PCI window lies above RAM, where no guest of a usual size is in its way.

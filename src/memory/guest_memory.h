@@ -105,6 +105,11 @@ class GuestMemory {
     return raw(gpa) < lowSize_ && raw(gpa) >= smramBase_.load(std::memory_order_relaxed) ? raw(gpa) : kNoOffset;
   }
 
+  /// The bits of physical addresses that leave the CPUs: whoever walks page tables or accesses memory for a CPU clears
+  /// the others. All ones but while the A20 gate is closed. Followed by mapChanged().
+  std::uint64_t cpuAddressMask() const { return cpuAddressMask_.load(std::memory_order_relaxed); }
+  void setCpuAddressMask(std::uint64_t mask) { cpuAddressMask_.store(mask, std::memory_order_relaxed); }
+
   /// From now on [640 KiB, 1 MiB) is what setShadowPage() says: at first RAM, as before.
   void useShadowMap();
   /// The page at `gpa` in [640 KiB, 1 MiB): reads give the page at `offset`, or are device accesses (kNoOffset). With
@@ -200,7 +205,7 @@ class GuestMemory {
   std::array<Region, kRegions> regions_;
   std::unique_ptr<std::atomic<std::uint8_t>[]> videoDirty_;
   std::function<void()> onMapChanged_;
-  std::atomic<std::uint64_t> smramBase_{kNoOffset};
+  std::atomic<std::uint64_t> smramBase_{kNoOffset}, cpuAddressMask_{~std::uint64_t{0}};
   std::uint64_t size_ = 0;
   std::uint64_t lowSize_ = 0;
   std::byte* device_ = nullptr;

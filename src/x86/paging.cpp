@@ -82,7 +82,7 @@ class Walker {
   }
 
   std::uint64_t readEntry(std::uint64_t gpa, unsigned size) {
-    std::uint64_t offset = cpu_.offsetOf(Gpa{gpa});
+    std::uint64_t offset = cpu_.offsetOf(Gpa{gpa & cpu_.memory->cpuAddressMask()});
     std::uint64_t value = size == 8 ? ~0ull : 0xffff'ffffu;
     if (offset != GuestMemory::kNoOffset) value = loadHost(cpu_.memory->cpuRw() + offset, size);
     entries_[depth_++] = {offset, value};
@@ -177,7 +177,7 @@ Attempt Walker::walk32() {
 }
 
 Attempt Walker::finish(std::uint64_t leaf, std::uint64_t pageBase, std::uint64_t pageSize, unsigned entrySize) {
-  out_.gpa = pageBase + (linear_ & (pageSize - 1));
+  out_.gpa = (pageBase + (linear_ & (pageSize - 1))) & cpu_.memory->cpuAddressMask();
   out_.pageSize = pageSize;
   out_.user = (allOf_ & pte::user) != 0;
   out_.writable = (allOf_ & pte::writable) != 0;
@@ -236,7 +236,7 @@ bool allows(const Cpu& cpu, const PageTranslation& page, Access access, Rights r
 
 bool walk(Cpu& cpu, std::uint64_t linear, Access access, Rights rights, PageTranslation& out) {
   if ((cpu.state.cr0 & cr0::pg) == 0) {
-    out = {linear, kPageSize, true, true, false, false, true, 0};
+    out = {linear & cpu.memory->cpuAddressMask(), kPageSize, true, true, false, false, true, 0};
     return true;
   }
   return Walker(cpu, linear, access, rights, out).run();
@@ -249,7 +249,7 @@ bool translate(Cpu& cpu, std::uint64_t linear, Access access, Privilege privileg
 }
 
 std::uint64_t readPhysical(Cpu& cpu, std::uint64_t gpa, unsigned size) {
-  std::uint64_t offset = cpu.offsetOf(Gpa{gpa});
+  std::uint64_t offset = cpu.offsetOf(Gpa{gpa & cpu.memory->cpuAddressMask()});
   if (offset == GuestMemory::kNoOffset) return size == 8 ? ~0ull : 0xffff'ffffu;
   return loadHost(cpu.memory->cpuRw() + offset, size);
 }

@@ -373,5 +373,32 @@ TEST(Paging, entriesOutsideRamReadAsOnes) {
   EXPECT_EQ(take(*m), pageFault(0x1000, pf::present | pf::reserved));
 }
 
+TEST(Paging, aClosedA20GateTakesBit20FromEveryPhysicalAddress) {
+  TestMachine m;
+  PageTranslation page{};
+  auto gpaOf = [&](std::uint64_t linear) {
+    EXPECT_TRUE(translate(*m, linear, Access::read, Privilege::current, page)) << linear;
+    return page.gpa;
+  };
+  m.real();
+  EXPECT_EQ(gpaOf(0x10'ffef), 0x10'ffefu);
+  m.memory->setCpuAddressMask(~0x10'0000ull);
+  EXPECT_EQ(gpaOf(0x10'ffef), 0xffefu);
+  EXPECT_EQ(gpaOf(0x3f'0000), 0x2f'0000u);
+  EXPECT_EQ(gpaOf(0x2f'0000), 0x2f'0000u);
+  m.memory->setCpuAddressMask(~0ull);
+
+  // With line 20 low, tables at 1 MiB are those at 0: a copy there, which maps 2 MiB to 6 MiB.
+  m.long64();
+  for (std::uint64_t n = 0; n < 0x3000; n += 8) m.store(0x40'0000 + n, m.load<std::uint64_t>(at::pageTables + n));
+  m.store<std::uint64_t>(0x40'0000, 0x50'1000 | 7);
+  m.store<std::uint64_t>(0x40'1000, 0x50'2000 | 7);
+  m.store<std::uint64_t>(0x40'2008, 0x60'0000 | 0x80 | 7);
+  m.memory->setCpuAddressMask(~0x10'0000ull);
+  m.state().cr3 = 0x50'0000;
+  EXPECT_EQ(gpaOf(0x23'4567), 0x63'4567u);
+  EXPECT_EQ(gpaOf(0x33'4567), 0x63'4567u);
+}
+
 }  // namespace
 }  // namespace lodge::x86

@@ -242,6 +242,19 @@ def pci_interrupts_without_apics():
                        "dmesg | grep -q 'MMCONFIG at .mem 0xb0000000'")
 
 
+def the_a20_gate():
+    with tempfile.TemporaryDirectory(prefix="lodge-test-") as folder:
+        disk = pathlib.Path(folder) / "disk.img"
+        source = pathlib.Path(__file__).parent / "guest/a20.S"
+        subprocess.run(["gcc", "-m32", "-nostdlib", "-static", "-no-pie", "-Wl,--build-id=none,-Ttext=0x7c00,--oformat=binary",
+                        "-o", disk, source], check=True)
+        assert disk.stat().st_size == 512
+        os.truncate(disk, 1 << 20)
+        with pc(Disk(disk), snapshot=True) as machine:
+            answer = machine.console.wait_for(r"a20: (good|bad \d)", 60)
+            assert answer.group(1) == "good", answer.group(0)
+
+
 def firmware_starts_a_cdrom():
     with tempfile.TemporaryDirectory(prefix="lodge-test-") as folder:
         iso = pathlib.Path(folder) / "boot.iso"
@@ -252,5 +265,6 @@ def firmware_starts_a_cdrom():
             check_boot(machine)
 
 
-main(firmware_starts_a_disk_on_virtio, pci_interrupts_without_apics, ide_disk_and_cdrom, firmware_starts_a_cdrom, screen_and_keyboard, vnc_shows_the_screen,
+main(firmware_starts_a_disk_on_virtio, pci_interrupts_without_apics, the_a20_gate,
+     ide_disk_and_cdrom, firmware_starts_a_cdrom, screen_and_keyboard, vnc_shows_the_screen,
      the_classic_command_line, an_empty_disk_is_no_system)
