@@ -35,6 +35,8 @@ class ApicMessageSink {
   virtual ~ApicMessageSink() = default;
   /// Whether any CPU took it.
   virtual bool deliver(const ApicMessage& message) = 0;
+  /// Whether a CPU that the message names has its vector requested already: it would be lost in that.
+  virtual bool waits(const ApicMessage&) const { return false; }
 };
 
 /// A CPU as its local APIC sees it. Any thread; called with no lock held that a CPU could wait for.

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "device/apic_bus.h"
 
+#include <algorithm>
+
 #include "device/local_apic.h"
 
 namespace lodge {
@@ -54,6 +56,13 @@ bool ApicBus::deliver(const ApicMessage& message) {
     if (apic->isDestination(message)) taken |= apic->accept(message);
   }
   return taken;
+}
+
+bool ApicBus::waits(const ApicMessage& message) const {
+  if (message.mode != DeliveryMode::fixed && message.mode != DeliveryMode::lowestPriority) return false;
+  return std::ranges::any_of(apics_, [&](const LocalApic* apic) {
+    return apic->isDestination(message) && apic->isRequested(message.vector);
+  });
 }
 
 /// The focus processor (one that is at this vector already), or the one with the lowest processor priority; CPUs that

@@ -26,6 +26,7 @@ class ApicBus : public MsiSink, public ApicMessageSink {
   void sendMsi(std::uint64_t address, std::uint32_t data) override;
   /// Delivers to every CPU that the message names, or to one of them for lowest priority.
   bool deliver(const ApicMessage& message) override;
+  bool waits(const ApicMessage& message) const override;
   /// An interrupt command (SDM vol. 3, figure 11-12) by `sender`: low half of ICR, and the destination.
   void sendIpi(LocalApic& sender, std::uint32_t command, std::uint32_t destination, bool wideDestination);
   /// KVM_HC_SEND_IPI (Linux Documentation/virt/kvm/x86/hypercalls.rst): bit n of `low`, then `high`, is APIC id

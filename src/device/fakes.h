@@ -17,7 +17,8 @@ struct FakeLine : InterruptLine {
     if (value && !level) ++rises;
     level = value;
   }
-  bool level = false;
+  bool waits() const override { return busy; }
+  bool level = false, busy = false;
   int rises = 0;
 };
 

@@ -7,7 +7,7 @@ namespace lodge {
 
 // Lock order of the chipset. Whoever holds a lock may take one that is further down, never one above:
 //   1. a device's own mutex (serial port, PIT, RTC, ACPI, PCI function, MSI-X table, virtio queue...)
-//   2. PciHost's INTx mutex, SharedInterrupt, Piix3
+//   2. PciHost's INTx mutex, SharedInterrupt, SwitchedInterrupt, Piix3
 //   3. Pic
 //   4. IoApic
 //   5. a local APIC's LINT mutex; host timers (TimerFactory)
@@ -21,6 +21,9 @@ class InterruptLine {
  public:
   virtual ~InterruptLine() = default;
   virtual void set(bool level) = 0;
+  /// Whether the edge that was raised last still waits for a CPU, so that another one would be lost in it. Not while
+  /// the input is masked.
+  virtual bool waits() const { return false; }
   void pulse() {
     set(true);
     set(false);

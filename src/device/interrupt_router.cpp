@@ -17,6 +17,27 @@ void SharedInterrupt::setInput(unsigned number, bool level) {
   output_.set(asking_ != 0);
 }
 
+SwitchedInterrupt::SwitchedInterrupt(InterruptLine& output) : output_(output) {
+  for (Input& input : inputs_) input.owner = this;
+}
+
+void SwitchedInterrupt::setInput(Input& input, bool level) {
+  std::lock_guard lock(mutex_);
+  input.high = level;
+  if (&input == &inputs_[second_ ? 1 : 0]) output_.set(level);
+}
+
+bool SwitchedInterrupt::inputWaits(const Input& input) const {
+  std::lock_guard lock(mutex_);
+  return &input == &inputs_[second_ ? 1 : 0] && output_.waits();
+}
+
+void SwitchedInterrupt::select(bool second) {
+  std::lock_guard lock(mutex_);
+  second_ = second;
+  output_.set(inputs_[second ? 1 : 0].high);
+}
+
 InterruptRouter::InterruptRouter(Pic& pic, IoApic& ioApic) : ioApic_(ioApic) {
   for (unsigned irq = 0; irq < isa_.size(); ++irq) {
     isa_[irq].first = &pic.line(irq);

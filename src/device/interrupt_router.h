@@ -33,6 +33,31 @@ class SharedInterrupt {
   std::uint32_t asking_ = 0;
 };
 
+/// One controller input that one of two devices has, the first until told otherwise; what the other one does with its
+/// line is kept.
+class SwitchedInterrupt {
+ public:
+  explicit SwitchedInterrupt(InterruptLine& output);
+  InterruptLine& first() { return inputs_[0]; }
+  InterruptLine& second() { return inputs_[1]; }
+  void select(bool second);
+
+ private:
+  struct Input : InterruptLine {
+    void set(bool level) override { owner->setInput(*this, level); }
+    bool waits() const override { return owner->inputWaits(*this); }
+    SwitchedInterrupt* owner = nullptr;
+    bool high = false;
+  };
+  void setInput(Input& input, bool level);
+  bool inputWaits(const Input& input) const;
+
+  InterruptLine& output_;
+  std::array<Input, 2> inputs_;
+  mutable std::mutex mutex_;
+  bool second_ = false;
+};
+
 /// The wiring of a PC's interrupt lines: ISA IRQ n goes to the 8259As and to the same pin of the I/O APIC, but for IRQ
 /// 0, which is at pin 2 (the MADT says so); pins from 16 on are the I/O APIC's alone.
 class InterruptRouter {
@@ -51,6 +76,7 @@ class InterruptRouter {
       first->set(level);
       second->set(level);
     }
+    bool waits() const override { return first->waits() || second->waits(); }
     InterruptLine* first = nullptr;
     InterruptLine* second = nullptr;
   };

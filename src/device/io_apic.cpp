@@ -37,10 +37,19 @@ void IoApic::reset() {
   state_.entries.fill(kMasked);  // lines stay as their devices hold them
 }
 
-bool IoApic::sendLocked(unsigned pin) {
+ApicMessage IoApic::messageLocked(unsigned pin) const {
   std::uint64_t entry = state_.entries[pin];
-  return sink_.deliver({static_cast<std::uint32_t>(entry >> 56), false, (entry & kLogical) != 0, modeOf(entry),
-                        static_cast<std::uint8_t>(entry), isLevel(entry), true});
+  return {static_cast<std::uint32_t>(entry >> 56), false, (entry & kLogical) != 0, modeOf(entry),
+          static_cast<std::uint8_t>(entry),        isLevel(entry), true};
+}
+
+bool IoApic::sendLocked(unsigned pin) {
+  return sink_.deliver(messageLocked(pin));
+}
+
+bool IoApic::waits(unsigned pin) const {
+  std::lock_guard lock(mutex_);
+  return (state_.entries[pin] & kMasked) == 0 && sink_.waits(messageLocked(pin));
 }
 
 void IoApic::setLine(unsigned pin, bool level) {

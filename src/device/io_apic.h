@@ -39,6 +39,7 @@ class IoApic : public IoDevice, public EoiListener {
  private:
   struct Line : InterruptLine {
     void set(bool level) override { owner->setLine(pin, level); }
+    bool waits() const override { return owner->waits(pin); }
     IoApic* owner = nullptr;
     unsigned pin = 0;
   };
@@ -49,6 +50,8 @@ class IoApic : public IoDevice, public EoiListener {
   void endOfInterruptLocked(std::uint8_t vector);
   void driveLevelLocked(unsigned pin);
   bool sendLocked(unsigned pin);
+  ApicMessage messageLocked(unsigned pin) const;
+  bool waits(unsigned pin) const;
   bool highLocked(unsigned pin) const { return (state_.levels >> pin & 1) != 0; }
 
   ApicMessageSink& sink_;

@@ -72,6 +72,7 @@ class LocalApic : public x86::LocalApic, public IoDevice {
   bool isDestination(const ApicMessage& message) const;
   bool softwareEnabled() const { return (spurious_.load(std::memory_order_relaxed) & kSoftwareEnable) != 0; }
   bool isFocus(std::uint8_t vector) const;
+  bool isRequested(std::uint8_t vector) const { return irr_.test(vector); }
   std::uint8_t processorPriority() const { return ppr_.load(std::memory_order_relaxed); }
   std::uint32_t id() const { return id_.load(std::memory_order_relaxed); }
 

@@ -141,6 +141,13 @@ void Pic::setLine(unsigned irq, bool level) {
 }
 
 /// INTA at one chip: its vector, and what that changes.
+bool Pic::waits(unsigned irq) const {
+  std::lock_guard lock(mutex_);
+  const Chip& chip = chips_[irq / 8];
+  bool open = irq < 8 || (chips_[0].imr >> kCascade & 1) == 0;
+  return open && chip.initialized && ((chip.irr & ~chip.imr) >> (irq % 8) & 1) != 0;
+}
+
 std::uint8_t Pic::acknowledgeChipLocked(unsigned number) {
   Chip& chip = chips_[number];
   int request = requestLocked(number);

@@ -44,6 +44,7 @@ class Pic : public ExtIntSource {
  private:
   struct Line : InterruptLine {
     void set(bool level) override { owner->setLine(irq, level); }
+    bool waits() const override { return owner->waits(irq); }
     Pic* owner = nullptr;
     unsigned irq = 0;
   };
@@ -57,6 +58,7 @@ class Pic : public ExtIntSource {
   void writePort(unsigned chip, unsigned offset, std::uint8_t value);
   void writeDataLocked(unsigned chip, std::uint8_t value);
   void setLine(unsigned irq, bool level);
+  bool waits(unsigned irq) const;
   /// The request that a chip would signal now; -1 for none.
   int requestLocked(unsigned chip) const;
   std::uint8_t acknowledgeChipLocked(unsigned chip);

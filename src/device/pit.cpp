@@ -31,32 +31,50 @@ void Pit::reset() {
   for (auto& channel : channels_) channel = PitChannel{};
   channels_[2].setGate(false, now);
   control_ = 0;
-  scheduleLocked(now);
+  owed_ = 0;
+  scheduleLocked(clock_.now());
   irq0_.set(false);
 }
 
+/// Of counter 0's rises; 0 if they do not repeat.
+Nanoseconds Pit::periodLocked() const {
+  unsigned mode = channels_[0].mode();
+  return mode == 2 || mode == 3 ? timeOf(channels_[0].state().count) : 0;
+}
+
 /// The output of counter 0 follows the guest's writes at once, and the clock by timer.
-void Pit::scheduleLocked(PitChannel::Ticks now) {
-  auto next = channels_[0].nextRise(now);
-  nextRise_ = next ? std::max(timeOf(*next), lastRise_ + kMinimumPeriod) : 0;
-  if (nextRise_ != 0) {
-    timer_->arm(nextRise_);
+void Pit::scheduleLocked(Nanoseconds now) {
+  auto next = channels_[0].nextRise(ticksAt(now));
+  nextRise_ = next ? timeOf(*next) : 0;
+  if (nextRise_ == 0 && owed_ == 0) return timer_->cancel();
+  Nanoseconds again = now + periodLocked() / 2;
+  Nanoseconds at = owed_ == 0 ? nextRise_ : nextRise_ == 0 ? again : std::min(nextRise_, again);
+  timer_->arm(std::max(at, lastRise_ + kMinimumPeriod));
+}
+
+void Pit::countRisesLocked(Nanoseconds now) {
+  if (nextRise_ == 0 || now < nextRise_) return;
+  Nanoseconds period = periodLocked();
+  if (period < kMinimumPeriod) {
+    owed_ = 1;
   } else {
-    timer_->cancel();
+    owed_ += 1 + static_cast<std::uint64_t>((now - nextRise_) / period);
+    owed_ = std::min(owed_, static_cast<std::uint64_t>(kPatience / period));
   }
+  channels_[0].adopt(ticksAt(now));
 }
 
 void Pit::tick() {
   std::lock_guard lock(mutex_);
   Nanoseconds now = clock_.now();
-  if (nextRise_ == 0) return;
-  if (now < nextRise_) return timer_->arm(nextRise_);
-  lastRise_ = now;
-  irq0_.set(false);  // the low part of the period, of which nobody needs the length
-  irq0_.set(true);
-  PitChannel::Ticks ticks = ticksAt(now);
-  channels_[0].adopt(ticks);
-  scheduleLocked(ticks);
+  countRisesLocked(now);
+  if (owed_ != 0 && now >= lastRise_ + kMinimumPeriod && !irq0_.waits()) {
+    --owed_;
+    lastRise_ = now;
+    irq0_.set(false);  // the low part of the period, of which nobody needs the length
+    irq0_.set(true);
+  }
+  scheduleLocked(now);
 }
 
 std::uint8_t Pit::readCounter(unsigned offset) {
@@ -66,17 +84,19 @@ std::uint8_t Pit::readCounter(unsigned offset) {
 
 void Pit::writeCounter(unsigned offset, std::uint8_t value) {
   std::lock_guard lock(mutex_);
-  PitChannel::Ticks now = ticksAt(clock_.now());
-  unsigned changed = offset;
+  Nanoseconds time = clock_.now();
+  PitChannel::Ticks now = ticksAt(time);
+  constexpr std::uint8_t kSelect = 0xc0, kAccess = 0x30;
+  bool programs = offset == 0 || (offset == 3 && (value & kSelect) == 0 && (value & kAccess) != 0);
   if (offset == 3) {
-    changed = value >> 6;
     writeControlWordLocked(value, now);
   } else {
     channels_[offset].write(value, now);
   }
-  if (changed != 0) return;
+  if (!programs) return;
+  owed_ = 0;
   irq0_.set(channels_[0].output(now));
-  scheduleLocked(now);
+  scheduleLocked(time);
 }
 
 void Pit::writeControlWordLocked(std::uint8_t value, PitChannel::Ticks now) {
@@ -121,7 +141,8 @@ void Pit::restore(const State& state) {
     channels_[n].restore(channel);
   }
   control_ = state.control;
-  scheduleLocked(now);
+  owed_ = 0;
+  scheduleLocked(clock_.now());
 }
 
 }  // namespace lodge

@@ -15,10 +15,15 @@ namespace lodge {
 
 /// The 8254 timer of a PC: counter 0 is IRQ 0, counter 1 once refreshed memory, counter 2 drives the speaker and is
 /// gated and seen through port 0x61. Ports 0x40-0x43 and 0x61. Any thread.
+///
+/// Periodic ticks that find the one before still waiting for the CPU, or that this thread comes too late for, are owed
+/// and follow between the next ones: guests that count ticks keep time on a busy host.
 class Pit {
  public:
   /// Interrupts are not raised more often than this, whatever count the guest writes.
   static constexpr Nanoseconds kMinimumPeriod = 50'000;
+  /// What is owed is forgotten beyond this.
+  static constexpr Nanoseconds kPatience = 4 * kNanosecondsPerSecond;
 
   Pit(TimerFactory& timers, InterruptLine& irq0);
 
@@ -40,7 +45,9 @@ class Pit {
   std::uint8_t readControl(unsigned);
   void writeControl(unsigned, std::uint8_t value);
   void writeControlWordLocked(std::uint8_t value, PitChannel::Ticks now);
-  void scheduleLocked(PitChannel::Ticks now);
+  void scheduleLocked(Nanoseconds now);
+  void countRisesLocked(Nanoseconds now);
+  Nanoseconds periodLocked() const;
   void tick();
 
   const Clock& clock_;
@@ -50,8 +57,9 @@ class Pit {
   mutable std::mutex mutex_;
   std::array<PitChannel, 3> channels_;
   std::uint8_t control_ = 0;  ///< port 0x61, the bits that are kept
-  Nanoseconds nextRise_ = 0;  ///< what the timer is armed for; 0 for nothing
-  Nanoseconds lastRise_ = 0;
+  Nanoseconds nextRise_ = 0;  ///< of counter 0's output; 0 for none
+  Nanoseconds lastRise_ = 0;  ///< that the guest had
+  std::uint64_t owed_ = 0;    ///< rises that it has not had yet
   std::unique_ptr<Timer> timer_;  // last: its destructor waits for tick()
 };
 

@@ -300,5 +300,60 @@ TEST_F(PitTest, ResetStopsAndRestoreGoesOn) {
   EXPECT_EQ(irq.rises, before + 1);
 }
 
+TEST_F(PitTest, TicksThatFindTheLastOneWaitingAreGivenLater) {
+  control(0, 3, 2);
+  load(0, 11932);  // 10 ms
+  clock.advance(105'000'000);
+  int before = irq.rises;
+  irq.busy = true;
+  clock.advance(200'000'000);
+  EXPECT_EQ(irq.rises, before);
+  irq.busy = false;
+  clock.advance(95'000'000);
+  EXPECT_LT(irq.rises, before + 29) << "not all at once";
+  clock.advance(200'000'000);
+  EXPECT_EQ(irq.rises, before + 49);
+  load(0, 11932);
+  irq.busy = true;
+  clock.advance(60 * kNanosecondsPerSecond);
+  irq.busy = false;
+  before = irq.rises;
+  clock.advance(100 * kNanosecondsPerSecond);
+  EXPECT_NEAR(irq.rises - before, 10000 + 400, 2) << "four seconds' worth at most";
+}
+
+TEST_F(PitTest, WhatIsOwedEndsWithANewCount) {
+  control(0, 3, 2);
+  load(0, 11932);
+  irq.busy = true;
+  clock.advance(kNanosecondsPerSecond);
+  irq.busy = false;
+  load(0, 0);
+  int before = irq.rises;
+  clock.advance(40'000'000);
+  EXPECT_EQ(irq.rises, before + 1) << "the end of the last period of 10 ms";
+}
+
+TEST(PitClock, ALateTimerOwesTheTicksBetween) {
+  struct LateClock : FakeClock {
+    Nanoseconds now() const override { return FakeClock::now() + late; }
+    Nanoseconds late = 0;
+  } clock;
+  FakeLine irq;
+  Pit pit{clock, irq};
+  pit.counters().write(3, 1, 0x34);
+  pit.counters().write(0, 1, 11932 & 0xff);
+  pit.counters().write(0, 1, 11932 >> 8);
+  int before = irq.rises;
+  clock.late = 95'000'000;
+  clock.advance(10'100'000);
+  EXPECT_EQ(irq.rises, before + 1);
+  clock.late = 0;
+  clock.advance(95'000'000);  // the same moment again
+  EXPECT_EQ(irq.rises, before + 1);
+  clock.advance(200'000'000);
+  EXPECT_EQ(irq.rises, before + 30);
+}
+
 }  // namespace
 }  // namespace lodge

@@ -70,6 +70,7 @@ void Rtc::reset() {
   std::lock_guard lock(mutex_);
   reg(kB) &= static_cast<std::uint8_t>(~(kPeriodic | kAlarm | kUpdate | kSquareWave));
   reg(kC) = 0;
+  owed_ = 0;
   state_.index = 0;
   state_.seen = nowLocked();
   updateLineLocked();
@@ -228,6 +229,7 @@ void Rtc::writeRegisterALocked(std::uint8_t value) {
   bool wasRunning = runningLocked();
   Nanoseconds before = nowLocked();
   reg(kA) = value & 0x7f;
+  owed_ = 0;
   setRunningLocked(wasRunning, before, true);
 }
 
@@ -236,6 +238,7 @@ void Rtc::writeRegisterBLocked(std::uint8_t value) {
   bool wasRunning = runningLocked();
   Nanoseconds before = nowLocked();
   if ((value & kSet) != 0) value &= static_cast<std::uint8_t>(~kUpdate);  // "SET clears UIE"
+  if (((reg(kB) ^ value) & kPeriodic) != 0) owed_ = 0;
   reg(kB) = value;
   setRunningLocked(wasRunning, before, false);
   updateLineLocked();
@@ -278,12 +281,21 @@ bool Rtc::alarmInLocked(std::int64_t first, std::int64_t last) const {
   return false;
 }
 
+bool Rtc::countsPeriodsLocked() const {
+  return (reg(kB) & kPeriodic) != 0 && periodLocked() != 0;
+}
+
 /// Brings the flags of register C up to now.
 void Rtc::collectFlagsLocked() {
   if (!runningLocked()) return;
   Nanoseconds now = nowLocked(), before = std::exchange(state_.seen, now);
   if (now < before) return;  // the host's time was set back
-  if (Nanoseconds period = periodLocked(); period != 0 && now / period != before / period) reg(kC) |= kPeriodic;
+  if (Nanoseconds period = periodLocked(); period != 0 && now / period != before / period) {
+    constexpr Nanoseconds kPatience = 4 * kNanosecondsPerSecond;
+    std::int64_t lost = now / period - before / period - ((reg(kC) & kPeriodic) != 0 ? 0 : 1);
+    if (countsPeriodsLocked()) owed_ = std::min(owed_ + lost, kPatience / period);
+    reg(kC) |= kPeriodic;
+  }
   if (secondOf(now) == secondOf(before)) return;
   reg(kC) |= kUpdate;
   if (alarmInLocked(secondOf(before) + 1, secondOf(now))) reg(kC) |= kAlarm;
@@ -303,12 +315,17 @@ void Rtc::scheduleLocked() {
   Nanoseconds now = nowLocked(), wait = kNanosecondsPerSecond;
   if (perSecond) wait = (secondOf(now) + 1) * kNanosecondsPerSecond - now;
   if (period != 0) wait = std::min(wait, (now / period + 1) * period - now);
+  if (period != 0 && owed_ != 0 && (reg(kC) & kPeriodic) == 0) wait = std::min(wait, period / 2);
   timer_->arm(clock_.now() + std::max<Nanoseconds>(wait, 1));
 }
 
 void Rtc::tick() {
   std::lock_guard lock(mutex_);
   collectFlagsLocked();
+  if (owed_ != 0 && (reg(kC) & kPeriodic) == 0 && countsPeriodsLocked()) {
+    --owed_;
+    reg(kC) |= kPeriodic;
+  }
   updateLineLocked();
   scheduleLocked();
 }
@@ -321,6 +338,7 @@ Rtc::State Rtc::save() const {
 void Rtc::restore(const State& state) {
   std::lock_guard lock(mutex_);
   state_ = state;
+  owed_ = 0;
   updateLineLocked();
   scheduleLocked();
 }

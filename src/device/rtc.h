@@ -18,7 +18,8 @@ namespace lodge {
 /// index at port 0x70, data at 0x71. Time is the host's UTC plus what the guest set it off by. Any thread.
 ///
 /// Flags of interrupts that are enabled are raised by a timer; those that are not are found out when register C is
-/// read, so that a guest which does not use the clock costs nothing.
+/// read, so that a guest which does not use the clock costs nothing. Periodic interrupts that find the one before not
+/// answered (register C not read) are owed, up to four seconds of them, and follow between the next ones.
 class Rtc {
  public:
   struct Setup {
@@ -73,6 +74,7 @@ class Rtc {
   void updateLineLocked();
   void scheduleLocked();
   void tick();
+  bool countsPeriodsLocked() const;
 
   std::uint8_t encodeLocked(unsigned value) const;
   unsigned decodeLocked(std::uint8_t value) const;
@@ -86,6 +88,7 @@ class Rtc {
   ByteWindow<Rtc, &Rtc::readPort, &Rtc::writePort> ports_{*this};
   mutable std::mutex mutex_;
   State state_{};
+  std::int64_t owed_ = 0;  ///< periodic interrupts
   std::unique_ptr<Timer> timer_;  // last: its destructor waits for tick()
 };
 

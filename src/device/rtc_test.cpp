@@ -249,5 +249,32 @@ TEST_F(RtcTest, SaveAndRestore) {
   EXPECT_TRUE(irq.level);
 }
 
+TEST_F(RtcTest, PeriodicInterruptsThatAreNotAnsweredAreGivenLater) {
+  put(0x0a, 0x26);  // 1024 Hz
+  get(0x0c);
+  put(0x0b, 0x42);
+  int answered = 0;
+  auto serve = [&](Nanoseconds span) {
+    for (Nanoseconds done = 0; done < span; done += 50'000) {
+      clock.advance(50'000);
+      if (irq.level) answered += (get(0x0c) & 0x40) != 0 ? 1 : 0;
+    }
+  };
+  serve(kSecond / 4);
+  clock.advance(kSecond / 4);  // nobody reads register C
+  serve(kSecond / 2);
+  EXPECT_NEAR(answered, 1024, 1);
+  clock.advance(60 * kSecond);
+  answered = 0;
+  serve(8 * kSecond);
+  EXPECT_NEAR(answered, 8 * 1024 + 4 * 1024, 3) << "four seconds' worth at most";
+  put(0x0b, 0x02);
+  clock.advance(kSecond);
+  put(0x0b, 0x42);
+  answered = 0;
+  serve(kSecond);
+  EXPECT_NEAR(answered, 1024, 1);
+}
+
 }  // namespace
 }  // namespace lodge
