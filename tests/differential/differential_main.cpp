@@ -35,7 +35,7 @@ struct Options {
   unsigned rounds = 0;
   std::string trace;
   bool singleStep = false;
-  bool list = false, laxFlags = false, kicks = false, kernel = false, code32 = false, verbose = false;
+  bool list = false, laxFlags = false, kicks = false, kernel = false, code32 = false, code16 = false, verbose = false;
 };
 
 constexpr const char* kUsage =
@@ -47,6 +47,7 @@ constexpr const char* kUsage =
     "  --kicks         another thread interrupts the engine all the time\n"
     "  --kernel        at CPL 0, with system instructions; compared with the interpreter instead of the host\n"
     "  --code32        32-bit code\n"
+    "  --code16        16-bit code, in segments of 64 KiB and less\n"
     "  --single-step   runs the translator's code one host instruction at a time; the interpreter must agree at each\n"
     "  --verbose       the registers before each difference\n"
     "  --list          what was generated, what was left out and why\n";
@@ -55,13 +56,14 @@ bool parse(int argc, char** argv, Options& o) {
   for (int i = 1; i < argc; ++i) {
     std::string_view a = argv[i];
     if (a == "--list" || a == "--lax-flags" || a == "--kicks" || a == "--kernel" || a == "--code32" ||
-        a == "--verbose" || a == "--single-step") {
+        a == "--code16" || a == "--verbose" || a == "--single-step") {
       (a == "--single-step" ? o.singleStep
        : a == "--list"      ? o.list
        : a == "--lax-flags" ? o.laxFlags
        : a == "--kicks"     ? o.kicks
        : a == "--kernel"    ? o.kernel
        : a == "--code32"    ? o.code32
+       : a == "--code16"    ? o.code16
                             : o.verbose) = true;
       continue;
     }
@@ -157,8 +159,8 @@ class Comparison {
         reference_(reference),
         guest_(guest),
         seed_(seed),
-        how_{options.engine == "translate", options.laxFlags, options.kernel, options.code32},
-        generator_(seed, {options.laxFlags, options.kernel, options.code32}),
+        how_{options.engine == "translate", options.laxFlags, options.kernel, options.code32 || options.code16},
+        generator_(seed, {options.laxFlags, options.kernel, options.code32, options.code16}),
         chill_(seed) {}
   Status run();
   std::uint64_t done = 0, differences = 0;
@@ -251,7 +253,7 @@ int singleStep(const Options& options) {
   if (!reference) return fail(reference.error());
   auto guest = Guest::create("translate", options.trace + ",strict-flags", options.kernel);
   if (!guest) return fail(guest.error());
-  Generator generator(options.seed, {false, options.kernel, options.code32});
+  Generator generator(options.seed, {false, options.kernel, options.code32, false});
   Watchdog watch(guest->get());
   SingleStepper stepper(**guest, **reference);
   std::vector<Snippet> snippets(kBatch);
@@ -289,7 +291,7 @@ int main(int argc, char** argv) {
     if (!made) return fail(made.error());
     reference = std::move(*made);
   } else {
-    auto made = Oracle::create();
+    auto made = Oracle::create(options.code16);
     if (!made) return fail(made.error());
     oracle = std::move(*made);
   }

@@ -10,10 +10,10 @@ namespace lodge::differential {
 using namespace x86;
 
 std::string_view reasonToLeaveOut(const Instruction& i) {
-  if (i.codeSize == CodeSize::bits32 && (i.segmentOverride == fs || i.segmentOverride == gs))
-    return "no such segment in the host's 32-bit code";
+  if (i.codeSize != CodeSize::bits64 && (i.segmentOverride == fs || i.segmentOverride == gs))
+    return "no such segment in the host's 32- and 16-bit code";
   bool quad = i.encoding == Encoding::vex && i.map == 3 && (i.opcode == 0x16 || i.opcode == 0x22) && i.vexW;
-  if (quad && i.codeSize == CodeSize::bits32) return "VPEXTRQ, VPINSRQ: #UD on AMD, W is ignored on Intel (and here)";
+  if (quad && i.codeSize != CodeSize::bits64) return "VPEXTRQ, VPINSRQ: #UD on AMD, W is ignored on Intel (and here)";
   switch (i.info->op) {
     case Op::cpuid:
     case Op::rdtsc:
@@ -197,20 +197,39 @@ unsigned Generator::operandBytes(std::uint8_t* p) {
   return n + 8;
 }
 
+/// ModRM for 16-bit addresses, most of them in the data.
+unsigned Generator::operandBytes16(std::uint8_t* p) {
+  unsigned n = 0;
+  auto modrm = static_cast<std::uint8_t>(random());
+  if (chance(40)) modrm |= 0xc0;
+  p[n++] = modrm;
+  for (unsigned i = 0; i < 8; ++i) p[n + i] = static_cast<std::uint8_t>(random());
+  unsigned mod = modrm >> 6;
+  bool direct = mod == 0 && (modrm & 7) == 6;
+  if (mod == 2 || direct) {
+    auto displacement = static_cast<std::uint16_t>(direct ? below(kDataBytes) : below(512) - 256);
+    if (chance(10)) displacement = static_cast<std::uint16_t>(random());
+    std::memcpy(p + n, &displacement, 2);
+  }
+  return n + 8;
+}
+
 unsigned Generator::legacyBytes(std::uint8_t* p) {
   unsigned n = 0;
-  if (chance(15)) p[n++] = 0x66;
+  if (chance(code16_ ? 30 : 15)) p[n++] = 0x66;
   if (chance(15)) p[n++] = chance(50) ? 0xf2 : 0xf3;
   if (chance(5)) p[n++] = 0xf0;
-  if (chance(3)) p[n++] = 0x67;
+  bool otherAddress = chance(code16_ ? 15 : 3);
+  if (otherAddress) p[n++] = 0x67;
   if (chance(3)) p[n++] = static_cast<std::uint8_t>(0x64 | below(2));
-  if (!code32_ && chance(55)) p[n++] = static_cast<std::uint8_t>(0x40 + below(16));
+  if (code16_ && chance(8)) p[n++] = static_cast<std::uint8_t>(0x26 | below(4) << 3);
+  if (!narrow() && chance(55)) p[n++] = static_cast<std::uint8_t>(0x40 + below(16));
   unsigned map = static_cast<unsigned>(below(10));
   if (map >= 4) p[n++] = 0x0f;
   if (map == 8) p[n++] = 0x38;
   if (map == 9) p[n++] = 0x3a;
   p[n++] = static_cast<std::uint8_t>(random());
-  return n + operandBytes(p + n);
+  return n + (code16_ && !otherAddress ? operandBytes16(p + n) : operandBytes(p + n));
 }
 
 unsigned Generator::vexBytes(std::uint8_t* p) {
@@ -226,7 +245,7 @@ unsigned Generator::vexBytes(std::uint8_t* p) {
     p[n++] = chance(30) ? static_cast<std::uint8_t>(low | 0x78) : low;  // vvvv = 1111 where it must be
   }
   p[n++] = static_cast<std::uint8_t>(random());
-  return n + operandBytes(p + n);
+  return n + (code16_ ? operandBytes16(p + n) : operandBytes(p + n));
 }
 
 bool Generator::isWanted(const Instruction& i) const {
@@ -294,6 +313,7 @@ Snippet Generator::next(unsigned slot) {
   for (;;) {
     Snippet s = draft(slot);
     if (code32_) moveToLow4G(s, slot);
+    if (code16_) moveToSegments(s);
     if (jumpsAstray(s)) continue;
     if (kernel_) moveToUpperHalf(s);
     return s;
@@ -304,6 +324,17 @@ Snippet Generator::next(unsigned slot) {
 void Generator::moveToLow4G(Snippet& s, unsigned slot) {
   s.before.rip = kCode32Base + slot * kSlotBytes;
   for (auto& g : s.before.gpr) g &= 0xffff'ffff;
+}
+
+/// Offsets instead of pointers; some at the ends of the segment and of 64 KiB.
+void Generator::moveToSegments(Snippet& s) {
+  s.before.rip = 0;
+  for (auto& g : s.before.gpr) {
+    if (chance(4)) g = kData16Limit + 8 - below(16);
+    if (chance(4)) g = 0xffff - below(16);
+    g &= 0xffff;
+    if (chance(30)) g |= random() << 16 & 0xffff'0000;
+  }
 }
 
 /// Code, and most pointers.
@@ -339,7 +370,7 @@ std::string_view Generator::reasonToLeaveOut(const Instruction& i) const {
 
 /// DAA, DAS, AAA and AAS leave flags undefined, and nothing that comes after them may show these.
 bool Generator::leavesFlagsUndefined(std::uint8_t opcode) const {
-  return code32_ && (opcode == 0x27 || opcode == 0x2f || opcode == 0x37 || opcode == 0x3f);
+  return narrow() && (opcode == 0x27 || opcode == 0x2f || opcode == 0x37 || opcode == 0x3f);
 }
 
 Snippet Generator::draft(unsigned slot) {
@@ -347,7 +378,9 @@ Snippet Generator::draft(unsigned slot) {
   std::memset(s.code, 0xcc, sizeof s.code);
   s.dataSeed = random();
   s.code32 = code32_;
-  if (!code32_ && chance(50)) {
+  s.code16 = code16_;
+  s.slot = slot;
+  if (!narrow() && chance(50)) {
     Program(*this, s, slot).write();
     return s;
   }

@@ -22,9 +22,14 @@ class Generator {
     bool definedFlags;
     bool kernel;  ///< for CPL 0, in the upper half, with system instructions
     bool code32;  ///< 32-bit code
+    bool code16;  ///< 16-bit code
   };
   Generator(std::uint64_t seed, Options options)
-      : state_(seed * 2 + 1), definedFlags_(options.definedFlags), kernel_(options.kernel), code32_(options.code32) {}
+      : state_(seed * 2 + 1),
+        definedFlags_(options.definedFlags),
+        kernel_(options.kernel),
+        code32_(options.code32),
+        code16_(options.code16) {}
   /// The snippet for slot `slot` of a batch (its code lies at kCodeBase + slot * kSlotBytes).
   Snippet next(unsigned slot);
 
@@ -42,20 +47,25 @@ class Generator {
   unsigned legacyBytes(std::uint8_t* p);
   unsigned vexBytes(std::uint8_t* p);
   unsigned operandBytes(std::uint8_t* p);
+  unsigned operandBytes16(std::uint8_t* p);
   void registers(Registers& r);
   std::uint64_t value();
   std::uint64_t segmentBase();
   void vectorState(Registers& r);
 
-  x86::CodeSize codeSize() const { return code32_ ? x86::CodeSize::bits32 : x86::CodeSize::bits64; }
+  x86::CodeSize codeSize() const {
+    return code16_ ? x86::CodeSize::bits16 : code32_ ? x86::CodeSize::bits32 : x86::CodeSize::bits64;
+  }
+  bool narrow() const { return code32_ || code16_; }
   void moveToLow4G(Snippet& snippet, unsigned slot);
+  void moveToSegments(Snippet& snippet);
   void moveToUpperHalf(Snippet& snippet);
   std::string_view reasonToLeaveOut(const x86::Instruction& i) const;
   bool leavesFlagsUndefined(std::uint8_t opcode) const;
   bool isWanted(const x86::Instruction& i) const;
 
   std::uint64_t state_;
-  bool definedFlags_, kernel_, code32_;
+  bool definedFlags_, kernel_, code32_, code16_;
   std::map<std::string, std::uint64_t> generated_, leftOut_;
 };
 

@@ -285,6 +285,10 @@ void Guest::reset(const Snippet& snippet) {
   state.segment[fs].base = snippet.before.fsBase;
   state.segment[gs].base = snippet.before.gsBase;
   if (snippet.code32) state.segment[cs] = {0, 0xffffffff, kUserCs32, 0xc0fb};
+  if (snippet.code16) {
+    state.segment[cs] = {kCode32Base + snippet.slot * kSlotBytes, kCode16Limit, code16Selector(snippet.slot), 0x00fb};
+    for (Segment s : {es, ds, ss}) state.segment[s] = {kDataAlias, kData16Limit, kData16, 0x00f3};
+  }
   std::memcpy(state.gpr, snippet.before.gpr, sizeof state.gpr);
   state.rip = snippet.before.rip;
   state.rflags = snippet.before.rflags;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/differential/oracle.h"
 
+#include <asm/ldt.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/futex.h>
@@ -123,6 +124,12 @@ void loadNext(ucontext_t* context) {
   gregs[REG_RIP] = static_cast<greg_t>(snippet.before.rip);
   gregs[REG_EFL] = static_cast<greg_t>(snippet.before.rflags);
   gregs[REG_CSGSFS] = (gregs[REG_CSGSFS] & ~greg_t{0xffff}) | (snippet.code32 ? kCode32 : kCode64);
+  if (snippet.code16) {
+    gregs[REG_CSGSFS] = (gregs[REG_CSGSFS] & 0xffff'ffff'0000) | code16Selector(snippet.slot) |
+                        static_cast<greg_t>(std::uint64_t{kData16} << 48);
+    // 64-bit code has no use for these two.
+    asm volatile("mov %0, %%ds\n\tmov %0, %%es" : : "r"(kData16));
+  }
   // Bytes 464..511 are software-reserved: the kernel keeps its own description of the frame there.
   std::memcpy(vector, snippet.before.vector.data(), 464);
   std::memcpy(vector + 576, snippet.before.vector.data() + 576, 256);
@@ -211,7 +218,25 @@ bool forbidSystemCalls() {
   return ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && ::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
 }
 
-bool prepareChild() {
+bool addSegment(unsigned entry, std::uint32_t base, std::uint32_t limit, bool isCode) {
+  user_desc segment{};
+  segment.entry_number = entry;
+  segment.base_addr = base;
+  segment.limit = limit;
+  segment.contents = isCode ? 2 : 0;
+  constexpr int kWrite = 0x11;
+  return ::syscall(SYS_modify_ldt, kWrite, &segment, sizeof segment) == 0;
+}
+
+bool prepareSegments() {
+  for (unsigned slot = 0; slot < kBatch; ++slot) {
+    if (!addSegment(slot, static_cast<std::uint32_t>(kCode32Base + slot * kSlotBytes), kCode16Limit, true)) return false;
+  }
+  return addSegment(kData16 >> 3, static_cast<std::uint32_t>(kDataAlias), kData16Limit, false);
+}
+
+bool prepareChild(bool code16) {
+  if (code16 && !prepareSegments()) return false;
   if (!mapTwice(kCodeBase, kCode32Base, kCodeBytes, PROT_READ | PROT_EXEC)) return false;
   if (mapAt(kPatchBase, kPatchBytes, PROT_READ | PROT_WRITE | PROT_EXEC) == MAP_FAILED) return false;
   if (!mapTwice(kDataBase, kDataAlias, kDataBytes, PROT_READ | PROT_WRITE)) return false;
@@ -259,10 +284,10 @@ void hand(std::atomic<std::uint32_t>& word, std::uint32_t value) {
 
 }  // namespace
 
-Result<std::unique_ptr<Oracle>> Oracle::create() {
+Result<std::unique_ptr<Oracle>> Oracle::create(bool code16) {
   void* area = ::mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   if (area == MAP_FAILED) return Error::fromErrno(errno, "map the oracle's shared memory");
-  auto oracle = std::unique_ptr<Oracle>(new Oracle(static_cast<Shared*>(area), -1));
+  auto oracle = std::unique_ptr<Oracle>(new Oracle(static_cast<Shared*>(area), code16));
   if (Status started = oracle->restartChild(); !started) return std::move(started).error();
   return oracle;
 }
@@ -282,7 +307,7 @@ Status Oracle::restartChild() {
   if (child_ < 0) return Error::fromErrno(errno, "fork the oracle");
   if (child_ > 0) return {};
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-  if (!prepareChild() || !forbidSystemCalls()) _exit(98);
+  if (!prepareChild(code16_) || !forbidSystemCalls()) _exit(98);
   for (;;) {
     waitFor(shared->turn, 1);
     auto* code = reinterpret_cast<std::uint8_t*>(kCodeBase);

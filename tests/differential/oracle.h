@@ -14,17 +14,19 @@ namespace lodge::differential {
 /// the next snippet's registers into it.
 class Oracle {
  public:
-  static Result<std::unique_ptr<Oracle>> create();
+  /// `code16`: snippets are 16-bit code, for which the child has a descriptor table.
+  static Result<std::unique_ptr<Oracle>> create(bool code16);
   ~Oracle();
   /// At most kBatch snippets; `outcomes` has the same length.
   Status run(std::span<const Snippet> snippets, std::span<Outcome> outcomes);
 
  private:
   struct Shared;
-  Oracle(Shared* shared, int child) : shared_(shared), child_(child) {}
+  Oracle(Shared* shared, bool code16) : shared_(shared), code16_(code16) {}
   Status restartChild();
   Shared* shared_;
-  int child_;
+  int child_ = -1;
+  bool code16_;
 };
 
 }  // namespace lodge::differential

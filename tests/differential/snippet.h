@@ -29,6 +29,16 @@ inline constexpr std::uint64_t kReadOnlyBytes = 4096;
 inline constexpr std::uint64_t kCode32Base = 0x2000'0000;
 inline constexpr std::uint64_t kReadOnlyAlias = kReadOnlyBase & 0xffff'ffff;
 
+/// 16-bit code: each slot is a code segment of its own, of which IP 0 is the first byte, so that stray jumps do not meet
+/// other snippets. The data segment begins with the data pages, the read-only page has its place in it, and it ends
+/// before 64 KiB.
+inline constexpr std::uint32_t kCode16Limit = kSlotBytes - 1, kData16Limit = 0xbfff;
+/// Their selectors: in the LDT, DPL 3.
+inline constexpr std::uint16_t kData16 = kBatch << 3 | 7;
+inline constexpr std::uint16_t code16Selector(unsigned slot) {
+  return static_cast<std::uint16_t>(slot << 3 | 7);
+}
+
 /// In kernel mode (guests only) code and data lie in the upper half, this much higher; the data and the code are user
 /// pages at their addresses in the lower half.
 inline constexpr std::uint64_t kUpperHalf = 0xffff'9000'0000'0000;
@@ -53,11 +63,14 @@ struct Snippet {
   unsigned length;                ///< bytes of instructions
   bool inPatchArea;               ///< runs at before.rip in the patch area, which is INT3 otherwise; else in its slot
   bool code32;                    ///< 32-bit code (compatibility mode)
+  bool code16;                    ///< 16-bit code, data and stack segments
+  unsigned slot;                  ///< in its batch
   Registers before;
   std::uint64_t dataSeed;  ///< fills the data pages
 };
 
 inline x86::CodeSize codeSize(const Snippet& s) {
+  if (s.code16) return x86::CodeSize::bits16;
   return s.code32 ? x86::CodeSize::bits32 : x86::CodeSize::bits64;
 }
 
