@@ -78,9 +78,10 @@ def make_boot_iso(path, kernel_arguments="console=ttyS0 quiet", initrd=paths.INI
                        stderr=subprocess.DEVNULL)
 
 
-def make_efi_disk(path, kernel_arguments="console=ttyS0 quiet", initrd=paths.INITRD, kernel=paths.VMLINUZ, shim=True, size=96 << 20):
-    """A disk with an EFI system partition: shim, GRUB as Debian signs it, the kernel and `initrd`; without `shim`, GRUB is what
-    firmware starts."""
+def make_efi_disk(path, kernel_arguments="console=ttyS0 quiet", initrd=paths.INITRD, kernel=paths.VMLINUZ, shim=True, root=None,
+                  size=96 << 20):
+    """A disk with an EFI system partition: shim, GRUB as Debian signs it, the kernel and `initrd`; without `shim`, GRUB is
+    what firmware starts; and `root`, a file system's image, as its second partition, if given."""
     need("mformat", "mcopy", SIGNED_GRUB, *([SIGNED_SHIM] if shim else []))
     with tempfile.TemporaryDirectory(prefix="lodge-test-") as folder:
         folder = pathlib.Path(folder)
@@ -95,11 +96,11 @@ boot
             files |= {"EFI/BOOT/BOOTX64.EFI": SIGNED_SHIM, "EFI/BOOT/grubx64.efi": SIGNED_GRUB}
         else:
             files |= {"EFI/BOOT/BOOTX64.EFI": SIGNED_GRUB}
-        make_fat_disk(path, files, size)
+        make_fat_disk(path, files, size, root)
 
 
-def make_fat_disk(path, files, size=96 << 20):
-    """A disk whose only partition is an EFI system partition with these files, by their names there."""
+def make_fat_disk(path, files, size=96 << 20, root=None):
+    """A disk with an EFI system partition with these files, by their names there; and `root` as its second one, if given."""
     need("mformat", "mcopy")
     with tempfile.TemporaryDirectory(prefix="lodge-test-") as folder:
         partition = pathlib.Path(folder) / "partition"
@@ -116,12 +117,16 @@ def make_fat_disk(path, files, size=96 << 20):
             subprocess.run(["mcopy", "-i", partition, source, f"::{name}"], check=True)
         first = bytearray(SECTOR)
         first[446:462] = _entry(FIRST_PARTITION, sectors, kind=0xef)
+        if root:
+            first[462:478] = _entry(FIRST_PARTITION + sectors, root.stat().st_size // SECTOR)
         first[510:512] = b"\x55\xaa"
         with open(path, "wb") as disk:
             disk.write(first)
             disk.seek(FIRST_PARTITION * SECTOR)
             with open(partition, "rb") as file:
                 shutil.copyfileobj(file, disk, 1 << 20)
+    if root:
+        _append(path, root, size)
 
 
 def initrd_with(path, modules=(), script=None, full=False):
