@@ -60,9 +60,8 @@ bool ApicBus::deliver(const ApicMessage& message) {
 
 bool ApicBus::waits(const ApicMessage& message) const {
   if (message.mode != DeliveryMode::fixed && message.mode != DeliveryMode::lowestPriority) return false;
-  return std::ranges::any_of(apics_, [&](const LocalApic* apic) {
-    return apic->isDestination(message) && apic->isRequested(message.vector);
-  });
+  return std::ranges::any_of(
+      apics_, [&](const LocalApic* apic) { return apic->isDestination(message) && apic->isRequested(message.vector); });
 }
 
 /// The focus processor (one that is at this vector already), or the one with the lowest processor priority; CPUs that

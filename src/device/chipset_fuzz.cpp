@@ -125,11 +125,10 @@ struct Board {
              .irq0 = irq0.second(),
              .irq8 = irq8.second(),
              .routes = {&router.gsi(20), &router.gsi(21), &router.gsi(22), &router.gsi(23)},
-             .onLegacyReplacement =
-                 [this](bool on) {
-                   irq0.select(on);
-                   irq8.select(on);
-                 }}};
+             .onLegacyReplacement = [this](bool on) {
+               irq0.select(on);
+               irq8.select(on);
+             }}};
   Uart uart{router.isa(4), clock, [](const char*, std::size_t) {}};
   AcpiPm pm{clock, sci.input(0), [] {}};
   I8042 keyboard{router.isa(1), [] {}};

@@ -39,8 +39,13 @@ void IoApic::reset() {
 
 ApicMessage IoApic::messageLocked(unsigned pin) const {
   std::uint64_t entry = state_.entries[pin];
-  return {static_cast<std::uint32_t>(entry >> 56), false, (entry & kLogical) != 0, modeOf(entry),
-          static_cast<std::uint8_t>(entry),        isLevel(entry), true};
+  return {static_cast<std::uint32_t>(entry >> 56),
+          false,
+          (entry & kLogical) != 0,
+          modeOf(entry),
+          static_cast<std::uint8_t>(entry),
+          isLevel(entry),
+          true};
 }
 
 bool IoApic::sendLocked(unsigned pin) {

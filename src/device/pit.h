@@ -56,10 +56,10 @@ class Pit {
   ByteWindow<Pit, &Pit::readControl, &Pit::writeControl> controlPort_{*this};
   mutable std::mutex mutex_;
   std::array<PitChannel, 3> channels_;
-  std::uint8_t control_ = 0;  ///< port 0x61, the bits that are kept
-  Nanoseconds nextRise_ = 0;  ///< of counter 0's output; 0 for none
-  Nanoseconds lastRise_ = 0;  ///< that the guest had
-  std::uint64_t owed_ = 0;    ///< rises that it has not had yet
+  std::uint8_t control_ = 0;      ///< port 0x61, the bits that are kept
+  Nanoseconds nextRise_ = 0;      ///< of counter 0's output; 0 for none
+  Nanoseconds lastRise_ = 0;      ///< that the guest had
+  std::uint64_t owed_ = 0;        ///< rises that it has not had yet
   std::unique_ptr<Timer> timer_;  // last: its destructor waits for tick()
 };
 

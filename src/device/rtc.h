@@ -88,7 +88,7 @@ class Rtc {
   ByteWindow<Rtc, &Rtc::readPort, &Rtc::writePort> ports_{*this};
   mutable std::mutex mutex_;
   State state_{};
-  std::int64_t owed_ = 0;  ///< periodic interrupts
+  std::int64_t owed_ = 0;         ///< periodic interrupts
   std::unique_ptr<Timer> timer_;  // last: its destructor waits for tick()
 };
 

@@ -211,10 +211,11 @@ TEST_F(Iasl, DsdtSaysWhatTheBoardSaid) {
       .write(reinterpret_cast<const char*>(dsdt.data()), static_cast<std::streamsize>(dsdt.size()));
   ASSERT_EQ(run("iasl -d d.dat"), 0) << read("out.txt");
   std::string source = read("d.dsl");
-  for (const char* expected : {"Device (C003)", "Device (PCI0)", "EisaId (\"PNP0A08\")", "Name (_PRT, Package (0x80)",
-                               "Device (COM2)", "EisaId (\"PNP0501\")", "\"QEMU0001\"", "\"QEMU0002\"",
-                               "Name (\\_S5, Package (0x04)", "0x0000008000000000, // Range Minimum",
-                               "ToUUID (\"33db4d5b-1ff7-401c-9657-7441c03dd766\")", "Memory32Fixed (ReadWrite,", "EisaId (\"PNP0103\")"}) {
+  for (const char* expected :
+       {"Device (C003)", "Device (PCI0)", "EisaId (\"PNP0A08\")", "Name (_PRT, Package (0x80)", "Device (COM2)",
+        "EisaId (\"PNP0501\")", "\"QEMU0001\"", "\"QEMU0002\"", "Name (\\_S5, Package (0x04)",
+        "0x0000008000000000, // Range Minimum", "ToUUID (\"33db4d5b-1ff7-401c-9657-7441c03dd766\")",
+        "Memory32Fixed (ReadWrite,", "EisaId (\"PNP0103\")"}) {
     EXPECT_NE(source.find(expected), std::string::npos) << expected;
   }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Boards of all kinds: the table loader's script, executed as firmware does it and with each command checked against its
-// files, gives the tables that were meant for that place, with right sums.
+// Boards of all kinds: the table loader's script, executed as firmware does it and with each command checked against
+// its files, gives the tables that were meant for that place, with right sums.
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>

@@ -230,7 +230,8 @@ bool addSegment(unsigned entry, std::uint32_t base, std::uint32_t limit, bool is
 
 bool prepareSegments() {
   for (unsigned slot = 0; slot < kBatch; ++slot) {
-    if (!addSegment(slot, static_cast<std::uint32_t>(kCode32Base + slot * kSlotBytes), kCode16Limit, true)) return false;
+    if (!addSegment(slot, static_cast<std::uint32_t>(kCode32Base + slot * kSlotBytes), kCode16Limit, true))
+      return false;
   }
   return addSegment(kData16 >> 3, static_cast<std::uint32_t>(kDataAlias), kData16Limit, false);
 }

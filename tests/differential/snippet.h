@@ -29,9 +29,9 @@ inline constexpr std::uint64_t kReadOnlyBytes = 4096;
 inline constexpr std::uint64_t kCode32Base = 0x2000'0000;
 inline constexpr std::uint64_t kReadOnlyAlias = kReadOnlyBase & 0xffff'ffff;
 
-/// 16-bit code: each slot is a code segment of its own, of which IP 0 is the first byte, so that stray jumps do not meet
-/// other snippets. The data segment begins with the data pages, the read-only page has its place in it, and it ends
-/// before 64 KiB.
+/// 16-bit code: each slot is a code segment of its own, of which IP 0 is the first byte, so that stray jumps do not
+/// meet other snippets. The data segment begins with the data pages, the read-only page has its place in it, and it
+/// ends before 64 KiB.
 inline constexpr std::uint32_t kCode16Limit = kSlotBytes - 1, kData16Limit = 0xbfff;
 /// Their selectors: in the LDT, DPL 3.
 inline constexpr std::uint16_t kData16 = kBatch << 3 | 7;
