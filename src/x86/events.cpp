@@ -108,7 +108,14 @@ void takeControlEvents(Cpu& cpu, std::uint32_t& pending) {
       resetCpu(cpu, true);
     }
   }
-  if (take(cpu, pending, event::sipi)) startAt(cpu, cpu.sipiVector.load());
+  if (take(cpu, pending, event::sipi)) {
+    // The INIT before it may wait for the RSM of a CPU whose thread the host has held up.
+    if (cpu.state.smm != 0) {
+      cpu.deferredEvents |= event::sipi;
+    } else {
+      startAt(cpu, cpu.sipiVector.load());
+    }
+  }
   if (take(cpu, pending, event::flushTlb)) flushTlbEverything(cpu);
   if (take(cpu, pending, event::smi)) takeSmi(cpu);
   if (take(cpu, pending, event::unhalt)) cpu.deferredEvents |= event::unhalt;

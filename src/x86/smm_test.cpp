@@ -133,6 +133,22 @@ TEST_F(Smm, FurtherInterruptsWaitForItsEnd) {
   EXPECT_EQ(m->events.load(), event::smi | event::nmi | event::init);
 }
 
+TEST_F(Smm, ACpuThatIsStartedMeanwhileStartsAfterwards) {
+  m->index = 1;  // not the bootstrap processor
+  m.real();
+  smi();
+  m->sipiVector = 0x12;
+  m->raise(event::init);
+  EXPECT_TRUE(handleEvents(*m));
+  m->raise(event::sipi);
+  EXPECT_TRUE(handleEvents(*m));
+  ASSERT_TRUE(resumeFromSmm(*m));
+  EXPECT_TRUE(handleEvents(*m));
+  EXPECT_EQ(s.activity, Activity::running);
+  EXPECT_EQ(s.segment[cs].base, 0x12000u);
+  EXPECT_EQ(s.rip, 0u);
+}
+
 TEST_F(Smm, ItsMemoryIsReachedInItsModeAlone) {
   m.real();
   std::uint64_t tseg = m.memory->lowSize() - 1_MiB;
