@@ -147,7 +147,7 @@ void Machine::build(bool pcide) {
     CpuState& state = cpu(i).state;
     state.cr0 = cr0::pe | cr0::mp | cr0::et | cr0::ne | cr0::wp | cr0::pg;
     state.cr3 = roots_[0] | (pcide ? 1 : 0);
-    state.cr4 = cr4::pae | cr4::pge | cr4::osfxsr | (pcide ? cr4::pcide : 0);
+    state.cr4 = cr4::pae | cr4::pge | cr4::osfxsr | cr4::fsgsbase | (pcide ? cr4::pcide : 0);
     state.efer = efer::sce | efer::lme | efer::lma | efer::nxe;
     state.gdtr = {kKernelLinear + kGdt, 0x4f, 0};
     state.idtr = {kKernelLinear + kIdt, 0xfff, 0};
@@ -199,6 +199,16 @@ void Machine::writeStubs(std::uint64_t gpa) {
       {0x0f, 0x22, 0xd8},              // mov cr3, rax
       {0x0f, 0x22, 0xe0},              // mov cr4, rax
       {0x0f, 0x22, 0xc0},              // mov cr0, rax
+      {0xff, 0xe3},                    // jmp rbx
+      {0x48, 0x89, 0xdc, 0x50},        // mov rsp, rbx; push rax
+      {0x48, 0x89, 0xdc, 0x58},        // mov rsp, rbx; pop rax
+      {0x48, 0x89, 0xdc, 0xc3},        // mov rsp, rbx; ret
+      // wrfsbase rbx; mov rax, fs:[0]
+      {0xf3, 0x48, 0x0f, 0xae, 0xd3, 0x64, 0x48, 0x8b, 0x04, 0x25, 0, 0, 0, 0},
+      {0x48, 0x8b, 0x04, 0x03},  // mov rax, [rbx + rax]
+      {0x0f, 0x10, 0x03},        // movups xmm0, [rbx]
+      // mov rsi, rbx; mov rdi, rbx; mov ecx, 64; rep movsb
+      {0x48, 0x89, 0xde, 0x48, 0x89, 0xdf, 0xb9, 64, 0, 0, 0, 0xf3, 0xa4},
   };
   static_assert(std::size(code) == static_cast<std::size_t>(Stub::kCount));
   for (const auto& bytes : code) {

@@ -38,6 +38,14 @@ enum class Stub : unsigned {
   writeCr3,
   writeCr4,
   writeCr0,
+  jump,  ///< these and the next are isolation_main.cpp's
+  push,  ///< RSP is the address, here and in the next two
+  pop,
+  ret,
+  loadFs,   ///< FS' base is the address
+  loadSum,  ///< of RBX and RAX
+  vector,
+  copy,  ///< 64 bytes onto themselves
   kCount
 };
 

@@ -34,8 +34,8 @@ std::uint64_t CpuModel::cr0() const {
 }
 
 std::uint64_t CpuModel::cr4() const {
-  return cr4::pae | cr4::osfxsr | (pcide ? cr4::pcide : 0) | (pge ? cr4::pge : 0) | (smep ? cr4::smep : 0) |
-         (smap ? cr4::smap : 0);
+  return cr4::pae | cr4::osfxsr | cr4::fsgsbase | (pcide ? cr4::pcide : 0) | (pge ? cr4::pge : 0) |
+         (smep ? cr4::smep : 0) | (smap ? cr4::smap : 0);
 }
 
 void CpuModel::flushed(unsigned page, bool globalToo, unsigned ofPcid) {
