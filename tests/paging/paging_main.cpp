@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "tests/paging/model.h"
+#include "tests/paging/shootdown.h"
 
 using namespace lodge;
 using namespace lodge::paging;
@@ -350,7 +351,7 @@ std::string Fuzz::run(std::uint64_t count) {
 struct Options {
   std::string engine = "translate", trace;
   std::uint64_t seed = 1, seeds = 1, count = 10000;
-  bool verbose = false;
+  bool verbose = false, shootdown = false;
 };
 
 int fail(const Error& error) {
@@ -384,6 +385,10 @@ int main(int argc, char** argv) {
   Options o;
   for (int i = 1; i < argc; ++i) {
     std::string a = argv[i];
+    if (a == "--shootdown") {
+      o.shootdown = true;
+      continue;
+    }
     if (a == "--verbose") {
       o.verbose = true;
       continue;
@@ -403,5 +408,9 @@ int main(int argc, char** argv) {
     else
       return 2;
   }
-  return fuzz(o);
+  if (!o.shootdown) return fuzz(o);
+  std::string wrong = shootdown(o.engine, o.trace, o.seed, o.count);
+  fmt::print("paging: shootdown, engine {}, seed {}, {} changes: {}\n", o.engine, o.seed, o.count,
+             wrong.empty() ? "nothing stale was read" : wrong);
+  return wrong.empty() ? 0 : 1;
 }
