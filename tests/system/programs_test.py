@@ -88,8 +88,8 @@ def jits(debian):
 
 
 def processes(debian):
-    """Forks, threads, futexes, signals, protections, in small programs that check themselves."""
-    for name in ("forks", "threads", "faults"):
+    """Forks, threads, futexes, signals, protections, wild branches, in small programs that check themselves."""
+    for name in ("forks", "threads", "faults", "addresses"):
         debian.check(f"cd /tmp && gcc -O2 -Wall -pthread -o {name} /payload/{name}.c -lm && ./{name}", 400)
     debian.check("bash -c 'for i in $(seq 300); do (exit $((i % 7))) & done; wait'", 300)
     debian.check("for i in $(seq 200); do /bin/true; done", 200)
