@@ -99,15 +99,18 @@ class FakeMachine : public Machine {
     say("fake guest: " + config_.append + "\r\n");
     std::string line;
     for (std::string bytes = take(); !bytes.empty(); bytes = take()) {
-      if (echo_) say(bytes);
+      std::string echo;  // of a line comes when the lines before it have been obeyed
       for (char c : bytes) {
+        echo += c;
         if (c != '\r' && c != '\n') {
           line += c;
           continue;
         }
+        if (echo_) say(std::exchange(echo, {}));
         ++lines_;
         obey(std::exchange(line, {}));
       }
+      if (echo_ && !echo.empty()) say(echo);
     }
   }
   /// What was typed; empty at the end.

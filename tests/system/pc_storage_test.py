@@ -18,8 +18,13 @@ SECONDS = 240
 MODULES = ["scsi_common", "scsi_mod", "sd_mod", "cdrom", "sr_mod", "virtio_scsi"]
 SCRIPT = """
 for n in 1 2 3 4 5 6 7 8 9 10; do test -e /dev/nvme0n1 -a -e /dev/sdb -a -e /dev/sr0 && break; sleep 1; done
-for disk in nvme0n1 sda sdb; do
-  echo "$disk $(dd if=/dev/$disk bs=1M 2>/dev/null | sha256sum)"
+for name in nvme0n1 sda sdb; do
+  case $name in  # Linux names them in the order in which it is done with them
+    sda) disk=$(ls /sys/bus/scsi/devices/0:0:0:0/block);;
+    sdb) disk=$(ls /sys/bus/scsi/devices/0:0:0:1/block);;
+    *) disk=$name;;
+  esac
+  echo "$name $(dd if=/dev/$disk bs=1M 2>/dev/null | sha256sum)"
   dd if=/dev/sr0 of=/dev/$disk bs=64k count=16 seek=16 conv=fsync 2>/dev/null || exit 3
   blkdiscard -f -o 3145728 -l 65536 /dev/$disk || exit 4
 done

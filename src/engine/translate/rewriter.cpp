@@ -68,7 +68,7 @@ void Rewriter::record(RecordKind kind, unsigned value, bool isEntry) {
            static_cast<std::uint16_t>(value)};
   if (out_.hotCount != 0) {
     Record& last = out_.hot[out_.hotCount - 1];
-    if (last.offset == r.offset) {
+    if (last.offset == r.offset && !last.isEntry()) {  // an entry stays one, with no code of its own
       last = r;
       return;
     }
