@@ -67,6 +67,7 @@ class Translator {
     } else if (!user_.empty()) {
       for (const std::string& net : user_) add("net", net);
     }
+    if (gpu_ && !kernel_) add("vga", "virtio");
     if (!pointer_.empty() && !kernel_) add("pointer", pointer_);
     if (Status s = drives_.finish(out_.words, out_.notes); !s) return std::move(s).error();
     return std::move(out_);
@@ -92,6 +93,7 @@ class Translator {
   Words user_;
   QemuDrives drives_;
   std::string pointer_;
+  bool gpu_ = false;
   std::map<std::string, std::string> addresses_;  ///< kinds of devices by their addr=
   bool kernel_ = false, q35_ = false, networkOff_ = false;
 };
@@ -100,7 +102,7 @@ Status Translator::one(const std::string& option) {
   // What means nothing here, without and with a value.
   static const Words kIgnored{"-nodefaults",    "-no-user-config", "-usb",    "-no-hpet",
                               "-no-acpi-table", "-nographic",      "-S-none", "-no-fd-bootchk"};
-  static const Words kIgnoredValues{"-display",  "-serial", "-monitor", "-vga",        "-k",        "-rtc",    "-uuid",
+  static const Words kIgnoredValues{"-display",  "-serial", "-monitor", "-k",          "-rtc",      "-uuid",
                                     "-parallel", "-mon",    "-msg",     "-overcommit", "-audiodev", "-soundhw"};
   if (std::ranges::count(kIgnored, option) != 0) return {};
   if (option == "-enable-kvm") {
@@ -147,6 +149,8 @@ Status Translator::withValue(const std::string& option, const std::string& text)
     return disk(text);
   } else if (option == "-net" || option == "-nic" || option == "-netdev") {
     return net(option, text);
+  } else if (option == "-vga") {
+    if (text == "virtio") gpu_ = true;
   } else if (option == "-usbdevice") {
     return device("usb-" + (text == "keyboard" ? std::string("kbd") : text));
   } else if (option == "-device") {
@@ -268,6 +272,10 @@ Status Translator::device(const std::string& text) {
     pointer_ = kind == "usb-tablet" ? "usb" : "virtio";
     return {};
   }
+  if (kind.starts_with("virtio-gpu") || kind.starts_with("virtio-vga")) {
+    gpu_ = true;
+    return {};
+  }
   for (const char* known : {"virtio-net", "virtio-tablet", "virtio-rng", "virtio-balloon", "e1000", "rtl8139"}) {
     if (kind.starts_with(known)) return {};
   }
@@ -278,10 +286,11 @@ Status Translator::device(const std::string& text) {
     out_.notes.push_back(fmt::format("-device {}: keyboard and mouse are PS/2", kind));
     return {};
   }
-  return unsupported("-device", kind,
-                     "there are usb-tablet, ahci, ide-hd, ide-cd, nvme, virtio-scsi-pci, scsi-hd, scsi-cd and "
-                     "virtio-blk-pci; virtio-net-pci "
-                     "and the like are there without it");
+  return unsupported(
+      "-device", kind,
+      "there are usb-tablet, virtio-gpu-pci, ahci, ide-hd, ide-cd, nvme, virtio-scsi-pci, scsi-hd, scsi-cd and "
+      "virtio-blk-pci; virtio-net-pci "
+      "and the like are there without it");
 }
 }  // namespace
 
@@ -295,7 +304,8 @@ VerbSpec qemuVerb() {
       .summary = "start a machine by a command line of qemu-system-x86_64",
       .description =
           "Takes the options that everyone learned, and starts the machine as 'lodge run' does: -hda to -hdd, -drive, "
-          "-drive if=pflash, -cdrom, -usb, -usbdevice tablet, -device (usb-tablet, ahci, ide-hd, ide-cd, nvme, "
+          "-drive if=pflash, -cdrom, -usb, -usbdevice tablet, -vga virtio, -device (usb-tablet, virtio-gpu-pci, ahci, "
+          "ide-hd, ide-cd, nvme, "
           "virtio-scsi-pci, scsi-hd, scsi-cd and "
           "virtio-blk-pci, with drive= and bootindex=), -boot, -m, -smp, -name, -vnc, -net and -nic and -netdev user "
           "(with hostfwd) and tap,ifname=NAME, "

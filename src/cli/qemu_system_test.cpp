@@ -66,6 +66,12 @@ TEST(QemuSystem, TwoDevicesAtOneAddress) {
   EXPECT_TRUE(translateQemuCommand({"-device", "virtio-rng-pci,addr=5", "-device", "ahci,addr=6"}));
 }
 
+TEST(QemuSystem, Graphics) {
+  EXPECT_TRUE(has(words({"-vga", "virtio"}), "--vga=virtio"));
+  EXPECT_TRUE(has(words({"-device", "virtio-gpu-pci"}), "--vga=virtio"));
+  EXPECT_FALSE(has(words({"-vga", "std"}), "--vga=virtio"));
+}
+
 TEST(QemuSystem, Pointers) {
   EXPECT_TRUE(has(words({"-usb", "-device", "usb-tablet"}), "--pointer=usb"));
   EXPECT_TRUE(has(words({"-usbdevice", "tablet"}), "--pointer=usb"));

@@ -172,6 +172,7 @@ Result<RunOptions> runOptionsFrom(const Invocation& invocation) {
   config.noReboot = invocation.has("no-reboot");
   config.testDevice = invocation.has("test-device");
   config.balloon = !invocation.has("no-balloon");
+  if (invocation.value("vga", "std") == "virtio") config.graphics = Graphics::virtio;
   std::string pointer = invocation.value("pointer", "virtio");
   config.pointer = pointer == "usb" ? Pointer::usb : pointer == "ps2" ? Pointer::ps2 : Pointer::virtio;
   config.virtioConsole = invocation.value("console", "serial") == "virtio";
@@ -282,6 +283,11 @@ std::vector<OptionSpec> runOptionTable() {
            "Show the pc board's screen to VNC clients, at port 5900 + DISPLAY of the loopback address, or of ADDRESS; "
            "or unix:PATH, a Unix socket. With ,password-file=FILE behind it clients need the password; with "
            ",tls-cert=FILE,tls-key=FILE they come by TLS (VeNCrypt), with ,tls by TLS without a certificate."},
+      {.name = "vga",
+       .value = "KIND",
+       .help = "The pc board's graphics: 'std', as if nothing is given, is a VGA with a frame buffer; 'virtio' has a "
+               "virtio GPU beside it, which shows the screen once the guest's driver uses it.",
+       .choices = {"std", "virtio"}},
       {.name = "pointer",
        .value = "KIND",
        .help = "The pc board's pointer: 'virtio', as if nothing is given, is a tablet, which is where a VNC client's "

@@ -32,6 +32,8 @@ class Vga : public PciFunction {
 
   /// Draws what is shown. False: nothing changed since the last call, `screen` was left alone. I/O thread.
   bool draw(Screen& screen);
+  /// The next draw() draws.
+  void redraw();
 
   struct Registers {
     std::uint8_t misc = 0, feature = 0, sequencerIndex = 0, graphicsIndex = 0, attributeIndex = 0, crtcIndex = 0;

@@ -70,6 +70,11 @@ bool Vga::draw(Screen& screen) {
   return true;
 }
 
+void Vga::redraw() {
+  std::lock_guard lock(mutex_);
+  changed_ = true;
+}
+
 bool Vga::takeChangesLocked() {
   bool dirty = false;
   for (std::uint64_t page = 0; page < kMemoryBytes / kPageSize; ++page) dirty |= memory_.takeVideoDirty(page);

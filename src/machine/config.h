@@ -58,6 +58,12 @@ enum class Pointer : std::uint8_t {
   ps2,     ///< the PS/2 mouse alone, which knows movements only
 };
 
+/// The pc board's graphics. A VGA is always there, for firmware.
+enum class Graphics : std::uint8_t {
+  std,     ///< the VGA with its linear frame buffer
+  virtio,  ///< and a virtio GPU, which has the screen once its driver shows something
+};
+
 /// Everything that makes a machine: what `lodge run` (and later the API) fills in. Checked by validate().
 struct MachineConfig {
   std::string name;
@@ -81,6 +87,7 @@ struct MachineConfig {
   std::string cpuModel = "x86-64-v3";
   std::uint64_t codeCache = 128_MiB;
   Pointer pointer = Pointer::virtio;           ///< of the pc board
+  Graphics graphics = Graphics::std;           ///< of the pc board
   bool noReboot = false;                       ///< a guest reset ends the machine
   std::optional<std::uint16_t> debugExitPort;  ///< isa-debug-exit
   bool testDevice = false;                     ///< ports 0xe0.. and the RAM window of CPU test kernels

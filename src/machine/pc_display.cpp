@@ -11,6 +11,19 @@ void PcDisplay::key(std::uint32_t keysym, bool down) {
   if (unsigned code = scanCodeOf(keysym)) input_.key(code, down);
 }
 
+bool PcDisplay::refresh() {
+  bool onGpu = gpu_ && gpu_->active();
+  if (onGpu != onGpu_) {
+    onGpu_ = onGpu;
+    if (onGpu) {
+      gpu_->redraw();
+    } else {
+      vga_.redraw();
+    }
+  }
+  return onGpu ? gpu_->draw({screen_.pixels, screen_.width, screen_.height}) : vga_.draw(screen_);
+}
+
 void PcDisplay::pointer(unsigned x, unsigned y, unsigned buttons) {
   constexpr unsigned kWheelUp = 8, kWheelDown = 16;
   int newX = static_cast<int>(x), newY = static_cast<int>(y);

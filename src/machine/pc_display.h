@@ -6,6 +6,7 @@
 #include "device/i8042.h"
 #include "display/screen.h"
 #include "display/vga.h"
+#include "virtio/gpu.h"
 
 namespace lodge {
 
@@ -20,7 +21,10 @@ class PcDisplay : public Display {
   /// What pointer events go to before the mouse.
   void setTablet(Tablet tablet) { tablet_ = std::move(tablet); }
 
-  bool refresh() override { return vga_.draw(screen_); }
+  /// A second graphics device, which has the screen while its driver shows something.
+  void setGpu(virtio::GpuDevice* gpu) { gpu_ = gpu; }
+
+  bool refresh() override;
   const Screen& screen() const override { return screen_; }
   void key(std::uint32_t keysym, bool down) override;
   void pointer(unsigned x, unsigned y, unsigned buttons) override;
@@ -29,6 +33,8 @@ class PcDisplay : public Display {
   Vga& vga_;
   I8042& input_;
   Tablet tablet_;
+  virtio::GpuDevice* gpu_ = nullptr;
+  bool onGpu_ = false;
   Screen screen_;
   int x_ = 0, y_ = 0;
   unsigned buttons_ = 0;

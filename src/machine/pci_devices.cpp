@@ -69,6 +69,12 @@ Result<std::unique_ptr<PciDevices>> PciDevices::create(const MachineConfig& conf
   }
   if (devices->pc_) {
     if (Status s = devices->addPointer(config, memory); !s) return std::move(s).error();
+    if (config.graphics == Graphics::virtio) {
+      constexpr unsigned kWidth = 1024, kHeight = 768;
+      auto gpu = std::make_unique<virtio::GpuDevice>(memory, kWidth, kHeight);
+      devices->pc_->display().setGpu(gpu.get());
+      if (auto s = devices->add(std::move(gpu), "virtio-gpu"); !s) return std::move(s).error();
+    }
     if (Status s = devices->pc_->describeToFirmware(config, memory); !s) return std::move(s).error();
   }
   return devices;

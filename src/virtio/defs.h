@@ -14,6 +14,7 @@ enum class DeviceType : std::uint16_t {
   entropy = 4,
   balloon = 5,
   scsi = 8,
+  gpu = 16,
   input = 18
 };
 

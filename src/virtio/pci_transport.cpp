@@ -50,6 +50,7 @@ PciIdentity identityOf(DeviceType type) {
   if (type == DeviceType::console) classCode = 0x078000;
   if (type == DeviceType::scsi) classCode = 0x010000;
   if (type == DeviceType::input) classCode = 0x098000;
+  if (type == DeviceType::gpu) classCode = 0x038000;
   auto device = static_cast<std::uint16_t>(0x1040 + static_cast<std::uint16_t>(type));
   return {0x1af4, device, 1, classCode, 0x1af4, 0x1100};
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Input: a program of register and guest-memory writes against a block, entropy, balloon, console or tablet device.
-// Nothing may crash, hang, or write outside guest memory.
+// Input: a program of register and guest-memory writes against a block, entropy, balloon, console, tablet or GPU
+// device. Nothing may crash, hang, or write outside guest memory.
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -12,6 +12,7 @@
 #include "virtio/console.h"
 #include "virtio/driver_kit.h"
 #include "virtio/entropy.h"
+#include "virtio/gpu.h"
 #include "virtio/input.h"
 #include "virtio/segmentation.h"
 
@@ -35,6 +36,7 @@ class NullDisk : public Disk {
 };
 
 std::unique_ptr<Device> makeDevice(unsigned kind, GuestMemory& memory) {
+  if ((kind & 0x88) == 0x88) return std::make_unique<GpuDevice>(memory, 640, 480);
   if ((kind & 0x80) != 0) return std::make_unique<TabletDevice>(memory);
   switch (kind % 4) {
     case 0:
@@ -60,6 +62,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   virtio::testing::CountingTransport transport;
   std::unique_ptr<Device> device = makeDevice(data[0], *memory);
   device->attach(transport);
+  auto* gpu = dynamic_cast<GpuDevice*>(device.get());
   auto* tablet = dynamic_cast<TabletDevice*>(device.get());
   bool packed = (data[0] & 0x10) != 0;
   QueueSetup setup{static_cast<std::uint16_t>(packed ? 1 + data[1] % 16 : 1 << (data[1] % 5)),
@@ -87,6 +90,12 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     device->notify(static_cast<unsigned>(word >> 32) % device->queueCount());
     device->writeConfig(word >> 40 & 3, 2, static_cast<std::uint32_t>(word >> 32));
     (void)device->readConfig(word & 0xff, 4);
+    if (gpu && word % 16 == 0) {
+      std::vector<std::uint32_t> pixels;
+      std::uint32_t width = 0, height = 0;
+      (void)gpu->draw({pixels, width, height});
+      if (pixels.size() < std::size_t{width} * height) __builtin_trap();
+    }
     if (tablet)
       (void)tablet->move(word & 0xffff, word >> 16 & 0xffff, word >> 32 & 7, static_cast<int>(word >> 35 & 3) - 1);
   }
