@@ -129,9 +129,9 @@ def make_fat_disk(path, files, size=96 << 20, root=None):
         _append(path, root, size)
 
 
-def initrd_with(path, modules=(), script=None, full=False):
+def initrd_with(path, modules=(), script=None, full=False, load=True):
     """The initramfs with these of the kernel's modules loaded, in their order, before its shell, or before `script`.
-    `full`: the modules are those of paths.VMLINUZ_FULL."""
+    `full`: the modules are those of paths.VMLINUZ_FULL. Without `load` the script finds them in /lodge."""
     entries = []
     archive = paths.GUEST / ("modules-full.tar" if full else "modules.tar")
     if not archive.exists():
@@ -142,7 +142,7 @@ def initrd_with(path, modules=(), script=None, full=False):
             if f"{name}.ko" not in members:
                 raise Skip(f"the guest's kernel has no module {name}")
             entries.append((f"lodge/{name}.ko", 0o644, tar.extractfile(members[f"{name}.ko"]).read()))
-    lines = [f"insmod /lodge/{name}.ko || echo no module {name}" for name in modules]
+    lines = [f"insmod /lodge/{name}.ko || echo no module {name}" for name in modules if load]
     entries.append(("lodge/run", 0o755, "\n".join([*lines, script or "exec sh </dev/console >/dev/console 2>&1"]).encode()))
     first = paths.INITRD.read_bytes()
     path.write_bytes(first + bytes(-len(first) % 4) + cpio_archive(entries))
