@@ -3,11 +3,12 @@
 
 namespace lodge::translate {
 
-bool IdleTrim::isIdle(std::uint64_t now, std::uint64_t processorTime) {
+bool IdleTrim::isIdle(std::uint64_t now, std::uint64_t (*processorTime)()) {
   std::uint64_t start = start_.load(std::memory_order_acquire);
   if ((start != 0 && now - start < kWindow) || !start_.compare_exchange_strong(start, now)) return false;
-  std::uint64_t used = used_.exchange(processorTime);
-  return start != 0 && processorTime - used < (now - start) / kBusyPart;
+  std::uint64_t used = processorTime();
+  std::uint64_t before = used_.exchange(used);
+  return start != 0 && used - before < (now - start) / kBusyPart;
 }
 
 }  // namespace lodge::translate

@@ -183,13 +183,16 @@ void TranslationStore::removeUser(CodeUser& user) {
   }
 }
 
+namespace {
+std::uint64_t nanoseconds(clockid_t clock) {
+  timespec t{};
+  ::clock_gettime(clock, &t);
+  return static_cast<std::uint64_t>(t.tv_sec) * 1'000'000'000 + static_cast<std::uint64_t>(t.tv_nsec);
+}
+}  // namespace
+
 void TranslationStore::trimIfIdle() {
-  auto clock = [](clockid_t id) {
-    timespec t{};
-    ::clock_gettime(id, &t);
-    return static_cast<std::uint64_t>(t.tv_sec) * 1'000'000'000 + static_cast<std::uint64_t>(t.tv_nsec);
-  };
-  if (!idleTrim_.isIdle(clock(CLOCK_MONOTONIC), clock(CLOCK_PROCESS_CPUTIME_ID))) return;
+  if (!idleTrim_.isIdle(nanoseconds(CLOCK_MONOTONIC), [] { return nanoseconds(CLOCK_PROCESS_CPUTIME_ID); })) return;
   std::scoped_lock lock(mutex_);
   if (cache_->usedBytes() + counters_.entryTableBytes > kWorthTrimming) needsReset_ = true;
 }
