@@ -24,8 +24,7 @@ constexpr const char* kFile = "cpu/80286_real_60.jsonl.gz";
 std::string vectorsPath() {
   namespace fs = std::filesystem;
   if (const char* folder = std::getenv("LODGE_SHARED_DATA")) return std::string(folder) + "/" + kFile;
-  fs::path source = fs::path(__FILE__).parent_path().parent_path().parent_path().parent_path();
-  source = fs::absolute(source).lexically_normal();
+  fs::path source = LODGE_SOURCE_FOLDER;
   for (const char* beside : {"../shared/data", "../../shared/data"}) {
     if (fs::path path = (source / beside / kFile).lexically_normal(); fs::exists(path)) return path.string();
   }
