@@ -12,8 +12,8 @@ class IdleTrim {
  public:
   static constexpr std::uint64_t kWindow = 20'000'000'000;  ///< nanoseconds
   static constexpr std::uint64_t kBusyPart = 50;            ///< idle: processor time below a 50th of the window
-  /// `now`: a clock; `processorTime`: gives the process's, and is asked at the end of a window only, as it is slow. Both
-  /// in nanoseconds. True at the end of an idle window. Called whenever a vCPU goes to sleep.
+  /// `now`: a clock; `processorTime`: gives the process's, and is asked at the end of a window only, as it is slow.
+  /// Both in nanoseconds. True at the end of an idle window. Called whenever a vCPU goes to sleep.
   bool isIdle(std::uint64_t now, std::uint64_t (*processorTime)());
 
  private:

@@ -84,11 +84,12 @@ bool isIn(const Translation& t, std::uint64_t host) {
 }
 }  // namespace
 
-/// Drops the unit's translations that go on in the next page.
-void TranslationStore::dropJoinedLocked(PageUnit& unit) {
+/// Drops those of the unit's translations that are meant.
+template <class Predicate>
+void TranslationStore::dropLocked(PageUnit& unit, Predicate isMeant) {
   std::atomic<Translation*>* place = &unit.translations;
   while (Translation* t = place->load(std::memory_order_relaxed)) {
-    if (!t->crossesPage) {
+    if (!isMeant(*t)) {
       place = &t->next;
       continue;
     }
@@ -96,6 +97,10 @@ void TranslationStore::dropJoinedLocked(PageUnit& unit) {
     place->store(t->next.load(std::memory_order_relaxed), std::memory_order_release);
     detachLocked(*t);
   }
+}
+
+void TranslationStore::dropJoinedLocked(PageUnit& unit) {
+  dropLocked(unit, [](const Translation& t) { return t.crossesPage; });
 }
 
 /// Nothing leads to or from a dead translation any more.
@@ -133,17 +138,8 @@ void TranslationStore::noteMisaligned(const Place& place) {
   unsigned offset = place.record.value;
   if (!unit.misaligned || offset >= kPageSize) return;
   unit.misaligned[offset >> 6] |= std::uint64_t{1} << (offset & 63);
-  std::atomic<Translation*>* at = &unit.translations;
-  while (Translation* other = at->load(std::memory_order_relaxed)) {
-    if (other == &t) {
-      t.dead.store(true, std::memory_order_release);
-      at->store(t.next.load(std::memory_order_relaxed), std::memory_order_release);
-      detachLocked(t);
-      ++counters_.realigned;
-      return;
-    }
-    at = &other->next;
-  }
+  dropLocked(unit, [&t](const Translation& other) { return &other == &t; });
+  ++counters_.realigned;
 }
 
 void TranslationStore::join(PageUnit& unit, PageUnit& next) {

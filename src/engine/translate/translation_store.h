@@ -139,6 +139,9 @@ class TranslationStore : public CodeWriteObserver {
   bool isAlone() const;
   bool othersInside() const;
   void invalidatePageLocked(std::uint64_t ramPage);
+  template <class Predicate>
+  void dropLocked(PageUnit& unit, Predicate isMeant);
+  /// Those that go on in the next page.
   void dropJoinedLocked(PageUnit& unit);
   void detachLocked(const Translation& dead);
   std::uint64_t granulesLocked(std::uint64_t ramPage) const;
