@@ -48,7 +48,9 @@ void addHost(std::string& text, const Translation& t, CodeCache& cache, bool isH
   std::uint32_t size = isHot ? t.hotSize : t.coldSize;
   for (unsigned i = 0; i < count; ++i) {
     const Record& r = records[i];
-    std::uint32_t end = i + 1 < count ? records[i + 1].offset : size;
+    unsigned next = i + 1;  // an entry may have no code of its own
+    while (r.isEntry() && next < count && records[next].offset == r.offset) ++next;
+    std::uint32_t end = next < count ? records[next].offset : size;
     if (r.value != offset || end <= r.offset) continue;
     std::uint64_t from = start + r.offset;
     char line[96];
