@@ -151,11 +151,31 @@ bool is32BitOnly(const Instruction& i) {
   return i.encoding == Encoding::vex && i.vexW && (general || lengths);
 }
 
-/// REP STOS, and REP MOVS from a segment without a base.
+bool hasFlatSource(const Instruction& i) {
+  return i.segmentOverride != fs && i.segmentOverride != gs && i.segmentOverride != cs;
+}
+
+/// REP STOS, REP MOVS and all that do not repeat, if the source's segment has no base.
 Treatment stringTreatment(const Instruction& i, ModeKey key) {
-  bool known = i.info->op == Op::stos || (i.info->op == Op::movs && i.segment != fs && i.segment != gs);
-  bool repeats = i.repeat == 0xf3 && i.addressSize == key.wordBytes();
-  return known && repeats ? Treatment::system : Treatment::interpret;
+  bool known = false;
+  switch (i.info->op) {
+    case Op::stos:
+      known = i.repeat != 0xf2;
+      break;
+    case Op::movs:
+      known = i.repeat != 0xf2 && hasFlatSource(i);
+      break;
+    case Op::lods:
+    case Op::cmps:
+      known = i.repeat == 0 && hasFlatSource(i);
+      break;
+    case Op::scas:
+      known = i.repeat == 0;
+      break;
+    default:
+      break;
+  }
+  return known && i.addressSize == key.wordBytes() ? Treatment::system : Treatment::interpret;
 }
 
 Treatment treatmentOf(const Instruction& i, ModeKey key, std::uint64_t features) {

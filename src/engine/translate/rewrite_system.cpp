@@ -66,7 +66,10 @@ bool Rewriter::system(const GuestInstruction& g) {
       return systemCall(g);
     case Op::stos:
     case Op::movs:
-      return repeatedString(g);
+    case Op::lods:
+    case Op::scas:
+    case Op::cmps:
+      return g.decoded.repeat != 0 ? repeatedString(g) : singleString(g);
     default:
       return false;
   }

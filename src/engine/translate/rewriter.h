@@ -170,6 +170,9 @@ class Rewriter {
 
   // --- rewrite_string.cpp
   bool repeatedString(const GuestInstruction& g);
+  bool singleString(const GuestInstruction& g);
+  void goesUp(std::uint64_t slow);
+  void probeElement(std::uint8_t entry, std::uint8_t pointer, const Access& access, RecordKind kind);
   void staysInPage(std::uint8_t pointer, unsigned bytes, std::uint64_t slow);
   void moveBack(std::uint8_t pointer, std::uint8_t entry);
 

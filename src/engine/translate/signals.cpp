@@ -150,7 +150,8 @@ void dropReadOnlyEntry(std::uint64_t address, const greg_t* registers, VcpuConte
   for (int scratch : {REG_R13, REG_R14}) {
     auto entry = static_cast<std::uint64_t>(registers[scratch]);
     std::uint64_t linear = address - (entry - kTlbValid);
-    TlbTable& table = (linear >> 63) != 0 ? context.spaces->kernelTable() : context.spaces->current().user;
+    bool isKernels = (linear >> 63) != 0 || context.key().has(ModeKey::kernelTable);
+    TlbTable& table = isKernels ? context.spaces->kernelTable() : context.spaces->current().user;
     if (table.entry(linear) == entry) table.drop(linear);
   }
 }
