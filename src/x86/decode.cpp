@@ -122,12 +122,12 @@ class Decoder {
       std::uint8_t next = at_[1];
       // Outside 64-bit mode these are LES, LDS and BOUND, which have no register form.
       bool extended = byte == 0x8f ? (next & 0x1f) >= 8 : mode64_ || next >= 0xc0;
-      if (extended) return byte == 0xc4 || byte == 0xc5 ? readVex(byte) : rejectExtended();
+      if (extended) return byte == 0x8f ? rejectExtended() : byte == 0x62 ? readEvex() : readVex(byte);
     }
     return takeOpcode(0, byte);
   }
 
-  /// EVEX and XOP: not offered by any CPU model yet. An EVEX decoder would start here.
+  /// XOP, which no CPU model offers, and what is no valid VEX or EVEX prefix.
   bool rejectExtended() {
     at_ += 2;
     return invalid();
@@ -189,6 +189,61 @@ class Decoder {
     return true;
   }
 
+  /// SDM vol. 2, 2.7.1. Maps 5 and 6 (FP16) are not offered.
+  bool readEvex() {
+    if (!need(5)) return false;
+    bool forbidden = out_.operandSizePrefix || out_.repeat != 0 || out_.lock || out_.rex != 0;
+    std::uint8_t p0 = at_[1], p1 = at_[2], p2 = at_[3];
+    unsigned map = p0 & 15;
+    bool indexBit = !mode64_ && (p2 & 8) == 0;  // V' must be 1 outside 64-bit mode
+    if (forbidden || map < 1 || map > 3 || (p1 & 4) == 0 || indexBit) return rejectExtended();
+    at_ += 4;
+    takeOpcode(map, *at_);
+    out_.encoding = Encoding::evex;
+    out_.evexLength = (p2 >> 5) & 3;
+    out_.evexB = (p2 & 0x10) != 0;
+    out_.zeroing = (p2 & 0x80) != 0;
+    out_.opmask = p2 & 7;
+    out_.vexW = (p1 & 0x80) != 0;
+    wide_ = out_.vexW;
+    prefix_ = p1 & 3;
+    out_.vexV = (~p1 >> 3) & 15;
+    evexV_ = (~p2 & 8) << 1;
+    rawVvvv_ = static_cast<std::uint8_t>(out_.vexV | evexV_);
+    if (mode64_) {
+      rexR_ = static_cast<std::uint8_t>((~p0 & 0x80) >> 4 | (~p0 & 0x10));
+      rexX_ = (~p0 & 0x40) >> 3;
+      rexB_ = (~p0 & 0x20) >> 2;
+      out_.vexV |= evexV_;
+    } else {
+      out_.vexV &= 7;
+    }
+    slot_ = &table::kTables.slots[map + 6][out_.opcode];
+    return true;
+  }
+
+  /// The vector length, which embedded rounding makes 512 bits (SDM vol. 2, 2.7.8).
+  void setEvexLength() {
+    bool rounding = out_.evexB && out_.mod == 3;
+    out_.vexL = rounding ? 2 : out_.evexLength;
+    if (out_.mod == 3) out_.rm |= static_cast<std::uint8_t>(rexX_ << 1);
+  }
+
+  /// Which fields may be set (SDM vol. 2, 2.7.11).
+  bool validEvex() const {
+    std::uint32_t a = out_.info->attributes;
+    bool memory = out_.mod != 3;
+    if (out_.evexB && (a & (memory ? attribute::broadcasts : attribute::rounds)) == 0) return false;
+    if (out_.opmask != 0 && (a & attribute::masked) == 0) return false;
+    if (out_.opmask == 0 && (out_.zeroing || (facts_ & table::fact::needsMask))) return false;
+    if (out_.zeroing && ((a & attribute::zeroing) == 0 || (memory && (a & attribute::writesRm)))) return false;
+    // The vector of indices takes V' for its own number.
+    bool usesV = (facts_ & table::fact::usesVvvv) != 0;
+    std::uint8_t unused = a & attribute::vsib ? rawVvvv_ & 15 : rawVvvv_;
+    if (!usesV && unused != 0) return false;
+    return (a & attribute::regIsGpr) == 0 || out_.reg < 16;
+  }
+
   /// Takes ModRM if the opcode has it, and looks up the row.
   bool findRow() {
     if (slot_->modrm) {
@@ -202,6 +257,10 @@ class Decoder {
       out_.rm = static_cast<std::uint8_t>((modrm & 7) | rexB_);
     } else {
       out_.rm = static_cast<std::uint8_t>((out_.opcode & 7) | rexB_);
+    }
+    if (out_.encoding == Encoding::evex) {
+      setEvexLength();
+      if (out_.vexL > 2) return invalid();
     }
     unsigned index = slot_->base;
     if (slot_->dimensions != 0) {
@@ -234,8 +293,19 @@ class Decoder {
     if (!memory && (attributes & attribute::x87) && out_.map == 0) out_.rm &= 7;
     if (out_.lock && !(memory && (attributes & attribute::lockable))) return invalid();
     if (out_.encoding == Encoding::vex && !(facts_ & table::fact::usesVvvv) && rawVvvv_ != 0) return invalid();
+    if (out_.encoding == Encoding::evex && !validEvex()) return invalid();
+    if ((facts_ & table::fact::regIsMask) && out_.reg > 7) return invalid();
+    if ((facts_ & table::fact::vvvvIsMask) && out_.vexV > 7) return invalid();
+    if (attributes & attribute::avx512) narrowRm(attributes);
     setSizes(attributes);
     return true;
+  }
+
+  /// A mask register or general register in rm: extension bits beyond its numbers are ignored.
+  void narrowRm(std::uint32_t attributes) {
+    if (out_.mod != 3) return;
+    if (attributes & attribute::rmIsGpr) out_.rm &= 15;
+    if (facts_ & table::fact::rmIsMask) out_.rm &= 7;
   }
 
   bool validControl() const {
@@ -300,10 +370,18 @@ class Decoder {
     return readDisplacement(displacement);
   }
 
+  /// N of disp8*N (SDM vol. 2, 2.7.5): what the instruction accesses at once.
+  int displacementUnit() const {
+    bool element =
+        (out_.info->attributes & attribute::vsib) || out_.info->op == Op::compress || out_.info->op == Op::expand;
+    return element ? out_.info->elementBytes : memoryOperand(out_).bytes;
+  }
+
   bool readSib(unsigned& displacement) {
     if (!need(1)) return false;
     std::uint8_t sib = *at_++;
     std::uint8_t index = static_cast<std::uint8_t>(((sib >> 3) & 7) | rexX_);
+    if (out_.info->attributes & attribute::vsib) index |= mode64_ ? evexV_ : 0;
     if (index != 4 || (out_.info->attributes & attribute::vsib)) {
       out_.index = index;
       out_.scale = static_cast<std::uint8_t>(1u << (sib >> 6));
@@ -328,6 +406,7 @@ class Decoder {
     out_.displacementOffset = static_cast<std::uint8_t>(at_ - start_);
     out_.displacementSize = static_cast<std::uint8_t>(size);
     out_.displacement = static_cast<std::int64_t>(readSigned(size));
+    if (size == 1 && out_.encoding == Encoding::evex) out_.displacement *= displacementUnit();
     return true;
   }
 
@@ -347,9 +426,10 @@ class Decoder {
     }
   }
 
-  /// VSIB gathers: destination, index and mask must differ (SDM vol. 2, 2.3.12).
+  /// VSIB gathers: destination, index and mask must differ (SDM vol. 2, 2.3.12; EVEX: destination and index).
   bool validGather() const {
     std::uint8_t index = mode64_ ? out_.index : out_.index & 7;
+    if (out_.encoding == Encoding::evex) return out_.info->op == Op::scatter || out_.reg != index;
     return out_.reg != index && out_.reg != out_.vexV && index != out_.vexV;
   }
 
@@ -419,6 +499,7 @@ class Decoder {
   std::uint8_t rexR_ = 0, rexX_ = 0, rexB_ = 0;
   std::uint8_t prefix_ = 0;  // mandatory prefix: 0 none, 1 66, 2 F3, 3 F2
   std::uint8_t rawVvvv_ = 0;
+  std::uint8_t evexV_ = 0;  // EVEX.V' as bit 4
   std::uint8_t facts_ = 0;
   bool wide_ = false;  // REX.W or VEX.W
 };

@@ -18,6 +18,7 @@ bool wideW(const Instruction& i) {
 unsigned memoryBytes(const Instruction& i) {
   using namespace memory_size;
   unsigned v = i.operandSize;
+  if (i.evexB && i.memory) return i.info->elementBytes;
   switch (i.info->memoryBytes) {
     case operand:
       return v;

@@ -165,7 +165,8 @@ TEST(OpcodeTable, attributesFollowFromTheOperands) {
       EXPECT_TRUE(info.attributes & attribute::writesRm) << info.mnemonic;
     }
     if (info.cls == OpClass::native) {
-      EXPECT_NE(info.attributes & (attribute::x87 | attribute::mmx | attribute::sse | attribute::avx), 0u)
+      EXPECT_NE(
+          info.attributes & (attribute::x87 | attribute::mmx | attribute::sse | attribute::avx | attribute::avx512), 0u)
           << info.mnemonic;
     }
     EXPECT_NE(info.mnemonic, nullptr);

@@ -19,11 +19,11 @@ inline constexpr unsigned kMaxInstructionLength = 15;
 inline constexpr std::uint8_t kNoRegister = 0xff;
 
 /// One decoded instruction: everything that its bytes say, nothing that the CPU state says but the code size.
-/// Register numbers already include REX/VEX extension bits.
+/// Register numbers already include REX/VEX/EVEX extension bits.
 struct Instruction {
   const OpcodeInfo* info;     ///< the opcode's row; never null after a successful decode
   std::uint64_t immediate;    ///< sign-extended to 64 bits where the opcode says so; branch displacements sign-extended
-  std::int64_t displacement;  ///< sign-extended; moffs: the 64-bit address
+  std::int64_t displacement;  ///< sign-extended, and scaled (EVEX disp8*N); moffs: the 64-bit address
   std::uint16_t immediate2;   ///< ENTER's level, far pointers' selector
   std::uint8_t length;        ///< bytes, 1..15
   CodeSize codeSize;
@@ -36,6 +36,10 @@ struct Instruction {
   std::uint8_t vexL;    ///< vector length: 0 128, 1 256, 2 512
   std::uint8_t vexV;    ///< VEX.vvvv register number
   bool vexW;
+  std::uint8_t opmask;      ///< EVEX.aaa: 0 none, or k1..k7
+  bool zeroing;             ///< EVEX.z
+  bool evexB;               ///< broadcast (memory), or rounding and SAE (register)
+  std::uint8_t evexLength;  ///< EVEX.L'L as it is: the rounding mode, where evexB says so
 
   bool lock;
   bool operandSizePrefix;        ///< 66

@@ -19,8 +19,9 @@ const OpcodeInfo* withoutPrefix(unsigned opcode) {
 
 const OpcodeInfo* opcodeForFeatures(const OpcodeInfo& info, std::uint64_t features) {
   bool vexState = (info.attributes & attribute::avx) != 0;
-  if (info.feature == Feature::base || (has(features, info.feature) && (!vexState || has(features, Feature::avx))))
-    return &info;
+  bool evexState = (info.attributes & attribute::avx512) != 0;
+  bool state = (!vexState || has(features, Feature::avx)) && (!evexState || has(features, Feature::avx512));
+  if (info.feature == Feature::base || (has(features, info.feature) && state)) return &info;
   switch (info.op) {
     // F3 before BSF and BSR was ignored before these came.
     case Op::tzcnt:

@@ -37,11 +37,13 @@ struct Row {
   std::uint8_t rms = 0xff;   ///< set of ModRM.rm values
   std::uint8_t modes = 3;    ///< bit 0: 16/32-bit, bit 1: 64-bit
   std::uint8_t ws = 3;       ///< REX.W/VEX.W
-  std::uint8_t ls = 3;       ///< VEX.L
+  std::uint8_t ls = 7;       ///< VEX.L, EVEX.L'L: set of vector lengths
   std::uint8_t bs = 3;       ///< REX.B (for 90 only)
   bool modrm = false;
   bool usesVvvv = false;
-  bool sizedByW = false;  ///< operands of size y and none of size v: 66 has no say
+  bool regIsMask = false, rmIsMask = false, vvvvIsMask = false;
+  bool needsMask = false;  ///< k0 is #UD
+  bool sizedByW = false;   ///< operands of size y and none of size v: 66 has no say
 
   constexpr Row pp(std::uint8_t set) const {
     Row r = *this;
@@ -155,7 +157,7 @@ struct Row {
 
 /// A growing list of rows for the compile-time builder.
 struct RowList {
-  std::array<Row, 2000> rows{};
+  std::array<Row, 2600> rows{};
   std::size_t count = 0;
   constexpr void add(const Row& row) { rows[count++] = row; }
 };
@@ -252,6 +254,7 @@ constexpr void registerForm(Row& row) {
 
 /// Letters. General registers: E r/m, M memory, R register r/m, G reg, B vvvv, Z opcode bits, A accumulator, C CL, 1.
 /// Vectors: W r/m, U register r/m, V reg, H vvvv, L imm8[7:4]. MMX: Q r/m, N register r/m, P reg. x87: F register r/m.
+/// Mask registers: m r/m, u register r/m, k reg, h vvvv.
 /// S segment register, K control or debug register in reg, I/J/O/Ap immediates, X/Y string operands.
 constexpr void applyOperand(Row& row, const OperandCode& code) {
   using namespace attribute;
@@ -292,6 +295,22 @@ constexpr void applyOperand(Row& row, const OperandCode& code) {
     case 'B':
       row.usesVvvv = true;
       row.info.attributes |= vvvvIsGpr;
+      break;
+    case 'k':
+      applyReg(row, code);
+      row.regIsMask = true;
+      break;
+    case 'm':
+      applyRm(row, code);
+      row.rmIsMask = true;
+      break;
+    case 'u':
+      applyRm(row, code);
+      row.rmIsMask = true;
+      registerForm(row);
+      break;
+    case 'h':
+      row.usesVvvv = row.vvvvIsMask = true;
       break;
     case 'H':
       row.usesVvvv = true;

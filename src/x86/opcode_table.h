@@ -25,10 +25,11 @@ struct Slot {
 
 /// The row an encoding selects, with what only the decoder asks.
 namespace fact {
-inline constexpr std::uint8_t usesVvvv = 1, mandatory66 = 2, sizedByW = 4;
+inline constexpr std::uint8_t usesVvvv = 1, mandatory66 = 2, sizedByW = 4, regIsMask = 8, vvvvIsMask = 16,
+                              needsMask = 32, rmIsMask = 64;
 }
 
-inline constexpr unsigned kMaps = 7;  ///< legacy one-byte, 0F, 0F38, 0F3A; VEX 0F, 0F38, 0F3A
+inline constexpr unsigned kMaps = 10;  ///< legacy one-byte, 0F, 0F38, 0F3A; VEX 0F, 0F38, 0F3A; EVEX the same
 
 /// Values of all dimensions for one instruction.
 struct Selector {
@@ -44,13 +45,13 @@ constexpr unsigned leafIndex(const Slot& slot, const Selector& s) {
   if (d & dimension::rm) index = index * 8 + s.rm;
   if (d & dimension::mode) index = index * 2 + s.mode;
   if (d & dimension::w) index = index * 2 + s.w;
-  if (d & dimension::l) index = index * 2 + s.l;
+  if (d & dimension::l) index = index * 3 + s.l;
   if (d & dimension::b) index = index * 2 + s.b;
   return slot.base + index;
 }
 
-inline constexpr unsigned kMaxRows = 2001;
-inline constexpr unsigned kMaxLeaves = 8192;
+inline constexpr unsigned kMaxRows = 2601;
+inline constexpr unsigned kMaxLeaves = 24576;
 
 struct Tables {
   Slot slots[kMaps][256];

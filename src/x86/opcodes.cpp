@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 
+#include "x86/opcode_rows_evex.h"
 #include "x86/opcode_rows_integer.h"
 #include "x86/opcode_rows_system.h"
 #include "x86/opcode_rows_vector.h"
@@ -20,13 +21,14 @@ consteval RowList makeRows() {
   addHintRows(list);
   addX87Rows(list);
   addVectorRows(list);
+  addEvexRows(list);
   return list;
 }
 
 constexpr RowList kRows = makeRows();
 
 consteval unsigned mapOf(const Row& row) {
-  return row.encoding == Encoding::vex ? row.map + 3u : row.map;
+  return row.encoding == Encoding::vex ? row.map + 3u : row.encoding == Encoding::evex ? row.map + 6u : row.map;
 }
 
 consteval std::uint8_t dimensionsOf(const Row& row) {
@@ -37,7 +39,7 @@ consteval std::uint8_t dimensionsOf(const Row& row) {
   if (row.rms != 0xff) d |= dimension::rm;
   if (row.modes != 3) d |= dimension::mode;
   if (row.ws != 3) d |= dimension::w;
-  if (row.ls != 3) d |= dimension::l;
+  if (row.ls != 7) d |= dimension::l;
   if (row.bs != 3) d |= dimension::b;
   return d;
 }
@@ -47,7 +49,8 @@ consteval unsigned leafCount(std::uint8_t d) {
   if (d & dimension::prefix) count *= 4;
   if (d & dimension::reg) count *= 8;
   if (d & dimension::rm) count *= 8;
-  for (std::uint8_t two : {dimension::mod, dimension::mode, dimension::w, dimension::l, dimension::b}) {
+  if (d & dimension::l) count *= 3;
+  for (std::uint8_t two : {dimension::mod, dimension::mode, dimension::w, dimension::b}) {
     if (d & two) count *= 2;
   }
   return count;
@@ -104,7 +107,7 @@ consteval void fill(Leaves& leaves, const Row& row, const Slot& slot, std::uint1
   Values prefix = valuesOf(d & dimension::prefix, row.prefixes, 4), mod = valuesOf(d & dimension::mod, row.mods, 2);
   Values reg = valuesOf(d & dimension::reg, row.regs, 8), rm = valuesOf(d & dimension::rm, row.rms, 8);
   Values mode = valuesOf(d & dimension::mode, row.modes, 2), w = valuesOf(d & dimension::w, row.ws, 2);
-  Values l = valuesOf(d & dimension::l, row.ls, 2), b = valuesOf(d & dimension::b, row.bs, 2);
+  Values l = valuesOf(d & dimension::l, row.ls, 3), b = valuesOf(d & dimension::b, row.bs, 2);
   unsigned total = prefix.count * mod.count * reg.count * rm.count * mode.count * w.count * l.count * b.count;
   for (unsigned i = 0; i < total; ++i) {
     unsigned rest = i;
@@ -147,6 +150,10 @@ consteval std::uint8_t factsOf(const Row& row) {
   if (row.usesVvvv) facts |= fact::usesVvvv;
   if ((row.prefixes & (np | p66)) == p66) facts |= fact::mandatory66;
   if (row.sizedByW) facts |= fact::sizedByW;
+  if (row.regIsMask) facts |= fact::regIsMask;
+  if (row.vvvvIsMask) facts |= fact::vvvvIsMask;
+  if (row.rmIsMask) facts |= fact::rmIsMask;
+  if (row.needsMask) facts |= fact::needsMask;
   return facts;
 }
 

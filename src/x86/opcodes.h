@@ -225,7 +225,10 @@ enum class Op : std::uint16_t {
   // Vector accesses with several or conditional memory parts
   maskmov,
   gather,
+  scatter,
   vmaskmov,
+  compress,
+  expand,
   native,
   kCount,
 };
@@ -258,7 +261,13 @@ inline constexpr std::uint32_t
     byteForm = 1 << 22,      ///< operands are bytes (Eb, Gb)
     readsFlags = 1 << 23,    ///< derived from flagsRead != 0
     vsib = 1 << 24,
-    stackAccess = 1 << 25;  ///< implicit access at SS:rSP
+    stackAccess = 1 << 25,        ///< implicit access at SS:rSP
+    masked = 1 << 26,             ///< EVEX: takes an opmask
+    zeroing = 1 << 27,            ///< EVEX: and may zero what it masks (not in memory)
+    broadcasts = 1 << 28,         ///< EVEX: the memory operand may be one element
+    rounds = 1 << 29,             ///< EVEX: register forms may suppress exceptions, some also choose the rounding
+    avx512 = 1 << 30,             ///< state and XCR0 checks as for `avx`
+    suppressesFaults = 1u << 31;  ///< EVEX: elements in memory that are masked are not accessed
 }
 
 /// CPUID features that gate an opcode (#UD when the CPU model lacks it).
@@ -311,7 +320,15 @@ enum class Feature : std::uint8_t {
   vpclmul,
   gfni,
   avxvnni,
-  avx512,
+  avx512,  ///< F, CD, BW, DQ and VL: all of them or none are offered
+  avx512ifma,
+  avx512vbmi,
+  avx512vbmi2,
+  avx512vnni,
+  avx512bitalg,
+  avx512vpopcnt,
+  avx512bf16,
+  avx512vp2intersect,
   kCount,
 };
 
@@ -392,6 +409,7 @@ struct OpcodeInfo {
   std::uint8_t memoryBytes;  ///< bytes, or a memory_size
   Form form;
   Immediate immediate;
+  std::uint8_t elementBytes;  ///< EVEX: of an element of the memory operand
   /// RFLAGS bits (arithmetic ones and DF) whose old value can show in the result. That includes bits that may be left
   /// as they were (a shift whose count can be 0, REP CMPS with rCX 0): see flagEffects() for the exact answer.
   std::uint32_t flagsRead;

@@ -14,6 +14,7 @@ std::string_view reasonToLeaveOut(const Instruction& i) {
     return "no such segment in the host's 32- and 16-bit code";
   bool quad = i.encoding == Encoding::vex && i.map == 3 && (i.opcode == 0x16 || i.opcode == 0x22) && i.vexW;
   if (quad && i.codeSize != CodeSize::bits64) return "VPEXTRQ, VPINSRQ: #UD on AMD, W is ignored on Intel (and here)";
+  if ((i.info->attributes & attribute::avx512) != 0) return "no model offers it";
   switch (i.info->op) {
     case Op::cpuid:
     case Op::rdtsc:
