@@ -1,4 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <linux/magic.h>
+#include <sys/vfs.h>
+
 #include <algorithm>
 
 #include "base/text.h"
@@ -84,12 +87,19 @@ Result<Plan> readPlan(const Invocation& invocation, const Program& program) {
   return plan;
 }
 
+/// Whether files of that name's folder lie in memory.
+bool liesInMemory(const std::string& path) {
+  struct statfs about {};
+  return ::statfs(image::folderOf(path).c_str(), &about) == 0 && about.f_type == TMPFS_MAGIC;
+}
+
 Status copyInto(Plan& plan, Image& source, const std::string& path, const Invocation& invocation,
                 const Program& program) {
   auto target = image::openImage(path, std::string(plan.driver->name), plan.write);
   if (!target) return std::move(target).error();
   ProgressBar bar(invocation, program);
   plan.copy.progress = bar.callback();
+  plan.copy.startAlone = liesInMemory(path);
   if (Status copied = image::copyContent(source, **target, plan.copy); !copied) return copied;
   if (int error = (*target)->flush(); error != 0) return Error::fromErrno(error, "flush");
   return {};

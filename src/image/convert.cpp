@@ -3,11 +3,15 @@
 // it.
 #include "image/convert.h"
 
+#include <sys/resource.h>
+
 #include <algorithm>
 #include <atomic>
 #include <condition_variable>
+#include <ctime>
 #include <mutex>
 #include <thread>
+#include <utility>
 
 #include "base/text.h"
 #include "image/vectors.h"
@@ -16,7 +20,7 @@ namespace lodge::image {
 
 namespace {
 
-constexpr std::uint64_t kPiece = 256 << 10;
+constexpr std::uint64_t kPiece = 128 << 10;
 
 /// Page-aligned, so that direct input and output can use it.
 class Buffer {
@@ -34,10 +38,48 @@ class Buffer {
 
 struct Piece {
   std::uint64_t offset = 0, length = 0;
-  bool zero = false;
+  bool zero = false, compressed = false;
 };
 
-/// A copy under way; run() is what each thread does.
+/// Whether one thread is enough. Between files in memory it is the fastest: writes to one file go one after the other
+/// in the kernel, and a second thread waits for the first, busily. Threads gain where one sleeps (for a disk, for a
+/// server) or where reading is the greater part (decoding, content that is all zeroes).
+class Pace {
+ public:
+  void readBegins() { last_ = cpuTime(); }
+  void readEnds() { reading_ += lap(); }
+  void writeEnds() { writing_ += lap(); }
+  /// Asked after each piece, by the thread that calls the others.
+  bool wantsHelp() {
+    if (++pieces_ % kPieces != 0) return false;
+    rusage usage{};
+    ::getrusage(RUSAGE_THREAD, &usage);
+    bool wants = usage.ru_nvcsw - sleeps_ >= kSleeps || reading_ > writing_;
+    sleeps_ = usage.ru_nvcsw;
+    reading_ = writing_ = 0;
+    return std::exchange(wanted_, wants) && wants;  // twice in a row: once may be what else the machine does
+  }
+
+ private:
+  static constexpr unsigned kPieces = 32;
+  static constexpr long kSleeps = 8;
+  /// The thread's own, in nanoseconds: that others had the processor says nothing.
+  static std::int64_t cpuTime() {
+    timespec now{};
+    ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+    return std::int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec;
+  }
+  std::int64_t lap() {
+    std::int64_t now = cpuTime();
+    return now - std::exchange(last_, now);
+  }
+  std::int64_t last_ = 0, reading_ = 0, writing_ = 0;
+  unsigned pieces_ = 0;
+  long sleeps_ = 0;
+  bool wanted_ = false;
+};
+
+/// A copy under way; work() is what each thread does.
 class Copier {
  public:
   Copier(Image& from, Image& to, const CopyOptions& options)
@@ -55,20 +97,31 @@ class Copier {
     unsigned count = options_.threads;
     if (count == 0) count = std::clamp(std::thread::hardware_concurrency(), 2u, 8u);
     count = static_cast<unsigned>(std::clamp<std::uint64_t>(total_ / piece_, 1, std::min(count, 64u)));
-    std::vector<std::thread> threads;
-    for (unsigned i = 1; i < count; ++i) threads.emplace_back([this] { work(); });
-    work();
-    for (std::thread& thread : threads) thread.join();
+    helpers_ = count - 1;
+    if (options_.threads != 0 || !options_.startAlone) callHelpers();
+    Pace pace;
+    work(pace, true);
+    for (std::thread& thread : threads_) thread.join();
     return failure_ ? Status(std::move(*failure_)) : Status();
   }
 
  private:
-  void work() {
+  void callHelpers() {
+    for (; helpers_ != 0; --helpers_) {
+      threads_.emplace_back([this] {
+        Pace pace;
+        work(pace, false);
+      });
+    }
+  }
+
+  void work(Pace& pace, bool calls) {
     Buffer buffer(piece_);
     for (Piece piece; next(piece);) {
-      int error = piece.zero ? zero(piece) : copy(piece, buffer);
+      int error = piece.zero ? zero(piece) : copy(piece, buffer, pace);
       if (error != 0) fail(Error::fromErrno(error, fmt::format("copy at 0x{:x}", piece.offset)));
       advance(piece.length);
+      if (calls && helpers_ != 0 && (piece.compressed || pace.wantsHelp())) callHelpers();
     }
   }
 
@@ -95,7 +148,7 @@ class Copier {
         continue;
       }
       piece = {position_, std::min(end, known_) - position_,
-               status_.kind == BlockStatus::Kind::zero && options_.sparseBytes != 0};
+               status_.kind == BlockStatus::Kind::zero && options_.sparseBytes != 0, status_.compressed};
       if (piece.zero) piece.length = known_ - position_;
       // Short runs share a piece: their holes are found again.
       if (!piece.zero && !options_.topLayerOnly && known_ < end) piece.length = end - position_;
@@ -107,10 +160,16 @@ class Copier {
 
   int zero(const Piece& piece) { return to_.writeZeroes(piece.offset, piece.length, true); }
 
-  int copy(const Piece& piece, const Buffer& buffer) {
+  int copy(const Piece& piece, const Buffer& buffer, Pace& pace) {
     iovec v{buffer.data(), piece.length};
+    pace.readBegins();
     if (int error = from_.read(piece.offset, {&v, 1}); error != 0) return error;
-    if (options_.sparseBytes == 0) return to_.write(piece.offset, {&v, 1});
+    pace.readEnds();
+    int error = options_.sparseBytes == 0 ? to_.write(piece.offset, {&v, 1}) : writeSparse(piece, buffer);
+    pace.writeEnds();
+    return error;
+  }
+  int writeSparse(const Piece& piece, const Buffer& buffer) {
     std::uint64_t at = 0;
     while (at < piece.length) {
       bool blank = isBlank(piece, buffer, at);
@@ -148,6 +207,8 @@ class Copier {
   Image &from_, &to_;
   const CopyOptions& options_;
   std::uint64_t total_, grain_, piece_;
+  unsigned helpers_ = 0;  // not called yet
+  std::vector<std::thread> threads_;
   std::mutex mutex_;
   std::uint64_t position_ = 0, known_ = 0, done_ = 0;
   BlockStatus status_;

@@ -11,7 +11,8 @@ namespace lodge::image {
 using Progress = std::function<bool(std::uint64_t done, std::uint64_t total)>;
 
 struct CopyOptions {
-  unsigned threads = 0;  ///< 0: as many as there is work for
+  unsigned threads = 0;     ///< 0: as many as there is work for
+  bool startAlone = false;  ///< where it is 0, one begins and calls the others when they would gain (target in memory)
   bool compress = false;
   std::uint64_t sparseBytes = 4096;  ///< zeroes that become holes, at least that many in a row; 0: none do
   bool targetIsZero = true;          ///< what is not written reads as zero there
