@@ -4,10 +4,10 @@
 namespace lodge::cli {
 
 const std::vector<VerbSpec>& allVerbs() {
-  static const std::vector<VerbSpec> verbs = {runVerb(),    psVerb(),         consoleVerb(), stopVerb(),   killVerb(),
-                                              resetVerb(),  screenshotVerb(), sendkeyVerb(), typeVerb(),   ejectVerb(),
-                                              insertVerb(), statsVerb(),      rmVerb(),      imageVerb(),  qemuVerb(),
-                                              doctorVerb(), completionVerb(), helpVerb(),    versionVerb()};
+  static const std::vector<VerbSpec> verbs = {
+      runVerb(),     psVerb(),   consoleVerb(),   stopVerb(),       killVerb(),   resetVerb(),  screenshotVerb(),
+      sendkeyVerb(), typeVerb(), clipboardVerb(), ejectVerb(),      insertVerb(), statsVerb(),  rmVerb(),
+      imageVerb(),   qemuVerb(), doctorVerb(),    completionVerb(), helpVerb(),   versionVerb()};
   return verbs;
 }
 

@@ -31,6 +31,7 @@ VerbSpec resetVerb();
 VerbSpec screenshotVerb();
 VerbSpec sendkeyVerb();
 VerbSpec typeVerb();
+VerbSpec clipboardVerb();
 VerbSpec ejectVerb();
 VerbSpec insertVerb();
 VerbSpec statsVerb();

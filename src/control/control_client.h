@@ -35,7 +35,7 @@ class ControlClient {
 
   std::string name_;
   UniqueFd fd_;
-  LineReader lines_{kMaxLineLength};
+  LineReader lines_{kMaxAnswerLength};
   std::uint64_t nextId_ = 1;
 };
 

@@ -141,6 +141,15 @@ void ControlConnection::serve(const Request& request) {
     case RequestKind::typeText:
       if (Status done = session.typeText(request.text); !done) return send(formatError(request.id, done.error()));
       break;
+    case RequestKind::clipboard:
+      if (auto text = session.clipboardText(); text)
+        result = {{"text", std::move(*text)}};
+      else
+        return send(formatError(request.id, text.error()));
+      break;
+    case RequestKind::setClipboard:
+      if (Status done = session.setClipboard(request.text); !done) return send(formatError(request.id, done.error()));
+      break;
     case RequestKind::changeMedium: {
       MediumChange change{request.drive, request.text, request.readOnly, request.force};
       if (Status done = session.changeMedium(change); !done) return send(formatError(request.id, done.error()));

@@ -97,7 +97,9 @@ Status MachineSession::screenshot(const std::string& path) {
   if (!shown) return std::move(shown).error();
   if (!path.starts_with("/")) return Error(ErrorKind::invalidArgument, "the path of a picture must be absolute");
   (*shown)->refresh();
-  std::string png = encodePng((*shown)->screen());
+  Screen picture = (*shown)->screen();
+  if (const Cursor* cursor = (*shown)->cursor()) drawCursor(picture, *cursor);
+  std::string png = encodePng(picture);
   UniqueFd file(::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NONBLOCK, 0666));
   if (!file) return Error::fromErrno(errno, "create " + inQuotes(path));
   for (std::size_t done = 0; done < png.size();) {
@@ -139,6 +141,20 @@ Status MachineSession::typeText(std::string_view text) {
   auto events = keysTyping(text);
   if (!events) return std::move(events).error();
   return press(*events);
+}
+
+Result<std::string> MachineSession::clipboardText() {
+  auto shown = display();
+  if (!shown) return std::move(shown).error();
+  return (*shown)->clipboard().text();
+}
+
+Status MachineSession::setClipboard(const std::string& text) {
+  auto shown = display();
+  if (!shown) return std::move(shown).error();
+  if ((*shown)->clipboard().set(text)) return {};
+  return Error(ErrorKind::invalidArgument, "the text is too long for the clipboard")
+      .withHint(fmt::format("{} bytes are the most", Clipboard::kMostBytes));
 }
 
 Status MachineSession::changeMedium(const MediumChange& change) {

@@ -36,6 +36,10 @@ class MachineSession {
   /// Keys by their names, separated by spaces; see keysNamed(). Errors: unsupported, invalidArgument, busy.
   Status sendKeys(std::string_view keys);
   Status typeText(std::string_view text);
+  /// The clipboard of the machine's screen. Errors: unsupported (no display).
+  Result<std::string> clipboardText();
+  /// Errors: unsupported, invalidArgument (more than Clipboard::kMostBytes).
+  Status setClipboard(const std::string& text);
   /// Errors: invalidArgument (no address).
   Result<std::string> describeCode(std::string_view address) const;
   /// Errors: Machine::changeMedium()'s, invalidArgument (a relative path).

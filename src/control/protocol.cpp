@@ -14,7 +14,8 @@ constexpr std::array kKinds = {RequestKind::state,         RequestKind::powerBut
                                RequestKind::pause,         RequestKind::resume,       RequestKind::stop,
                                RequestKind::quit,          RequestKind::stats,        RequestKind::wait,
                                RequestKind::consoleAttach, RequestKind::screenshot,   RequestKind::sendKeys,
-                               RequestKind::typeText,      RequestKind::changeMedium, RequestKind::describeCode};
+                               RequestKind::typeText,      RequestKind::changeMedium, RequestKind::describeCode,
+                               RequestKind::clipboard,     RequestKind::setClipboard};
 
 constexpr std::array kErrorKinds = {ErrorKind::invalidArgument,  ErrorKind::notFound, ErrorKind::alreadyExists,
                                     ErrorKind::permissionDenied, ErrorKind::busy,     ErrorKind::corrupt,
@@ -51,7 +52,7 @@ Error badValue(const char* key, std::uint64_t max) {
 
 bool needsText(RequestKind kind) {
   return kind == RequestKind::screenshot || kind == RequestKind::sendKeys || kind == RequestKind::typeText ||
-         kind == RequestKind::describeCode || kind == RequestKind::changeMedium;
+         kind == RequestKind::describeCode || kind == RequestKind::changeMedium || kind == RequestKind::setClipboard;
 }
 
 /// A person's or another program's input may hold anything: echoed in errors, it is cut short.
@@ -93,6 +94,10 @@ std::string_view toString(RequestKind kind) {
       return "describeCode";
     case RequestKind::changeMedium:
       return "changeMedium";
+    case RequestKind::clipboard:
+      return "clipboard";
+    case RequestKind::setClipboard:
+      return "setClipboard";
   }
   return "state";
 }

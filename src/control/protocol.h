@@ -21,8 +21,8 @@ namespace lodge::control {
 /// (control/console_frames.h) until it is closed.
 inline constexpr std::uint64_t kProtocolVersion = 1;
 
-/// A longer line ends the connection.
-inline constexpr std::size_t kMaxLineLength = 65536;
+/// A longer line of a client ends the connection. Answers may be longer: a clipboard's text is.
+inline constexpr std::size_t kMaxLineLength = 65536, kMaxAnswerLength = 2 << 20;
 
 enum class RequestKind : std::uint8_t {
   state,  ///< name, state, engine, uptime: see MachineSession::describe()
@@ -39,6 +39,8 @@ enum class RequestKind : std::uint8_t {
   sendKeys,       ///< text: names of keys ("ctrl-alt-delete ret"), pressed one after the other
   typeText,       ///< text: what to type
   describeCode,   ///< text: a guest address, 0x and hexadecimal -> {"text":Engine::describeCode()}
+  clipboard,      ///< -> {"text": what is on the clipboard of the machine's screen}
+  setClipboard,   ///< text: what to put on it
   changeMedium,   ///< drive; text: the absolute path of the new medium, "" to eject; readonly, force
 };
 
@@ -52,7 +54,7 @@ struct Request {
   RequestKind kind = RequestKind::state;
   WindowSize window{};                   ///< consoleAttach
   std::uint32_t graceSeconds = 30;       ///< stop: 0 to kMaxGraceSeconds
-  std::string text{};                    ///< screenshot, sendKeys, typeText, changeMedium, describeCode
+  std::string text{};                    ///< screenshot, sendKeys, typeText, setClipboard, changeMedium, describeCode
   std::string drive{};                   ///< changeMedium: "cd0"...; empty: the first
   bool readOnly = false, force = false;  ///< changeMedium; "readonly" and "force"
 };

@@ -8,6 +8,8 @@
 #include <vector>
 
 #include "base/error.h"
+#include "display/clipboard.h"
+#include "display/cursor.h"
 
 namespace lodge {
 
@@ -37,6 +39,22 @@ class Display {
   virtual void key(std::uint32_t keysym, bool down) = 0;
   /// The pointer is at (x, y) of the screen; buttons: 1 left, 2 middle, 4 right, 8 wheel up, 16 wheel down.
   virtual void pointer(unsigned x, unsigned y, unsigned buttons) = 0;
+  /// The guest's pointer, which is not in screen(); null: it draws it itself, or has none.
+  virtual const Cursor* cursor() const { return nullptr; }
+
+  enum class SizeAnswer : std::uint8_t {
+    asked,     ///< the guest was told; it takes the size when and if it likes
+    never,     ///< it sets its size itself
+    tooLarge,  ///< too large or too small
+  };
+  /// Somebody before the screen would like it to have this size, in pixels.
+  virtual SizeAnswer requestSize(unsigned /*width*/, unsigned /*height*/) { return SizeAnswer::never; }
+
+  /// What is copied and pasted beside the screen.
+  Clipboard& clipboard() { return clipboard_; }
+
+ private:
+  Clipboard clipboard_;
 };
 
 /// The picture as a PNG file (RFC 2083), 8 bits a channel.

@@ -2,6 +2,7 @@
 #include "machine/pc_display.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "display/keyboard_map.h"
 
@@ -21,7 +22,28 @@ bool PcDisplay::refresh() {
       vga_.redraw();
     }
   }
-  return onGpu ? gpu_->draw({screen_.pixels, screen_.width, screen_.height}) : vga_.draw(screen_);
+  if (!onGpu) return vga_.draw(screen_);
+  bool moved = takeCursor();
+  return gpu_->draw({screen_.pixels, screen_.width, screen_.height}) || moved;
+}
+
+bool PcDisplay::takeCursor() {
+  auto pointer = gpu_->takePointer();
+  if (!pointer) return false;
+  cursor_.x = pointer->x;
+  cursor_.y = pointer->y;
+  cursor_.shape = {pointer->width, pointer->height, pointer->hotX, pointer->hotY, std::move(pointer->pixels)};
+  return true;
+}
+
+// Only while the GPU's driver has the screen: what else draws on it keeps the size that it set.
+Display::SizeAnswer PcDisplay::requestSize(unsigned width, unsigned height) {
+  using Gpu = virtio::GpuDevice;
+  if (!gpu_ || !gpu_->active()) return SizeAnswer::never;
+  unsigned smaller = std::min(width, height), larger = std::max(width, height);
+  if (smaller < Gpu::kMinSide || larger > Gpu::kMaxSide) return SizeAnswer::tooLarge;
+  gpu_->requestSize(width, height);
+  return SizeAnswer::asked;
 }
 
 void PcDisplay::pointer(unsigned x, unsigned y, unsigned buttons) {

@@ -28,6 +28,8 @@ class PcDisplay : public Display {
   const Screen& screen() const override { return screen_; }
   void key(std::uint32_t keysym, bool down) override;
   void pointer(unsigned x, unsigned y, unsigned buttons) override;
+  const Cursor* cursor() const override { return onGpu_ ? &cursor_ : nullptr; }
+  SizeAnswer requestSize(unsigned width, unsigned height) override;
 
  private:
   Vga& vga_;
@@ -35,7 +37,10 @@ class PcDisplay : public Display {
   Tablet tablet_;
   virtio::GpuDevice* gpu_ = nullptr;
   bool onGpu_ = false;
+  bool takeCursor();
+
   Screen screen_;
+  Cursor cursor_;
   int x_ = 0, y_ = 0;
   unsigned buttons_ = 0;
 };

@@ -3,7 +3,9 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
+#include "virtio/edid.h"
 #include "virtio/scatter.h"
 
 namespace lodge::virtio {
@@ -19,12 +21,14 @@ enum Request : std::uint32_t {
   transferToHost2d,
   attachBacking,
   detachBacking,
+  getEdid = 0x10a,
   updateCursor = 0x300,
   moveCursor,
 };
 enum Response : std::uint32_t {
   okNoData = 0x1100,
   okDisplayInfo = 0x1101,
+  okEdid = 0x1104,
   unspecified = 0x1200,
   outOfMemory,
   invalidScanout,
@@ -72,8 +76,16 @@ unsigned alphaOf(std::uint32_t pixel, std::uint32_t format) {
 }  // namespace
 
 std::uint32_t GpuDevice::readConfig(std::uint64_t offset, unsigned size) {
-  const std::uint32_t config[4] = {0, 0, 1, 0};  // no events; one scanout; no capability sets
+  std::lock_guard lock(mutex_);
+  const std::uint32_t config[4] = {events_, 0, 1, 0};  // one scanout; no capability sets
   return readConfigBytes(config, sizeof config, offset, size);
+}
+
+// events_clear: the bits that are written go from events_read (5.7.4).
+void GpuDevice::writeConfig(std::uint64_t offset, unsigned size, std::uint32_t value) {
+  if (offset != 4 || size != 4) return;
+  std::lock_guard lock(mutex_);
+  events_ &= ~value;
 }
 
 void GpuDevice::reset() {
@@ -83,6 +95,8 @@ void GpuDevice::reset() {
   hostBytes_ = 0;
   shown_ = 0;
   cursor_ = {};
+  pointerChanged_ = true;
+  events_ = 0;
 }
 
 void GpuDevice::notify(unsigned queue) {
@@ -137,6 +151,8 @@ std::uint32_t GpuDevice::runLocked(const Header& header, Chain& chain, std::vect
       resource->backing.clear();
       return okNoData;
     }
+    case getEdid:
+      return edidLocked(chain, answer);
     case updateCursor:
     case moveCursor:
       return cursorLocked(chain, header.type == updateCursor);
@@ -175,7 +191,10 @@ std::uint32_t GpuDevice::unrefLocked(Chain& chain) {
   hostBytes_ -= 4 * resource->pixels.size();
   resources_.erase(request.resource);
   if (shown_ == request.resource) shown_ = 0;
-  if (cursor_.resource == request.resource) cursor_.resource = 0;
+  if (cursor_.resource == request.resource) {
+    cursor_.resource = 0;
+    pointerChanged_ = true;
+  }
   return okNoData;
 }
 
@@ -278,7 +297,7 @@ std::uint32_t GpuDevice::cursorLocked(Chain& chain, bool shape) {
   if (!takeFront(chain.readable, &request, sizeof request)) return invalidParameter;
   cursor_.x = request.x;
   cursor_.y = request.y;
-  changed_ = true;
+  pointerChanged_ = true;
   if (!shape) return okNoData;
   Resource* resource = request.resource == 0 ? nullptr : findLocked(request.resource);
   if (request.resource != 0 && !resource) return invalidResource;
@@ -313,32 +332,54 @@ bool GpuDevice::draw(Target target) {
     std::uint32_t* to = target.pixels.data() + std::size_t{y} * r.width;
     for (std::uint32_t x = 0; x < r.width; ++x) to[x] = toRgb(from[x], shifts);
   }
-  drawCursorLocked(target);
   return true;
 }
 
-void GpuDevice::drawCursorLocked(Target& target) const {
-  auto it = resources_.find(cursor_.resource);
-  if (cursor_.resource == 0 || it == resources_.end()) return;
-  const Resource& shape = it->second;
-  Shifts shifts = *shiftsOf(shape.format);
-  for (std::uint32_t y = 0; y < std::min(shape.height, kCursorSide); ++y) {
-    for (std::uint32_t x = 0; x < std::min(shape.width, kCursorSide); ++x) {
-      // The position is the shape's corner; what lies outside wraps round to large numbers.
-      std::uint32_t atX = cursor_.x + x, atY = cursor_.y + y;
-      if (atX >= target.width || atY >= target.height) continue;
-      std::uint32_t pixel = shape.pixels[std::size_t{y} * shape.width + x], rgb = toRgb(pixel, shifts);
-      unsigned alpha = alphaOf(pixel, shape.format);
-      std::uint32_t& under = target.pixels[std::size_t{atY} * target.width + atX];
-      std::uint32_t mixed = 0;
-      for (unsigned shift : {16u, 8u, 0u}) {
-        // Colors of cursors are multiplied with their alpha already.
-        unsigned part = (rgb >> shift & 255) + (under >> shift & 255) * (255 - alpha) / 255;
-        mixed |= std::min(part, 255u) << shift;
-      }
-      under = mixed;
+std::optional<GpuDevice::Pointer> GpuDevice::takePointer() {
+  std::lock_guard lock(mutex_);
+  if (!std::exchange(pointerChanged_, false)) return std::nullopt;
+  // Positions left of and above the scanout are large numbers in the request.
+  Pointer pointer{0, 0, 0, 0, static_cast<std::int32_t>(cursor_.x), static_cast<std::int32_t>(cursor_.y), {}};
+  const Resource* shape = cursor_.resource == 0 ? nullptr : findLocked(cursor_.resource);
+  if (!shape) return pointer;
+  Shifts shifts = *shiftsOf(shape->format);
+  pointer.width = std::min(shape->width, kCursorSide);
+  pointer.height = std::min(shape->height, kCursorSide);
+  pointer.hotX = std::min(cursor_.hotX, pointer.width - 1);
+  pointer.hotY = std::min(cursor_.hotY, pointer.height - 1);
+  for (std::uint32_t y = 0; y < pointer.height; ++y) {
+    for (std::uint32_t x = 0; x < pointer.width; ++x) {
+      std::uint32_t pixel = shape->pixels[std::size_t{y} * shape->width + x];
+      pointer.pixels.push_back(alphaOf(pixel, shape->format) << 24 | toRgb(pixel, shifts));
     }
   }
+  return pointer;
+}
+
+std::uint32_t GpuDevice::edidLocked(Chain& chain, std::vector<std::uint8_t>& answer) const {
+  struct {
+    std::uint32_t scanout, pad;
+  } request{};
+  if (!takeFront(chain.readable, &request, sizeof request)) return invalidParameter;
+  if (request.scanout != 0) return invalidScanout;
+  auto edid = edidOf(width_, height_);
+  const std::uint32_t size[2] = {static_cast<std::uint32_t>(edid.size()), 0};
+  answer.resize(sizeof(Header) + sizeof size + 1024);
+  std::memcpy(answer.data() + sizeof(Header), size, sizeof size);
+  std::memcpy(answer.data() + sizeof(Header) + sizeof size, edid.data(), edid.size());
+  return okEdid;
+}
+
+void GpuDevice::requestSize(std::uint32_t width, std::uint32_t height) {
+  constexpr std::uint32_t kDisplayEvent = 1;
+  {
+    std::lock_guard lock(mutex_);
+    if (width == width_ && height == height_) return;
+    width_ = width;
+    height_ = height;
+    events_ |= kDisplayEvent;
+  }
+  if (transport_) transport_->signalConfig();
 }
 
 }  // namespace lodge::virtio

@@ -16,14 +16,17 @@ namespace lodge::virtio {
 /// memory when the driver transfers them, so that nothing is looked at while nothing changes.
 class GpuDevice : public QueuedDevice {
  public:
-  static constexpr std::uint32_t kMaxSide = 4096;
+  static constexpr std::uint32_t kMinSide = 64, kMaxSide = 4096;
+  static constexpr std::uint64_t kEdid = 1 << 1;             ///< VIRTIO_GPU_F_EDID
   static constexpr std::uint64_t kMaxHostBytes = 128 << 20;  ///< all resources together
 
+  /// `width` and `height`: kMinSide to kMaxSide.
   GpuDevice(GuestMemory& memory, std::uint32_t width, std::uint32_t height)
       : QueuedDevice(memory, 2), memory_(memory), width_(width), height_(height) {}
   DeviceType type() const override { return DeviceType::gpu; }
-  std::uint64_t features() const override { return 0; }
+  std::uint64_t features() const override { return kEdid; }
   std::uint32_t readConfig(std::uint64_t offset, unsigned size) override;
+  void writeConfig(std::uint64_t offset, unsigned size, std::uint32_t value) override;
   void reset() override;
   void notify(unsigned queue) override;
 
@@ -39,6 +42,18 @@ class GpuDevice : public QueuedDevice {
   bool draw(Target target);
   /// The next draw() draws.
   void redraw();
+
+  /// The driver's pointer.
+  struct Pointer {
+    std::uint32_t width, height, hotX, hotY;  ///< 0 by 0: hidden; else 64 by 64 at most, the hot spot inside
+    std::int32_t x, y;                        ///< the upper left corner's place on the scanout
+    std::vector<std::uint32_t> pixels;        ///< 0xaarrggbb
+  };
+  /// Nothing: it is as at the last call. Any thread.
+  std::optional<Pointer> takePointer();
+
+  /// Tells the driver that its display would like to have this size, kMinSide to kMaxSide. Any thread.
+  void requestSize(std::uint32_t width, std::uint32_t height);
 
  private:
   struct Rectangle {
@@ -75,18 +90,19 @@ class GpuDevice : public QueuedDevice {
   std::uint32_t attachLocked(Chain& chain);
   std::uint32_t cursorLocked(Chain& chain, bool shape);
   bool readBackingLocked(const Resource& resource, std::uint64_t offset, std::span<std::byte> to) const;
-  void drawCursorLocked(Target& target) const;
+  std::uint32_t edidLocked(Chain& chain, std::vector<std::uint8_t>& answer) const;
   Resource* findLocked(std::uint32_t id);
 
   GuestMemory& memory_;
-  std::uint32_t width_, height_;
   mutable std::mutex mutex_;
+  std::uint32_t width_, height_;  ///< the display's; what is shown is scanout_
+  std::uint32_t events_ = 0;      ///< events_read of the configuration
   std::map<std::uint32_t, Resource> resources_;
   std::uint64_t hostBytes_ = 0;
   std::uint32_t shown_ = 0;  ///< the scanout's resource; 0: none
   Rectangle scanout_{};
   Cursor cursor_;
-  bool changed_ = false;
+  bool changed_ = false, pointerChanged_ = false;
 };
 
 }  // namespace lodge::virtio

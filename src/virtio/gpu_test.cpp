@@ -29,7 +29,7 @@ class Gpu : public ::testing::Test {
     q.put(kRequest + 8, std::uint64_t{77});
     q.put(kRequest + 16, std::uint64_t{0});
     for (std::size_t n = 0; n < body.size(); ++n) q.put(kRequest + 24 + 4 * n, body[n]);
-    q.add({{kRequest, static_cast<std::uint32_t>(24 + 4 * body.size()), false}, {kAnswer, 512, true}});
+    q.add({{kRequest, static_cast<std::uint32_t>(24 + 4 * body.size()), false}, {kAnswer, 2048, true}});
     device_.notify(queue);
     auto used = q.take();
     EXPECT_TRUE(used);
@@ -101,19 +101,59 @@ TEST_F(Gpu, KnowsFormats) {
   }
 }
 
-TEST_F(Gpu, MixesTheCursorIn) {
+TEST_F(Gpu, HandsOutItsPointer) {
   show();
+  EXPECT_FALSE(device_.takePointer());
   EXPECT_EQ(send(0x101, {2, 1, 2, 2}), 0x1100u);
   EXPECT_EQ(send(0x106, {2, 1, kPixels + 0x2000, 0, 16, 0}), 0x1100u);
-  for (unsigned n = 0; n < 4; ++n) control_.put(kPixels + 0x2000 + 4 * n, n == 0 ? 0xffffffffu : 0u);
+  for (unsigned n = 0; n < 4; ++n) control_.put(kPixels + 0x2000 + 4 * n, n == 0 ? 0xffffffffu : 0x80000000u + n);
   EXPECT_EQ(send(0x105, {0, 0, 2, 2, 0, 0, 2, 0}), 0x1100u);
-  EXPECT_EQ(send(0x300, {0, 1, 0, 0, 2, 0, 0, 0}, 1), 0x1100u);
   ASSERT_TRUE(draw());
-  EXPECT_EQ(pixels_[1], 0xffffffu);
-  EXPECT_EQ(pixels_[2], 0x102032u) << "see-through";
+  EXPECT_EQ(send(0x300, {0, 1, 0, 0, 2, 1, 9, 0}, 1), 0x1100u);
+  auto pointer = device_.takePointer();
+  ASSERT_TRUE(pointer);
+  EXPECT_EQ(pointer->width, 2u);
+  EXPECT_EQ(pointer->x, 1);
+  EXPECT_EQ(pointer->hotX, 1u);
+  EXPECT_EQ(pointer->hotY, 1u) << "inside of it";
+  EXPECT_EQ(pointer->pixels, (std::vector<std::uint32_t>{0xffffffff, 0x80000001, 0x80000002, 0x80000003}));
+  EXPECT_FALSE(device_.takePointer());
+  EXPECT_FALSE(draw()) << "the picture is the same";
   EXPECT_EQ(send(0x301, {0, 0xffffffff, 3, 0, 0, 0, 0, 0}, 1), 0x1100u);
-  ASSERT_TRUE(draw());
-  EXPECT_EQ(pixels_[1], 0x102031u);
+  pointer = device_.takePointer();
+  ASSERT_TRUE(pointer);
+  EXPECT_EQ(pointer->x, -1);
+  EXPECT_EQ(pointer->width, 2u);
+  EXPECT_EQ(send(0x300, {0, 1, 1, 0, 0, 0, 0, 0}, 1), 0x1100u);
+  EXPECT_EQ(device_.takePointer()->width, 0u) << "hidden";
+}
+
+TEST_F(Gpu, AsksTheDriverForAnotherSize) {
+  device_.requestSize(1024, 768);
+  EXPECT_EQ(transport_.configChanges, 0) << "it has that";
+  device_.requestSize(1280, 720);
+  EXPECT_EQ(transport_.configChanges, 1);
+  EXPECT_EQ(device_.readConfig(0, 4), 1u);
+  device_.writeConfig(4, 4, 1);
+  EXPECT_EQ(device_.readConfig(0, 4), 0u);
+  EXPECT_EQ(send(0x100, {}), 0x1101u);
+  EXPECT_EQ(control_.get<std::uint32_t>(kAnswer + 32), 1280u);
+  EXPECT_EQ(control_.get<std::uint32_t>(kAnswer + 36), 720u);
+}
+
+TEST_F(Gpu, HasAnEdid) {
+  device_.requestSize(1600, 900);
+  EXPECT_EQ(send(0x10a, {1, 0}), 0x1202u);
+  EXPECT_EQ(send(0x10a, {0, 0}), 0x1104u);
+  EXPECT_EQ(control_.get<std::uint32_t>(kAnswer + 24), 128u);
+  unsigned sum = 0;
+  for (unsigned n = 0; n < 128; ++n) sum += control_.get<std::uint8_t>(kAnswer + 32 + n);
+  EXPECT_EQ(sum % 256, 0u);
+  EXPECT_EQ(control_.get<std::uint64_t>(kAnswer + 32), 0x00ffffffffffff00u);
+  auto field = [&](unsigned at) { return unsigned{control_.get<std::uint8_t>(kAnswer + 32 + 54 + at)}; };
+  EXPECT_EQ(field(2) | (field(4) >> 4) << 8, 1600u);
+  EXPECT_EQ(field(5) | (field(7) >> 4) << 8, 900u);
+  EXPECT_EQ(field(0) | field(1) << 8, 1760u * 940 * 60 / 10000) << "60 Hz";
 }
 
 TEST_F(Gpu, RefusesWhatCannotBe) {

@@ -95,6 +95,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
       std::uint32_t width = 0, height = 0;
       (void)gpu->draw({pixels, width, height});
       if (pixels.size() < std::size_t{width} * height) __builtin_trap();
+      auto pointer = gpu->takePointer();
+      if (pointer && pointer->pixels.size() != std::size_t{pointer->width} * pointer->height) __builtin_trap();
+      gpu->requestSize(64 + (word >> 8 & 0xff), 64 + (word >> 16 & 0xff));
     }
     if (tablet)
       (void)tablet->move(word & 0xffff, word >> 16 & 0xffff, word >> 32 & 7, static_cast<int>(word >> 35 & 3) - 1);

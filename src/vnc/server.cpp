@@ -128,12 +128,14 @@ Result<std::unique_ptr<Server>> Server::create(EventLoop& loop, Display& display
 }
 
 Server::~Server() {
+  display_.clipboard().onChange(nullptr);
   for (Client& client : clients_) loop_.unwatch(client.fd.get());
   loop_.unwatch(listener_.get());
   if (!address_.socket.empty()) ::unlink(address_.socket.c_str());
 }
 
 Status Server::start() {
+  display_.clipboard().onChange([this] { frameSoon(); });
   return loop_.watch(listener_.get(), EPOLLIN, [this](std::uint32_t) { accept(); });
 }
 
@@ -161,10 +163,7 @@ void Server::ready(Client& client, std::uint32_t events) {
     ssize_t n = ::recv(client.fd.get(), buffer, sizeof buffer, 0);
     if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR)) return remove(client);
     if (n > 0 && !client.session->receive({buffer, static_cast<std::size_t>(n)})) client.closing = true;
-    if (client.session->waitsForUpdate() && !armed_) {
-      armed_ = true;
-      timer_->arm(loop_.clock().now());
-    }
+    if (client.session->waitsForUpdate()) frameSoon();
   } else if ((events & (EPOLLHUP | EPOLLERR)) != 0) {
     return remove(client);
   }
@@ -189,13 +188,22 @@ void Server::send(Client& client) {
   if (!watched) remove(client);
 }
 
+void Server::frameSoon() {
+  if (armed_) return;
+  armed_ = true;
+  timer_->arm(loop_.clock().now());
+}
+
 void Server::frame() {
   armed_ = false;
   if (display_.refresh()) ++generation_;
   bool waiting = false;
   for (auto it = clients_.begin(); it != clients_.end();) {
     Client& client = *it++;
-    if (client.session->output().size() < kMostQueued) client.session->update(generation_);
+    if (client.session->output().size() < kMostQueued) {
+      client.session->offerClipboard();
+      client.session->update(generation_);
+    }
     waiting = waiting || client.session->waitsForUpdate() || !client.session->output().empty();
     if (!client.session->output().empty()) send(client);
   }

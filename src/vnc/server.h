@@ -52,6 +52,7 @@ class Server {
   void ready(Client& client, std::uint32_t events);
   void send(Client& client);
   void remove(Client& client);
+  void frameSoon();
   void frame();
 
   EventLoop& loop_;

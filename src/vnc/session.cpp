@@ -5,8 +5,9 @@
 #include <openssl/evp.h>
 
 #include <algorithm>
-#include <cstring>
 #include <utility>
+
+#include "vnc/wire.h"
 
 namespace lodge::vnc {
 
@@ -14,18 +15,7 @@ namespace {
 constexpr std::string_view kVersion = "RFB 003.008\n";
 constexpr std::uint8_t kNone = 1, kPassword = 2, kVeNCrypt = 19;
 constexpr std::uint32_t kTlsNone = 257, kTlsPassword = 258, kX509None = 260, kX509Password = 261;
-constexpr std::size_t kMaxInput = 512 << 10, kMaxCutText = 16 << 20;
-constexpr std::int32_t kDesktopSize = -223;
-constexpr unsigned kTile = 64;
-
-void put(std::string& out, std::uint32_t value, unsigned bytes) {
-  for (unsigned n = bytes; n-- > 0;) out.push_back(static_cast<char>(value >> (8 * n)));
-}
-std::uint32_t get(const std::uint8_t* bytes, unsigned count) {
-  std::uint32_t value = 0;
-  for (unsigned n = 0; n < count; ++n) value = value << 8 | bytes[n];
-  return value;
-}
+constexpr std::size_t kMaxInput = 512 << 10;
 }  // namespace
 
 std::array<std::uint8_t, 16> passwordResponse(std::string_view password,
@@ -247,151 +237,6 @@ bool Session::stepShared() {
   out_ += name_;
   stage_ = Stage::running;
   return true;
-}
-
-// Messages of the client (RFC 6143, 7.5).
-bool Session::stepMessage() {
-  const std::uint8_t* message = need(1);
-  if (!message) return false;
-  switch (*message) {
-    case 0: {
-      if (!need(20)) return false;
-      if (!PixelFormat::parse(message + 4, format_)) stage_ = Stage::over;
-      drop(20);
-      return true;
-    }
-    case 2:
-      return setEncodings();
-    case 3:
-      return updateRequest();
-    case 4:
-      if (!need(8)) return false;
-      display_.key(get(message + 4, 4), message[1] != 0);
-      drop(8);
-      return true;
-    case 5:
-      if (!need(6)) return false;
-      display_.pointer(std::min(get(message + 2, 2), shown_.width - 1),
-                       std::min(get(message + 4, 2), shown_.height - 1), message[1]);
-      drop(6);
-      return true;
-    case 6:
-      return cutText();
-    default:
-      stage_ = Stage::over;
-      return false;
-  }
-}
-
-bool Session::setEncodings() {
-  const std::uint8_t* message = need(4);
-  std::size_t count = message ? get(message + 2, 2) : 0;
-  if (!message || !need(4 + 4 * count)) return false;
-  encoding_ = Encoding::raw;
-  takesSize_ = false;
-  bool chosen = false;
-  for (std::size_t n = 0; n < count; ++n) {
-    auto code = static_cast<std::int32_t>(get(message + 4 + 4 * n, 4));
-    if (code == kDesktopSize) takesSize_ = true;
-    bool known = code == static_cast<std::int32_t>(Encoding::raw) ||
-                 code == static_cast<std::int32_t>(Encoding::tight) ||
-                 code == static_cast<std::int32_t>(Encoding::zrle);
-    if (known && !chosen) {
-      encoding_ = static_cast<Encoding>(code);
-      chosen = true;
-    }
-  }
-  drop(4 + 4 * count);
-  return true;
-}
-
-bool Session::updateRequest() {
-  const std::uint8_t* message = need(10);
-  if (!message) return false;
-  bool incremental = message[1] != 0;
-  wanted_ = Wanted{incremental && (!wanted_ || wanted_->incremental)};
-  drop(10);
-  return true;
-}
-
-// The clipboard is not the guest's: a PS/2 keyboard has none.
-bool Session::cutText() {
-  const std::uint8_t* message = need(8);
-  if (!message) return false;
-  auto length = static_cast<std::int32_t>(get(message + 4, 4));
-  std::size_t bytes =
-      length < 0 ? static_cast<std::size_t>(-static_cast<std::int64_t>(length)) : static_cast<std::size_t>(length);
-  if (bytes > kMaxCutText) {
-    stage_ = Stage::over;
-    return false;
-  }
-  skip_ = bytes;
-  drop(8);
-  return true;
-}
-
-void Session::sendSize(const Screen& screen) {
-  put(out_, 0, 2);
-  put(out_, 1, 2);
-  put(out_, 0, 4);
-  put(out_, screen.width, 2);
-  put(out_, screen.height, 2);
-  put(out_, static_cast<std::uint32_t>(kDesktopSize), 4);
-  shown_.resize(screen.width, screen.height);
-  fresh_ = true;
-  wanted_.reset();
-}
-
-/// Tiles that differ from what the client has, joined where they lie side by side.
-std::vector<Rectangle> Session::changes(const Screen& screen) const {
-  std::vector<Rectangle> all;
-  bool everything = !wanted_->incremental || fresh_;
-  unsigned width = std::min(screen.width, shown_.width), height = std::min(screen.height, shown_.height);
-  for (unsigned y = 0; y < height; y += kTile) {
-    unsigned rows = std::min(kTile, height - y);
-    bool joins = false;
-    for (unsigned x = 0; x < width; x += kTile) {
-      unsigned columns = std::min(kTile, width - x);
-      bool differs = everything;
-      for (unsigned row = y; row < y + rows && !differs; ++row) {
-        differs = std::memcmp(screen.row(row) + x, shown_.row(row) + x, columns * sizeof(std::uint32_t)) != 0;
-      }
-      if (!differs) {
-        joins = false;
-      } else if (joins && all.back().width + columns <= Encoder::kMaxWidth) {
-        all.back().width += columns;
-      } else {
-        all.push_back({x, y, columns, rows});
-        joins = true;
-      }
-    }
-  }
-  return all;
-}
-
-void Session::update(std::uint64_t generation) {
-  if (stage_ != Stage::running || !wanted_) return;
-  const Screen& screen = display_.screen();
-  if (screen.width == 0 || (wanted_->incremental && generation == shownGeneration_)) return;
-  bool resized = screen.width != shown_.width || screen.height != shown_.height;
-  if (resized && takesSize_) {
-    sendSize(screen);
-    shownGeneration_ = generation - 1;
-    return;
-  }
-  std::vector<Rectangle> rectangles = changes(screen);
-  shownGeneration_ = generation;
-  if (rectangles.empty()) return;
-  fresh_ = false;
-  put(out_, 0, 2);
-  put(out_, static_cast<std::uint32_t>(rectangles.size()), 2);
-  for (const Rectangle& r : rectangles) {
-    encoder_.encode(out_, screen, r, encoding_, format_);
-    for (unsigned y = r.y; y < r.y + r.height; ++y) {
-      std::copy_n(screen.row(y) + r.x, r.width, shown_.row(y) + r.x);
-    }
-  }
-  wanted_.reset();
 }
 
 }  // namespace lodge::vnc

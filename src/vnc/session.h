@@ -30,6 +30,8 @@ class Session {
   /// Adds an update to output(), if the client waits for one and there is something new. `generation` counts the
   /// screen's changes.
   void update(std::uint64_t generation);
+  /// Tells the client of a new text on the clipboard, if there is one.
+  void offerClipboard();
   bool waitsForUpdate() const { return wanted_.has_value(); }
   /// Bytes to send; whoever sends some takes them off.
   std::string& output();
@@ -49,6 +51,18 @@ class Session {
   struct Wanted {
     bool incremental;
   };
+  /// What the client understands beyond pictures.
+  struct Takes {
+    bool size = false, screens = false, cursor = false, alphaCursor = false, clipboard = false;
+    bool anyCursor() const { return cursor || alphaCursor; }
+  };
+  /// Fields of an ExtendedDesktopSize.
+  enum class SizeReason : std::uint8_t { server, thisClient, otherClient };
+  enum class SizeStatus : std::uint8_t { done, prohibited, noResources, badLayout, forwarded };
+  struct SizeNote {
+    SizeReason reason;
+    SizeStatus status;
+  };
 
   bool step();
   bool stepVersion();
@@ -64,12 +78,20 @@ class Session {
   bool stepMessage();
   bool setEncodings();
   bool updateRequest();
+  bool setDesktopSize();
   bool cutText();
+  void extendedCutText(std::string_view message);
+  void sendClipboardAbilities();
+  void sendCutText(std::uint32_t flags, std::string_view payload);
+  void sendClipboardText();
   /// The first `count` bytes of the input, or null while there are fewer.
   const std::uint8_t* need(std::size_t count) const;
   void drop(std::size_t count) { in_.erase(0, count); }
   std::vector<Rectangle> changes(const Screen& screen) const;
-  void sendSize(const Screen& screen);
+  const Screen& picture();
+  bool updateBesides(const Screen& screen);
+  void sendSize(const Screen& screen, SizeNote note);
+  void sendCursor(const Cursor::Shape& shape);
 
   Display& display_;
   std::string name_, password_;
@@ -83,10 +105,14 @@ class Session {
   std::size_t skip_ = 0;  ///< bytes of a message that is not listened to
   PixelFormat format_;
   Encoding encoding_ = Encoding::raw;
-  bool takesSize_ = false;
+  Takes takes_;
+  std::optional<SizeNote> sizeNote_;          ///< to be sent
+  std::optional<Cursor::Shape> shownCursor_;  ///< what the client draws
+  std::uint64_t clipboardSeen_ = 0;           ///< the version of the clipboard that the client has, or was told of
   Encoder encoder_;
   std::optional<Wanted> wanted_;
   Screen shown_;
+  Screen composed_;    ///< for picture()
   bool fresh_ = true;  ///< the client has no picture of this size yet
   std::uint64_t shownGeneration_ = 0;
 };

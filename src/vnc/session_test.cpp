@@ -4,7 +4,9 @@
 #include <gtest/gtest.h>
 #include <openssl/ssl.h>
 
+#include "vnc/clipboard_text.h"
 #include "vnc/server.h"
+#include "vnc/wire.h"
 
 namespace lodge::vnc {
 namespace {
@@ -14,7 +16,15 @@ struct FakeDisplay : Display {
   const Screen& screen() const override { return picture; }
   void key(std::uint32_t keysym, bool down) override { keys.emplace_back(keysym, down); }
   void pointer(unsigned x, unsigned y, unsigned buttons) override { pointers.push_back({x, y, buttons}); }
+  const Cursor* cursor() const override { return guestCursor ? &*guestCursor : nullptr; }
+  SizeAnswer requestSize(unsigned width, unsigned height) override {
+    sizes.emplace_back(width, height);
+    return sizeAnswer;
+  }
   Screen picture;
+  std::optional<Cursor> guestCursor;
+  SizeAnswer sizeAnswer = SizeAnswer::never;
+  std::vector<std::pair<unsigned, unsigned>> sizes;
   std::vector<std::pair<std::uint32_t, bool>> keys;
   std::vector<std::array<unsigned, 3>> pointers;
 };
@@ -195,6 +205,143 @@ TEST(VncPassword, OnlyTheRightOneOpens) {
   EXPECT_FALSE(bad.receive({reinterpret_cast<const char*>(answer.data()), answer.size()}));
   Session none(display, "test", "geheim", challenge);
   EXPECT_FALSE(none.receive("RFB 003.008\n\1"));
+}
+
+std::string sizeRectangle(unsigned reason, unsigned status, unsigned width, unsigned height) {
+  std::string out;
+  put(out, 1, 4);
+  for (unsigned value : {reason, status, width, height}) put(out, value, 2);
+  put(out, static_cast<std::uint32_t>(-308), 4);
+  out += std::string(
+      "\1\0\0\0"
+      "\0\0\0\0"
+      "\0\0\0\0",
+      12);
+  put(out, width, 2);
+  put(out, height, 2);
+  return out + std::string(4, '\0');
+}
+
+std::string sizeRequest(unsigned width, unsigned height, unsigned screens = 1) {
+  std::string out("\xfb\0", 2);
+  put(out, width, 2);
+  put(out, height, 2);
+  put(out, screens << 8, 2);
+  for (unsigned n = 0; n < screens; ++n) {
+    put(out, 0, 4);
+    put(out, 0, 4);
+    put(out, width, 2);
+    put(out, height, 2);
+    put(out, 0, 4);
+  }
+  return out;
+}
+
+TEST_F(SessionTest, ClientsAskForAnotherSize) {
+  join();
+  encodings({0, -308});
+  request(true);
+  session_.update(1);
+  EXPECT_EQ(take(), sizeRectangle(0, 0, 100, 70)) << "tells that the server has the extension";
+  using Answer = Display::SizeAnswer;
+  for (auto [answer, status] : {std::pair{Answer::never, 1u}, {Answer::tooLarge, 2u}, {Answer::asked, 4u}}) {
+    display_.sizeAnswer = answer;
+    EXPECT_TRUE(session_.receive(sizeRequest(200, 90)));
+    request(true);
+    session_.update(1);
+    EXPECT_EQ(take(), sizeRectangle(1, status, 100, 70));
+  }
+  EXPECT_EQ(display_.sizes.size(), 3u);
+  EXPECT_EQ(display_.sizes[0], std::pair(200u, 90u));
+  display_.picture.resize(200, 90);
+  request(true);
+  session_.update(2);
+  EXPECT_EQ(take(), sizeRectangle(0, 0, 200, 90)) << "the guest has done it";
+  for (unsigned screens : {0u, 2u}) {
+    EXPECT_TRUE(session_.receive(sizeRequest(300, 90, screens)));
+    request(true);
+    session_.update(2);
+    EXPECT_EQ(take(), sizeRectangle(1, 3, 200, 90)) << screens << " screens";
+  }
+  EXPECT_TRUE(session_.receive(sizeRequest(200, 90)));
+  request(true);
+  session_.update(2);
+  EXPECT_EQ(take(), sizeRectangle(1, 0, 200, 90)) << "it is so already";
+  EXPECT_EQ(display_.sizes.size(), 3u);
+}
+
+TEST_F(SessionTest, CursorIsTheClientsOrInThePicture) {
+  join();
+  display_.guestCursor = Cursor{3, 4, {2, 1, 1, 0, {0xff112233, 0x00000000}}};
+  encodings({0});
+  request(false);
+  session_.update(1);
+  std::string whole = take();
+  std::size_t pixel = 4 + 12 + (4 * 100 + 3) * 4;
+  ASSERT_GT(whole.size(), pixel);
+  EXPECT_EQ(whole.substr(pixel, 3), "\x33\x22\x11") << "drawn by the server";
+  encodings({0, -239});
+  request(true);
+  session_.update(1);
+  EXPECT_EQ(take(), std::string("\0\0\0\1\0\1\0\0\0\2\0\1\xff\xff\xff\x11\x33\x22\x11\0\0\0\0\0\x80", 25));
+  encodings({0, -239, -314});
+  display_.guestCursor->shape.pixels[1] = 0x80000010;
+  request(true);
+  session_.update(1);
+  EXPECT_EQ(take(), std::string("\0\0\0\1\0\1\0\0\0\2\0\1\xff\xff\xfe\xc6\0\0\0\0\x11\x22\x33\xff\0\0\x10\x80", 28));
+  display_.guestCursor.reset();
+  request(true);
+  session_.update(1);
+  EXPECT_EQ(take().substr(0, 16), std::string("\0\0\0\1\0\0\0\0\0\0\0\0\xff\xff\xfe\xc6", 16)) << "none";
+}
+
+TEST_F(SessionTest, CopiesTextBothWays) {
+  join();
+  EXPECT_TRUE(session_.receive(std::string("\6\0\0\0\0\0\0\5gr\xfc\xdf!", 13)));
+  EXPECT_EQ(display_.clipboard().text(), "gr\xc3\xbc\xc3\x9f!");
+  session_.offerClipboard();
+  EXPECT_EQ(take(), "") << "the client has it";
+  display_.clipboard().set("\xc3\xa9 \xe2\x82\xac");
+  session_.offerClipboard();
+  session_.offerClipboard();
+  EXPECT_EQ(take(), std::string("\3\0\0\0\0\0\0\3\xe9 ?", 11));
+  EXPECT_TRUE(session_.receive(std::string("\6\0\0\0\xff\xff\xff\xfc\1\0\0\0", 12))) << "not agreed on: skipped";
+  EXPECT_EQ(take(), "");
+}
+
+TEST_F(SessionTest, ExtendedClipboardHasUnicode) {
+  auto message = [](char kind, const std::string& flags, const std::string& payload) {
+    std::string out(1, kind);
+    put(out, 0, 3);
+    put(out, static_cast<std::uint32_t>(-static_cast<int>(4 + payload.size())), 4);
+    return out + flags + payload;
+  };
+  const std::string notify("\x08\0\0\1", 4), request("\x02\0\0\1", 4), provide("\x10\0\0\1", 4);
+  join();
+  encodings({0, static_cast<int>(0xc0a1e5ce)});
+  EXPECT_EQ(take(), message(3, std::string("\x1f\0\0\1", 4), std::string(4, '\0')));
+  EXPECT_TRUE(session_.receive(message(6, notify, "")));
+  EXPECT_EQ(take(), message(3, request, ""));
+  EXPECT_TRUE(session_.receive(message(6, provide, packText("a\n\xe2\x82\xac"))));
+  EXPECT_EQ(display_.clipboard().text(), "a\n\xe2\x82\xac");
+  display_.clipboard().set("\xf0\x9f\x98\x80\n");
+  session_.offerClipboard();
+  EXPECT_EQ(take(), message(3, notify, ""));
+  EXPECT_TRUE(session_.receive(message(6, request, "")));
+  EXPECT_EQ(take(), message(3, provide, packText("\xf0\x9f\x98\x80\n")));
+  EXPECT_TRUE(session_.receive(message(6, provide, "no zlib stream")));
+  EXPECT_TRUE(session_.receive(message(6, provide, packText("\xff\xfe"))));
+  EXPECT_TRUE(session_.receive(message(6, provide, packText(std::string(Clipboard::kMostBytes + 1, 'x')))));
+  EXPECT_EQ(display_.clipboard().text(), "\xf0\x9f\x98\x80\n");
+}
+
+TEST(ClipboardText, HasItsForms) {
+  EXPECT_EQ(unpackText(packText("a\nb"), 3), "a\nb");
+  EXPECT_FALSE(unpackText(packText("a\nb"), 2));
+  EXPECT_EQ(unpackText(packText(""), 3), "");
+  EXPECT_EQ(fromLatin1("a\r\nb\rc"), "a\nb\rc");
+  for (const char* bad : {"\x80", "\xc0\x80", "\xe0\x80\x80", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\xc3"})
+    EXPECT_FALSE(isUtf8(bad)) << bad;
 }
 
 TEST(VncAddress, HasTheClassicForm) {

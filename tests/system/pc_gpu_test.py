@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Linux on the virtio GPU: what it draws into its frame buffer is on the screen, in the driver's mode."""
+"""Linux on the virtio GPU: what it draws into its frame buffer is on the screen, in the driver's mode; a VNC client asks for
+another size, and copies and pastes text."""
 
 import pathlib
 import tempfile
@@ -10,6 +11,7 @@ from kit.boot_disk import initrd_with, make_boot_disk
 from kit.case import main
 from kit.machine import Disk, Machine, Spec
 from kit.picture import read_png
+from kit.rfb import EXTENDED_DESKTOP_SIZE, RAW, Rfb
 
 SECONDS = 240
 MODULES = ["virtio_ring", "virtio", "virtio_pci_modern_dev", "virtio_pci_legacy_dev", "virtio_pci", "drm", "drm_kms_helper",
@@ -33,24 +35,79 @@ sleep 600
 """
 
 
+SERVER, CLIENT = 0, 1          # who changed the size
+DONE, FORWARDED, BAD = 0, 4, 3
+
+
+def picture_is_right(machine, shot):
+    end = time.monotonic() + 60
+    while True:
+        machine.lodge("screenshot", machine.name, str(shot))
+        width, height, rows = read_png(shot)
+        top, bottom = rows[height // 4][:3], rows[-1][-3:]
+        if (width, height, top, bottom) == (1024, 768, b"\xff\0\0", b"\0\0\xff"):
+            return
+        assert time.monotonic() < end, (width, height, top, bottom)
+        time.sleep(1)
+
+
+def next_size(client):
+    """Reason, status, width and height of the next word about the size."""
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        client.request()
+        kind, rectangles = client.message()
+        for encoding, reason, status, width, height, _ in rectangles if kind == "update" else []:
+            if encoding == EXTENDED_DESKTOP_SIZE:
+                return reason, status, width, height
+    raise AssertionError("no word about the screen's size")
+
+
+def expect_size(client, *expected):
+    found = next_size(client)
+    assert found == expected, f"{found} instead of {expected}"
+
+
+def client_changes_the_size(client):
+    expect_size(client, SERVER, DONE, 1024, 768)
+    client.set_size(800, 600)
+    # Linux follows the display; it may have done so when the answer comes.
+    found = next_size(client)
+    if found == (CLIENT, FORWARDED, 1024, 768):
+        expect_size(client, SERVER, DONE, 800, 600)
+    else:
+        assert found == (CLIENT, DONE, 800, 600), found
+    client.set_size(0, 600)
+    expect_size(client, CLIENT, BAD, 800, 600)
+
+
+def text_is_copied_both_ways(machine, client):
+    client.cut_text("gr\u00fc\u00dfe\nvon drau\u00dfen")
+    end = time.monotonic() + 30
+    while machine.lodge("clipboard", machine.name) != "gr\u00fc\u00dfe\nvon drau\u00dfen":
+        assert time.monotonic() < end
+        time.sleep(0.2)
+    machine.lodge("clipboard", machine.name, "from", "inside")
+    while True:
+        kind, text = client.message()
+        if kind == "text":
+            assert text == "from inside", text
+            return
+
+
 def linux_draws():
     with tempfile.TemporaryDirectory(prefix="lodge-test-") as folder:
         folder = pathlib.Path(folder)
         initrd_with(folder / "initrd", MODULES, SCRIPT, full=True)
         make_boot_disk(folder / "disk.img", initrd=folder / "initrd", kernel=paths.VMLINUZ_FULL)
         with Machine(Spec(kernel=None, disks=[Disk(folder / "disk.img", ide=True)], snapshot=True,
-                          options=("--vga", "virtio"))) as machine:
+                          options=("--vga", "virtio", "--vnc", f"unix:{folder}/vnc"))) as machine:
             machine.console.wait_for("gpu: drawn", SECONDS)
             assert "virtio_gpu" in machine.console.text, machine.console.text
-            end = time.monotonic() + 60
-            while True:
-                machine.lodge("screenshot", machine.name, str(folder / "shot.png"))
-                width, height, rows = read_png(folder / "shot.png")
-                top, bottom = rows[height // 4][:3], rows[-1][-3:]
-                if (width, height, top, bottom) == (1024, 768, b"\xff\0\0", b"\0\0\xff"):
-                    return
-                assert time.monotonic() < end, (width, height, top, bottom)
-                time.sleep(1)
+            picture_is_right(machine, folder / "shot.png")
+            client = Rfb(folder / "vnc", (RAW, EXTENDED_DESKTOP_SIZE))
+            client_changes_the_size(client)
+            text_is_copied_both_ways(machine, client)
 
 
 main(linux_draws)
