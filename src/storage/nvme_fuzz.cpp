@@ -20,6 +20,12 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   registers.write(nvme::reg::acq, 8, kQueues[1]);
   registers.write(nvme::reg::cc, 4, 0x00460001);
   unsigned tails[2] = {};
+  // The controller waits for its requests when it is switched off and when a queue is deleted. Here nobody else ends
+  // them.
+  auto endRequests = [&] {
+    disk->hold = false;
+    disk->completeHeld();
+  };
   for (; size >= 8; data += 8, size -= 8) {
     auto value = loadLe<std::uint32_t>(data + 4);
     unsigned queue = data[1] & 1;
@@ -35,10 +41,12 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
         c.dw12 = data[2] >> 2;
         (void)memory->writeObject(Gpa{kQueues[queue == 0 ? 0 : 2] + tails[queue] * sizeof c}, c);
         tails[queue] = (tails[queue] + 1) % 16;
+        if (queue == 0) endRequests();
         registers.write(0x1000 + 8 * queue, 4, tails[queue]);
         break;
       }
       case 1:  // queues of their own for the I/O commands
+        endRequests();
         for (std::uint8_t opcode : {5, 1}) {
           nvme::Command c{};
           c.opcode = opcode;
@@ -50,9 +58,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
           registers.write(0x1000, 4, tails[0]);
         }
         break;
-      case 2:  // a controller that is switched off waits for its requests
-        disk->hold = false;
-        disk->completeHeld();
+      case 2:
+        endRequests();
         registers.write(loadLe<std::uint16_t>(data + 2) & 0x1fff, 1u << (data[1] & 3), value);
         break;
       case 3:
@@ -65,7 +72,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
         disk->hold = (value & 1) != 0;
         if ((value & 2) != 0) disk->completeHeld();
         break;
-      case 6:
+      case 6:  // room in a completion queue: waiting commands go on
+        endRequests();
         registers.write(0x1004 + 8 * queue, 4, data[2] & 15);
         break;
       default:
@@ -73,12 +81,10 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
         break;
     }
     if (data[0] == 0xff) {
-      disk->hold = false;
-      disk->completeHeld();
+      endRequests();
       nvme.reset();
     }
   }
-  disk->hold = false;
-  disk->completeHeld();
+  endRequests();
   return 0;
 }
