@@ -61,6 +61,26 @@ Result<DriveConfig> parseCdrom(std::string_view text) {
   return drive;
 }
 
+Result<FloppyConfig> parseFloppy(std::string_view text) {
+  constexpr const char* kForm = "write --floppy FILE[,readonly][,snapshot]";
+  std::string what = "--floppy " + inQuotes(text);
+  std::vector<std::string> fields = splitFields(text, ',');
+  if (fields[0].empty()) return Error(ErrorKind::invalidArgument, "--floppy names no file").withHint(kForm);
+  FloppyConfig drive;
+  if (fields[0] != "none") drive.path = fields[0];
+  for (std::size_t i = 1; i < fields.size(); ++i) {
+    if (fields[i] == "readonly") {
+      drive.readOnly = true;
+    } else if (fields[i] == "snapshot") {
+      drive.snapshot = true;
+    } else {
+      return Error(ErrorKind::invalidArgument, fmt::format("{}: unknown setting {}", what, inQuotes(fields[i])))
+          .withHint(kForm);
+    }
+  }
+  return drive;
+}
+
 Result<DriveConfig> parseDisk(std::string_view text) {
   constexpr const char* kForm =
       "write --disk FILE[,format=FORMAT][,readonly][,snapshot][,bus=virtio|ide|ahci|nvme|scsi][,unit=N][,bootindex=N]"

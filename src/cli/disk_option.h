@@ -14,4 +14,7 @@ Result<DriveConfig> parseDisk(std::string_view text);
 /// Reads a --cdrom value: FILE[,bus=ide|ahci|scsi][,bootindex=N]; FILE "none": no medium.
 Result<DriveConfig> parseCdrom(std::string_view text);
 
+/// Reads a --floppy value: FILE[,readonly][,snapshot]; "none" is an empty drive. Errors: invalidArgument.
+Result<FloppyConfig> parseFloppy(std::string_view text);
+
 }  // namespace lodge::cli

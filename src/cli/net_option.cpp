@@ -3,6 +3,8 @@
 
 #include <arpa/inet.h>
 
+#include <filesystem>
+
 #include "base/text.h"
 
 namespace lodge::cli {
@@ -57,13 +59,25 @@ Status setting(NetConfig& net, const std::string& field) {
     net.mac = *mac;
   } else if (field.starts_with("hostname=")) {
     net.user.hostname = value();
+  } else if (field.starts_with("tftp=")) {
+    net.user.tftp = value();
+    std::error_code ignored;
+    if (!std::filesystem::is_directory(net.user.tftp, ignored)) {
+      return Error(ErrorKind::notFound, "tftp=: there is no folder " + inQuotes(net.user.tftp))
+          .withHint("name the folder whose files the guest may read by TFTP");
+    }
+  } else if (field.starts_with("bootfile=")) {
+    net.user.bootFile = value();
+    constexpr std::size_t kMostCharacters = 127;  // of a DHCP message
+    if (net.user.bootFile.size() > kMostCharacters)
+      return Error(ErrorKind::invalidArgument, fmt::format("bootfile= takes up to {} characters", kMostCharacters));
   } else if (field == "ipv6=on" || field == "ipv6=off") {
     net.user.ipv6 = value() == "on";
   } else if (field == "restricted") {
     net.user.restricted = true;
   } else {
     return Error(ErrorKind::invalidArgument, "unknown setting " + inQuotes(field))
-        .withHint("there are forward=, mac=, hostname=, ipv6=on|off and restricted");
+        .withHint("there are forward=, mac=, hostname=, ipv6=on|off, tftp=, bootfile= and restricted");
   }
   return {};
 }

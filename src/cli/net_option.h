@@ -11,7 +11,7 @@ namespace lodge::cli {
 
 /// Reads a --net value: "none" (gives nullopt), or
 ///   user[,forward=tcp|udp:[HOST-ADDRESS]:HOST-PORT:[GUEST-ADDRESS:]GUEST-PORT]...[,mac=XX:XX:XX:XX:XX:XX][,hostname=NAME]
-///       [,ipv6=on|off][,restricted]
+///       [,ipv6=on|off][,tftp=FOLDER][,bootfile=NAME][,restricted]
 /// IPv6 addresses go in brackets. Errors: invalidArgument.
 Result<std::optional<NetConfig>> parseNet(std::string_view text);
 

@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <map>
 #include <optional>
 
@@ -67,7 +68,13 @@ class Translator {
     } else if (!user_.empty()) {
       for (const std::string& net : user_) add("net", net);
     }
-    if (gpu_ && !kernel_) add("vga", "virtio");
+    if (!floppies_[1].empty() && floppies_[0].empty()) floppies_[0] = "none";
+    for (const std::string& floppy : floppies_) {
+      if (!floppy.empty()) add("floppy", floppy);
+    }
+    bool watched = std::ranges::any_of(out_.words, [](const std::string& w) { return w.starts_with("--vnc="); });
+    if (dark_ || (nographic_ && !watched && !gpu_)) add("vga", "none");
+    if (gpu_ && !kernel_ && !dark_) add("vga", "virtio");
     if (!pointer_.empty() && !kernel_) add("pointer", pointer_);
     if (Status s = drives_.finish(out_.words, out_.notes); !s) return std::move(s).error();
     return std::move(out_);
@@ -82,6 +89,7 @@ class Translator {
   Status one(const std::string& option);
   Status withValue(const std::string& option, const std::string& text);
   Status disk(const std::string& text);
+  Status floppy(unsigned number, const std::string& value);
   Status boot(const std::string& text);
   Status net(const std::string& option, const std::string& text);
   Status device(const std::string& text);
@@ -93,17 +101,18 @@ class Translator {
   Words user_;
   QemuDrives drives_;
   std::string pointer_;
-  bool gpu_ = false;
+  std::array<std::string, 2> floppies_;
+  bool gpu_ = false, dark_ = false, nographic_ = false;
   std::map<std::string, std::string> addresses_;  ///< kinds of devices by their addr=
   bool kernel_ = false, q35_ = false, networkOff_ = false;
 };
 
 Status Translator::one(const std::string& option) {
   // What means nothing here, without and with a value.
-  static const Words kIgnored{"-nodefaults",    "-no-user-config", "-usb",    "-no-hpet",
-                              "-no-acpi-table", "-nographic",      "-S-none", "-no-fd-bootchk"};
-  static const Words kIgnoredValues{"-display",  "-serial", "-monitor", "-k",          "-rtc",      "-uuid",
-                                    "-parallel", "-mon",    "-msg",     "-overcommit", "-audiodev", "-soundhw"};
+  static const Words kIgnored{"-nodefaults",    "-no-user-config", "-usb",          "-no-hpet",
+                              "-no-acpi-table", "-S-none",         "-no-fd-bootchk"};
+  static const Words kIgnoredValues{"-serial", "-monitor", "-k",          "-rtc",      "-uuid",   "-parallel",
+                                    "-mon",    "-msg",     "-overcommit", "-audiodev", "-soundhw"};
   if (std::ranges::count(kIgnored, option) != 0) return {};
   if (option == "-enable-kvm") {
     out_.notes.emplace_back("-enable-kvm: /dev/kvm is not used here; guest code is translated");
@@ -111,6 +120,10 @@ Status Translator::one(const std::string& option) {
   }
   if (option == "-snapshot" || option == "-no-reboot") {
     out_.words.push_back("-" + option);
+    return {};
+  }
+  if (option == "-nographic") {
+    nographic_ = true;
     return {};
   }
   if (option == "-daemonize") {
@@ -126,6 +139,8 @@ Status Translator::one(const std::string& option) {
 Status Translator::withValue(const std::string& option, const std::string& text) {
   if (option == "-hda" || option == "-hdb" || option == "-hdc" || option == "-hdd") {
     add("disk", fmt::format("{},bus=ide,unit={}", doubledCommas(text), option.back() - 'a'));
+  } else if (option == "-fda" || option == "-fdb") {
+    return floppy(option.back() - 'a', doubledCommas(text));
   } else if (option == "-cdrom") {
     add("cdrom", doubledCommas(text));
   } else if (option == "-bios" || option == "-vnc" || option == "-initrd" || option == "-append") {
@@ -151,6 +166,9 @@ Status Translator::withValue(const std::string& option, const std::string& text)
     return net(option, text);
   } else if (option == "-vga") {
     if (text == "virtio") gpu_ = true;
+    if (text == "none") dark_ = true;
+  } else if (option == "-display") {
+    if (text.starts_with("vnc=")) add("vnc", text.substr(4));
   } else if (option == "-usbdevice") {
     return device("usb-" + (text == "keyboard" ? std::string("kbd") : text));
   } else if (option == "-device") {
@@ -196,8 +214,14 @@ Status Translator::disk(const std::string& text) {
     add("pflash", doubledCommas(file) + (all["readonly"] == "on" ? ",readonly" : ""));
     return {};
   }
+  if (bus == "floppy") {
+    auto number = parseNumber(all["index"].empty() ? "0" : all["index"], 1);
+    if (!number) return unsupported("-drive", text, "floppy drives have the index 0 and 1");
+    std::string readOnly = all["readonly"] == "on" ? ",readonly" : "";
+    return floppy(static_cast<unsigned>(*number), doubledCommas(file) + readOnly);
+  }
   if (!bus.empty() && bus != "ide" && bus != "virtio" && bus != "none")
-    return unsupported("-drive", text, "if= takes ide, virtio, pflash and none");
+    return unsupported("-drive", text, "if= takes ide, virtio, floppy, pflash and none");
   std::string disk = doubledCommas(file);
   std::string rest;
   if (!all["format"].empty()) rest += ",format=" + all["format"];
@@ -211,10 +235,19 @@ Status Translator::disk(const std::string& text) {
   return {};
 }
 
+Status Translator::floppy(unsigned number, const std::string& value) {
+  if (!floppies_[number].empty()) {
+    return Error(ErrorKind::invalidArgument, fmt::format("two floppy disks in drive {}", number))
+        .withHint("-fda and -fdb, or index=0 and index=1, are the drives");
+  }
+  floppies_[number] = value;
+  return {};
+}
+
 Status Translator::boot(const std::string& text) {
   auto all = settings(text, "order");
   std::string order = all["once"].empty() ? all["order"] : all["once"];
-  std::erase_if(order, [](char c) { return c != 'c' && c != 'd'; });  // floppy disks and networks are not started from
+  std::erase_if(order, [](char c) { return std::string_view("acdn").find(c) == std::string_view::npos; });
   if (!order.empty()) add("boot", order);
   if (all["menu"] == "on") out_.words.emplace_back("--boot-menu");
   return {};
@@ -228,6 +261,7 @@ Status Translator::net(const std::string& option, const std::string& text) {
   } else if (kind == "user") {
     std::string net = "user";
     for (std::size_t n = 1; n < fields.size(); ++n) {
+      if (fields[n].starts_with("tftp=") || fields[n].starts_with("bootfile=")) net += "," + doubledCommas(fields[n]);
       if (!fields[n].starts_with("hostfwd=")) continue;
       // tcp:[ADDRESS]:PORT-[ADDRESS]:PORT
       std::string forward = fields[n].substr(8);
@@ -303,16 +337,19 @@ VerbSpec qemuVerb() {
       .name = "qemu",
       .summary = "start a machine by a command line of qemu-system-x86_64",
       .description =
-          "Takes the options that everyone learned, and starts the machine as 'lodge run' does: -hda to -hdd, -drive, "
-          "-drive if=pflash, -cdrom, -usb, -usbdevice tablet, -vga virtio, -device (usb-tablet, virtio-gpu-pci, ahci, "
+          "Takes the options that everyone learned, and starts the machine as 'lodge run' does: -hda to -hdd, -fda and "
+          "-fdb, "
+          "-drive, "
+          "-drive if=pflash, -cdrom, -usb, -usbdevice tablet, -vga virtio and none, -nographic, -device (usb-tablet, "
+          "virtio-gpu-pci, ahci, "
           "ide-hd, ide-cd, nvme, "
           "virtio-scsi-pci, scsi-hd, scsi-cd and "
           "virtio-blk-pci, with drive= and bootindex=), -boot, -m, -smp, -name, -vnc, -net and -nic and -netdev user "
-          "(with hostfwd) and tap,ifname=NAME, "
+          "(with hostfwd, tftp and bootfile) and tap,ifname=NAME, "
           "-bios, -snapshot, "
           "-no-reboot, -daemonize, -kernel, -initrd, -append, -cpu host, -M pc and q35, and some that mean nothing "
           "here "
-          "(-nographic, -display, -serial, -monitor, -vga...). The program does the same when it is called by the "
+          "(-display, -serial, -monitor...). The program does the same when it is called by the "
           "name qemu-system-x86_64. With -enable-kvm guest code is translated all the same.",
       .examples = {{"lodge qemu -enable-kvm -m 2048 -hda disk.img -cdrom install.iso -boot d -vnc :19",
                     "Installs an operating system; its screen is at port 5919."}},

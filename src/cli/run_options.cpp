@@ -103,6 +103,16 @@ Status readFlash(const Invocation& invocation, MachineConfig& config) {
   return {};
 }
 
+Status readFloppies(const Invocation& invocation, MachineConfig& config) {
+  for (const std::string& text : invocation.all("floppy")) {
+    auto drive = parseFloppy(text);
+    if (!drive) return std::move(drive).error();
+    drive->snapshot = drive->snapshot || invocation.has("snapshot");
+    config.floppies.push_back(std::move(*drive));
+  }
+  return {};
+}
+
 /// Firmware of the pc board.
 Status readFirmware(const Invocation& invocation, MachineConfig& config) {
   config.bios = invocation.value("bios");
@@ -124,8 +134,8 @@ void readBoard(const Invocation& invocation, MachineConfig& config) {
   config.bootOrder = invocation.value("boot", config.bootOrder);
   config.bootMenu = invocation.has("boot-menu");
   bool firmware = invocation.has("machine") || invocation.has("bios") || invocation.has("cdrom") ||
-                  invocation.has("pflash") || config.firmware == Firmware::uefi || invocation.has("boot") ||
-                  invocation.has("disk");
+                  invocation.has("pflash") || invocation.has("floppy") || config.firmware == Firmware::uefi ||
+                  invocation.has("boot") || invocation.has("disk");
   bool pc = config.kernel.empty() && firmware;
   std::string board = invocation.value("board", !pc ? "micro" : config.secureBoot ? "q35" : "pc");
   config.board = board == "micro" ? Board::micro : Board::pc;
@@ -161,7 +171,9 @@ Result<RunOptions> runOptionsFrom(const Invocation& invocation) {
   readBoard(invocation, config);
   if (config.kernel.empty() && config.board == Board::micro) {
     return Error(ErrorKind::invalidArgument, "a machine needs a kernel")
-        .withHint("name one with --kernel FILE, or something to boot with --disk FILE, --cdrom FILE or --machine FILE");
+        .withHint(
+            "name one with --kernel FILE, or something to boot with --disk FILE, --cdrom FILE, --floppy FILE or "
+            "--machine FILE");
   }
   config.initrds = invocation.all("initrd");
   config.append = join(invocation.all("append"), " ");
@@ -172,7 +184,12 @@ Result<RunOptions> runOptionsFrom(const Invocation& invocation) {
   config.noReboot = invocation.has("no-reboot");
   config.testDevice = invocation.has("test-device");
   config.balloon = !invocation.has("no-balloon");
-  if (invocation.value("vga", "std") == "virtio") config.graphics = Graphics::virtio;
+  std::string vga = invocation.value("vga", "std");
+  config.graphics = vga == "virtio" ? Graphics::virtio : vga == "none" ? Graphics::none : Graphics::std;
+  if (config.graphics == Graphics::none && invocation.has("vnc")) {
+    return Error(ErrorKind::invalidArgument, "--vnc shows a display, and --vga none leaves it out")
+        .withHint("leave one of them out");
+  }
   std::string pointer = invocation.value("pointer", "virtio");
   config.pointer = pointer == "usb" ? Pointer::usb : pointer == "ps2" ? Pointer::ps2 : Pointer::virtio;
   config.virtioConsole = invocation.value("console", "serial") == "virtio";
@@ -194,6 +211,7 @@ Result<RunOptions> runOptionsFrom(const Invocation& invocation) {
   if (status) status = readDebugExit(invocation, config);
   if (status) status = readDisks(invocation, config);
   if (status) status = readCdroms(invocation, config);
+  if (status) status = readFloppies(invocation, config);
   if (status) status = readNets(invocation, config);
   if (!status) return std::move(status).error();
   return options;
@@ -242,6 +260,12 @@ std::vector<OptionSpec> runOptionTable() {
                "(ide, ahci, scsi), unit=N and bootindex=N as of --disk. See 'lodge insert'.",
        .complete = Complete::file,
        .repeats = true},
+      {.name = "floppy",
+       .value = "FILE[,SETTING]...",
+       .help = "A floppy drive of the pc board with this image, of 160K to 2880K, in it; 'none' for an empty one. "
+               "Settings: readonly, snapshot. Two drives at most. See 'lodge insert'.",
+       .complete = Complete::file,
+       .repeats = true},
       {.name = "board",
        .value = "BOARD",
        .help = "What the machine is built like: 'micro' starts a kernel at once; 'pc' has firmware, IDE and a display, "
@@ -275,8 +299,9 @@ std::vector<OptionSpec> runOptionTable() {
        .repeats = true},
       {.name = "boot",
        .value = "ORDER",
-       .help = "What the pc board's firmware starts from, in this order: c for disks, d for CD-ROM drives. 'cd' if not "
-               "given."},
+       .help =
+           "What the pc board's firmware starts from, in this order: a for floppy drives, c for disks, d for CD-ROM "
+           "drives, n for the network (by iPXE, of the package ipxe-qemu). 'cad' if not given."},
       {.name = "vnc",
        .value = "[ADDRESS]:DISPLAY",
        .help =
@@ -286,8 +311,9 @@ std::vector<OptionSpec> runOptionTable() {
       {.name = "vga",
        .value = "KIND",
        .help = "The pc board's graphics: 'std', as if nothing is given, is a VGA with a frame buffer; 'virtio' has a "
-               "virtio GPU beside it, which shows the screen once the guest's driver uses it.",
-       .choices = {"std", "virtio"}},
+               "virtio GPU beside it, which shows the screen once the guest's driver uses it; with 'none' there are no "
+               "graphics, and SeaBIOS shows its screen and takes keys at the first serial port.",
+       .choices = {"std", "virtio", "none"}},
       {.name = "pointer",
        .value = "KIND",
        .help = "The pc board's pointer: 'virtio', as if nothing is given, is a tablet, which is where a VNC client's "
@@ -305,7 +331,9 @@ std::vector<OptionSpec> runOptionTable() {
            "A network card. 'user', as if nothing is given: NAT without privileges, DHCP, DNS; the host is 10.0.2.2. "
            "'tap,ifname=NAME': a tap device of the host that exists. 'none': no "
            "card. Settings of user: forward=tcp:127.0.0.1:2222:22 (protocol, host address and port, guest port; may be "
-           "repeated), mac=52:54:00:12:34:56, hostname=NAME, ipv6=off, restricted (no way out).",
+           "repeated), mac=52:54:00:12:34:56, hostname=NAME, ipv6=off, tftp=FOLDER (whose "
+           "files the guest may read by TFTP), bootfile=NAME (what DHCP names for starting from the network), "
+           "restricted (no way out).",
        .repeats = true},
       {.name = "name",
        .value = "NAME",

@@ -50,6 +50,10 @@ Json toJson(const MachineConfig& config) {
   for (const FlashConfig& flash : config.flash) {
     json["flash"].push_back({{"path", flash.path}, {"readOnly", flash.readOnly}, {"keep", flash.keep}});
   }
+  json["floppies"] = Json::array();
+  for (const FloppyConfig& floppy : config.floppies) {
+    json["floppies"].push_back({{"path", floppy.path}, {"readOnly", floppy.readOnly}, {"snapshot", floppy.snapshot}});
+  }
   if (config.debugExitPort) json["debugExitPort"] = *config.debugExitPort;
   for (const DriveConfig& disk : config.disks) json["disks"].push_back(toJson(disk));
   for (const NetConfig& net : config.nets) json["nets"].push_back(toJson(net));

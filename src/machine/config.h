@@ -37,6 +37,12 @@ struct DriveConfig : DiskOptions {
   std::optional<unsigned> bootIndex{};  ///< firmware starts from the lowest first, before all without one
 };
 
+/// A floppy drive of the pc board, with a raw image in it or (no path) without.
+struct FloppyConfig {
+  std::string path{};
+  bool readOnly = false, snapshot = false;
+};
+
 enum class Firmware : std::uint8_t {
   bios,  ///< SeaBIOS, or MachineConfig::bios
   uefi,  ///< OVMF with a store of variables
@@ -58,9 +64,10 @@ enum class Pointer : std::uint8_t {
   ps2,     ///< the PS/2 mouse alone, which knows movements only
 };
 
-/// The pc board's graphics. A VGA is always there, for firmware.
+/// The pc board's graphics.
 enum class Graphics : std::uint8_t {
   std,     ///< the VGA with its linear frame buffer
+  none,    ///< not even the VGA: firmware talks to the first serial port
   virtio,  ///< and a virtio GPU, which has the screen once its driver shows something
 };
 
@@ -71,15 +78,18 @@ struct MachineConfig {
   std::string bios;  ///< path of the pc board's firmware image; empty: SeaBIOS as it is installed
   bool q35 = false;  ///< the pc board has the Q35 and ICH9 instead of the i440FX and PIIX
   Firmware firmware = Firmware::bios;
-  std::string uefiVars;              ///< path of the file with UEFI variables; empty: they end with the machine
-  bool secureBoot = false;           ///< of q35: UEFI firmware checks the signatures of what it starts
-  std::vector<FlashConfig> flash;    ///< flash chips instead of `bios` and `firmware`: the first ends at 4 GiB
-  std::string bootOrder = "cd";      ///< of the pc board: 'c' disks, 'd' CD-ROM drives
+  std::string uefiVars;            ///< path of the file with UEFI variables; empty: they end with the machine
+  bool secureBoot = false;         ///< of q35: UEFI firmware checks the signatures of what it starts
+  std::vector<FlashConfig> flash;  ///< flash chips instead of `bios` and `firmware`: the first ends at 4 GiB
+  /// Of the pc board: 'a' floppy drives, 'c' disks, 'd' CD-ROM drives, 'n' network cards (with iPXE as it is
+  /// installed).
+  std::string bootOrder = "cad";
   bool bootMenu = false;             ///< of the pc board: firmware lets the user choose
   std::string kernel;                ///< path
   std::vector<std::string> initrds;  ///< the first is the initrd; for multiboot, each is a module "path arguments"
   std::string append;
   std::vector<DriveConfig> disks;
+  std::vector<FloppyConfig> floppies;  ///< two at most
   std::vector<NetConfig> nets;
   unsigned cpus = 1;  ///< 1..16
   std::uint64_t memory = 1_GiB;

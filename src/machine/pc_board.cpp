@@ -81,11 +81,13 @@ Result<std::unique_ptr<GuestMemory>> createPcMemory(const MachineConfig& config,
 PcBoard::PcBoard(const MachineConfig& config, GuestMemory& memory, IoBus& ports, Chipset& chipset)
     : chipset_(chipset),
       q35_(config.q35),
+      dark_(config.graphics == Graphics::none),
       debug_(traces(config.trace, "firmware") ? std::function([](std::string_view line) {
         logLine(LogLevel::debug, fmt::format("firmware: {}", line));
       })
                                               : nullptr),
       ide_(memory, chipset.interrupts().isa(14), chipset.interrupts().isa(15)),
+      dma_(memory),
       vga_(memory, kVideoRegion),
       display_(vga_, chipset.keyboard()) {
   makeChips(config, memory, ports);
@@ -131,6 +133,8 @@ Result<std::unique_ptr<PcBoard>> PcBoard::create(const MachineConfig& config, Ev
   if (Status s = board->addFlash(memory, mmio, std::move(flash)); !s) return std::move(s).error();
   if (Status s = board->plugPorts(ports, mmio); !s) return std::move(s).error();
   if (Status s = board->addDrives(config, drives); !s) return std::move(s).error();
+  if (Status s = board->addFloppies(config, drives); !s) return std::move(s).error();
+  if (Status s = board->floppy_ ? board->floppy_->plugPorts(ports) : Status{}; !s) return std::move(s).error();
   return board;
 }
 
@@ -139,7 +143,8 @@ Status PcBoard::plugPorts(IoBus& ports, IoBus& mmio) {
   IoDevice& apm = power_ ? power_->apm() : *apm_;
   if (Status s = ports.add(Piix4Pm::kApmPort, Piix4Pm::kApmBytes, apm, "APM"); !s) return s;
   if (Status s = ide_.plugPorts(ports); !s) return s;
-  if (Status s = vga_.plugPorts(ports, mmio); !s) return s;
+  if (Status s = dma_.plugPorts(ports); !s) return s;
+  if (Status s = dark_ ? Status{} : vga_.plugPorts(ports, mmio); !s) return s;
   return mmio.add(PamBridge::kShadowBase, PamBridge::kShadowBytes, bridge_->shadow(), "shadow RAM");
 }
 
@@ -168,6 +173,8 @@ Status PcBoard::addFlash(GuestMemory& memory, IoBus& mmio, FlashFiles files) {
 
 void PcBoard::reset() {
   for (auto& chip : flash_) chip->reset();
+  dma_.reset();
+  if (floppy_) floppy_->reset();
 }
 
 Status PcBoard::addDrives(const MachineConfig& config, RemovableDrives& removable) {
@@ -206,12 +213,55 @@ Status PcBoard::addDrives(const MachineConfig& config, RemovableDrives& removabl
   return {};
 }
 
+Status PcBoard::addFloppies(const MachineConfig& config, RemovableDrives& removable) {
+  if (config.floppies.empty()) return {};
+  floppy_ = std::make_unique<FloppyController>(dma_, chipset_.interrupts().isa(6));
+  std::uint8_t types = 0;
+  for (unsigned number = 0; number < config.floppies.size(); ++number) {
+    const FloppyConfig& options = config.floppies[number];
+    std::shared_ptr<Disk> medium;
+    std::uint8_t type = kFloppy1440;
+    if (!options.path.empty()) {
+      DiskOptions image{.path = options.path, .format = "raw", .readOnly = options.readOnly};
+      image.snapshot = options.snapshot;
+      auto opened = openDisk(image);
+      if (!opened) return std::move(opened).error().context("--floppy");
+      medium = std::move(*opened);
+      auto format = floppyFormatOf(medium->sizeBytes());
+      if (!format) return notAFloppy("--floppy " + inQuotes(options.path), medium->sizeBytes());
+      type = format->drive;
+    }
+    floppy_->attach(number, type, std::move(medium));
+    types |= static_cast<std::uint8_t>(number == 0 ? type << 4 : type);
+    removable.add(fmt::format("floppy{}", number), false, [this, number](std::shared_ptr<Disk> disk, bool) {
+      return floppy_->change(number, std::move(disk));
+    });
+    addBootDevice('a', fmt::format("/pci@i0cf8/isa@{}/fdc@03f0/floppy@{}", q35_ ? "1f" : "1", number), std::nullopt);
+  }
+  constexpr unsigned kTypes = 0x10, kEquipment = 0x14;
+  chipset_.rtc().storeCmos(kTypes, types);
+  auto more = static_cast<unsigned>(config.floppies.size() - 1);
+  chipset_.rtc().storeCmos(kEquipment, static_cast<std::uint8_t>(0x07 | more << 6));  // FPU, mouse port, drives
+  return {};
+}
+
+/// iPXE for the virtio network card: SeaBIOS runs it, and starts from the network by it.
+Status PcBoard::addNetworkRom() {
+  constexpr const char* kRom = "/usr/lib/ipxe/qemu/pxe-virtio.rom";
+  auto rom = readFile(kRom, 1_MiB);
+  if (!rom) {
+    return std::move(rom).error().context("--boot n").withHint("install the package ipxe-qemu");
+  }
+  auto* bytes = reinterpret_cast<const std::uint8_t*>(rom->data());
+  return chipset_.fwCfg().addFile("pci1af4,1041.rom", {bytes, bytes + rom->size()});
+}
+
 Status PcBoard::plug(PciHost& host) {
   host_ = &host;
   if (Status s = host.plug(q35_ ? layout::kLpcSlot : layout::kPiixSlot, *isa_); !s) return s;
   if (Status s = host.plug(layout::kPiixSlot, ide_, q35_ ? 0 : 1); !s) return s;
   if (Status s = power_ ? host.plug(layout::kPiixSlot, *power_, 3) : Status{}; !s) return s;
-  return host.plug(layout::kDisplaySlot, vga_);
+  return dark_ ? Status{} : host.plug(layout::kDisplaySlot, vga_);
 }
 
 std::string PcBoard::bootOrder(const std::string& letters) const {
@@ -228,7 +278,7 @@ std::string PcBoard::bootOrder(const std::string& letters) const {
     }
   };
   for (char letter : letters) add(letter);
-  for (char letter : std::string_view("cd")) {
+  for (char letter : std::string_view("cad")) {
     if (letters.find(letter) == std::string::npos) add(letter);
   }
   return order;
@@ -240,7 +290,7 @@ Status PcBoard::describeToFirmware(const MachineConfig& config, const GuestMemor
   auto description = Chipset::describe(config, memory, addressBits);
   if (Status s = firmware::addFirmwareTables(fwCfg, memory, description); !s) return s;
   // SeaBIOS runs this for the display of that identity; without it the screen stays dark, and all else works.
-  if (auto rom = readInstalled("vgabios-stdvga.bin"); rom) {
+  if (auto rom = readInstalled("vgabios-stdvga.bin"); rom && !dark_) {
     auto* bytes = reinterpret_cast<const std::uint8_t*>(rom->data());
     if (Status s = fwCfg.addFile("pci1234,1111.rom", {bytes, bytes + rom->size()}); !s) return s;
   }
@@ -250,6 +300,13 @@ Status PcBoard::describeToFirmware(const MachineConfig& config, const GuestMemor
   };
   if (!bootDevices_.empty()) {
     if (Status s = addText("bootorder", bootOrder(config.bootOrder)); !s) return s;
+  }
+  if (dark_) {  // SeaBIOS is a terminal at this port then
+    constexpr std::uint16_t kFirstSerialPort = 0x3f8;
+    if (Status s = fwCfg.addFile("etc/sercon-port", {kFirstSerialPort & 255, kFirstSerialPort >> 8}); !s) return s;
+  }
+  if (config.bootOrder.find('n') != std::string::npos) {
+    if (Status s = addNetworkRom(); !s) return s;
   }
   // A menu waits for a key that long (milliseconds); without one there is nothing to wait for.
   auto wait = static_cast<std::uint8_t>(config.bootMenu ? 3 : 0);

@@ -10,6 +10,7 @@
 
 #include "base/event_loop.h"
 #include "device/debug_console.h"
+#include "device/dma_controller.h"
 #include "device/ich9_lpc.h"
 #include "device/pam_bridge.h"
 #include "device/parallel_flash.h"
@@ -22,6 +23,7 @@
 #include "machine/flash_files.h"
 #include "machine/pc_display.h"
 #include "machine/removable_drives.h"
+#include "storage/floppy_controller.h"
 #include "storage/ide_controller.h"
 
 namespace lodge {
@@ -45,7 +47,8 @@ class PcBoard {
   PciFunction& bridge() { return *bridge_; }
   /// Where PCI interrupt `line` ((slot + pin) % 4) goes: the I/O APIC, and by the ISA bridge's routes the 8259As.
   InterruptLine& pciInterrupt(unsigned line) { return interrupts_.at(line); }
-  PcDisplay& display() { return display_; }
+  /// Null: the board has no graphics.
+  PcDisplay* display() { return dark_ ? nullptr : &display_; }
   Status plug(PciHost& host);
   /// A device that firmware can start from, for the boot order: its kind's letter and its path in the form of Open
   /// Firmware, as SeaBIOS and OVMF read it.
@@ -69,12 +72,14 @@ class PcBoard {
   PcBoard(const MachineConfig& config, GuestMemory& memory, IoBus& ports, Chipset& chipset);
   Status plugPorts(IoBus& ports, IoBus& mmio);
   Status addDrives(const MachineConfig& config, RemovableDrives& removable);
+  Status addFloppies(const MachineConfig& config, RemovableDrives& removable);
+  Status addNetworkRom();
   Status addFlash(GuestMemory& memory, IoBus& mmio, FlashFiles files);
   std::string bootOrder(const std::string& letters) const;
   void makeChips(const MachineConfig& config, GuestMemory& memory, IoBus& ports);
 
   Chipset& chipset_;
-  bool q35_;
+  bool q35_, dark_;  ///< dark: without graphics
   PciHost* host_ = nullptr;
   std::unique_ptr<PamBridge> bridge_;
   std::unique_ptr<Piix3> isa_;
@@ -82,6 +87,8 @@ class PcBoard {
   std::unique_ptr<Ich9Apm> apm_;    ///< of the Q35 board
   DebugConsole debug_;
   IdeController ide_;
+  DmaController dma_;
+  std::unique_ptr<FloppyController> floppy_;
   Vga vga_;
   PcDisplay display_;
   std::array<Fork, 4> interrupts_;

@@ -68,11 +68,12 @@ Result<std::unique_ptr<PciDevices>> PciDevices::create(const MachineConfig& conf
     if (auto s = devices->add(std::move(console), "virtio-console"); !s) return std::move(s).error();
   }
   if (devices->pc_) {
-    if (Status s = devices->addPointer(config, memory); !s) return std::move(s).error();
+    if (Status s = devices->pc_->display() ? devices->addPointer(config, memory) : Status{}; !s)
+      return std::move(s).error();
     if (config.graphics == Graphics::virtio) {
       constexpr unsigned kWidth = 1024, kHeight = 768;
       auto gpu = std::make_unique<virtio::GpuDevice>(memory, kWidth, kHeight);
-      devices->pc_->display().setGpu(gpu.get());
+      devices->pc_->display()->setGpu(gpu.get());
       if (auto s = devices->add(std::move(gpu), "virtio-gpu"); !s) return std::move(s).error();
     }
     if (Status s = devices->pc_->describeToFirmware(config, memory); !s) return std::move(s).error();
@@ -135,7 +136,7 @@ Status PciDevices::addDisks(const MachineConfig& config, GuestMemory& memory) {
 
 Status PciDevices::addPointer(const MachineConfig& config, GuestMemory& memory) {
   auto follow = [this](auto* tablet) {
-    pc_->display().setTablet([tablet](std::uint32_t x, std::uint32_t y, unsigned buttons, int wheel) {
+    pc_->display()->setTablet([tablet](std::uint32_t x, std::uint32_t y, unsigned buttons, int wheel) {
       return tablet->move(x, y, buttons, wheel);
     });
   };
@@ -162,8 +163,9 @@ Status PciDevices::addNets(const MachineConfig& config, EventLoop& loop, GuestMe
     auto device =
         std::make_unique<virtio::NetDevice>(memory, loop, std::move(*backend), mac, std::min(config.cpus, kMaxQueues));
     nets_.push_back(device.get());
-    if (auto s = add(std::move(device), fmt::format("virtio-net {}", nets_.size() - 1)); !s)
-      return std::move(s).error();
+    auto slot = add(std::move(device), fmt::format("virtio-net {}", nets_.size() - 1));
+    if (!slot) return std::move(slot).error();
+    if (pc_) pc_->addBootDevice('n', fmt::format("/pci@i0cf8/ethernet@{:x}/ethernet-phy@0", *slot), std::nullopt);
   }
   return {};
 }

@@ -29,7 +29,7 @@ class PciDevices {
                                                     IoBus& ports, IoBus& mmio, Chipset& chipset, FlashFiles flash,
                                                     virtio::ConsoleDevice::Output consoleOutput);
   void reset();
-  Display* display() { return pc_ ? &pc_->display() : nullptr; }
+  Display* display() { return pc_ ? pc_->display() : nullptr; }
   RemovableDrives& drives() { return drives_; }
   virtio::BalloonDevice* balloon() { return balloon_; }
   virtio::ConsoleDevice* console() { return console_; }

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "base/text.h"
+#include "storage/floppy_format.h"
 
 namespace lodge {
 
@@ -22,7 +23,7 @@ void RemovableDrives::add(std::string name, bool cdrom, Change change) {
 Result<RemovableDrives::Drive*> RemovableDrives::find(const std::string& name) {
   if (drives_.empty()) {
     return Error(ErrorKind::notFound, "the machine has no drive with a medium to change")
-        .withHint("start it with --cdrom FILE; 'none' as the file makes an empty drive");
+        .withHint("start it with --cdrom FILE or --floppy FILE; 'none' as the file makes an empty drive");
   }
   if (name.empty()) return &drives_.front();
   std::vector<std::string> names;
@@ -47,6 +48,8 @@ Status RemovableDrives::change(const MediumChange& change) {
     auto opened = openDisk(options);
     if (!opened) return std::move(opened).error();
     medium = std::move(*opened);
+    if (!drive.cdrom && !floppyFormatOf(medium->sizeBytes()))
+      return notAFloppy(inQuotes(change.path), medium->sizeBytes());
   }
   if (drive.change(std::move(medium), change.force)) return {};
   return Error(ErrorKind::busy, fmt::format("the guest has locked drive {}", drive.name))

@@ -47,6 +47,10 @@ Status validateBoard(const MachineConfig& config) {
       return Error(ErrorKind::invalidArgument, "no kernel given").withHint("name one with --kernel FILE");
     }
     bool ide = std::ranges::any_of(config.disks, [](const DriveConfig& d) { return d.bus == DriveBus::ide; });
+    if (!config.floppies.empty()) {
+      return Error(ErrorKind::invalidArgument, "the micro board has no floppy drives")
+          .withHint("choose --board pc, and leave --kernel out");
+    }
     bool firmware = !config.bios.empty() || !config.flash.empty() || config.firmware != Firmware::bios;
     if (!ide && !firmware) return {};
     return Error(ErrorKind::invalidArgument, ide ? "the micro board has no IDE" : "the micro board runs no firmware")
@@ -57,9 +61,13 @@ Status validateBoard(const MachineConfig& config) {
         .withHint("choose --board micro for a kernel, or leave --kernel out");
   }
   if (Status s = validateFirmware(config); !s) return s;
-  if (config.bootOrder.empty() || config.bootOrder.find_first_not_of("cdn") != std::string::npos) {
+  if (config.bootOrder.empty() || config.bootOrder.find_first_not_of("acdn") != std::string::npos) {
     return Error(ErrorKind::invalidArgument, "boot order " + inQuotes(config.bootOrder))
-        .withHint("--boot takes the letters c (disks) and d (CD-ROM drives)");
+        .withHint("--boot takes the letters a (floppy drives), c (disks), d (CD-ROM drives) and n (network)");
+  }
+  if (config.floppies.size() > 2) {
+    return Error(ErrorKind::invalidArgument, fmt::format("{} floppy drives", config.floppies.size()))
+        .withHint("--floppy may be given twice");
   }
   if (auto places = idePlaces(config); !places) return std::move(places).error();
   return {};

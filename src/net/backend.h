@@ -57,6 +57,8 @@ struct UserNetOptions {
   bool ipv6 = true;
   bool restricted = false;  ///< no way out of the virtual network
   std::string hostname;
+  std::string tftp;      ///< a folder whose files the guest may read by TFTP from the host's address; empty: none
+  std::string bootFile;  ///< what DHCP names for starting from the network
 };
 
 /// Rootless NAT by libslirp: DHCP, DNS, TCP, UDP, ICMP echo where the host allows it, IPv6. 10.0.2.0/24; the host

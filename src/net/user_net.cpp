@@ -143,6 +143,8 @@ Status UserNet::open(const UserNetOptions& options) {
   inet_pton(AF_INET6, "fec0::2", &config.vhost6);
   inet_pton(AF_INET6, "fec0::3", &config.vnameserver6);
   config.vhostname = options.hostname.empty() ? "lodge" : options.hostname.c_str();
+  config.tftp_path = options.tftp.empty() ? nullptr : options.tftp.c_str();
+  config.bootfile = options.bootFile.empty() ? nullptr : options.bootFile.c_str();
   slirp_ = slirp_new(&config, callbacks(), this);
   if (!slirp_) return Error(ErrorKind::internal, "start the user network: libslirp refused its configuration");
   for (const PortForward& forward : options.forwards) {
