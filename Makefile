@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 JOBS ?= $(shell nproc)
 
-.PHONY: help run build test test-long check bench fuzz guest packages packages-test clean
+.PHONY: help run build test test-long test-install check bench fuzz guest packages packages-test clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -20,6 +20,9 @@ test: packages-test build ## install packages, build, run every test and check (
 
 test-long: packages-test build ## the tests that take longer than `make test` may
 	@tools/run-tests --long
+
+test-install: packages-test build ## Debian's installer from CD-ROM, unattended, to a system on its own disk (half an hour)
+	@tools/run-tests --install
 
 check: packages-test ## format, clang-tidy, headers, include arrows, paths in the docs, licence lines
 	@tools/check

@@ -11,38 +11,13 @@ import tempfile
 import time
 
 from kit import paths
-from kit.boot_disk import GRUB, need
-from kit.case import Skip, main
+from kit.boot_disk import need
+from kit.case import main
+from kit.installer import make_installer_iso
 from kit.machine import Machine, Spec
 from kit.picture import likeness, read_jpeg, read_png
 
-IMAGES = pathlib.Path("/usr/lib/debian-installer/images/12/amd64")
 SECONDS = 500
-GRUB_CONFIG = """insmod all_video
-set gfxmode=1024x768
-set gfxpayload=1024x768x32
-terminal_output gfxterm
-set timeout=0
-linux /install/linux --- quiet
-initrd /install/initrd.gz
-boot
-"""
-
-
-def make_installer_iso(path, kind):
-    folder = IMAGES / kind / "debian-installer/amd64"
-    if not folder.exists():
-        raise Skip("the host has no package debian-installer-12-netboot-amd64")
-    need("grub-mkrescue", "xorriso", "mformat", GRUB / "boot.img")
-    with tempfile.TemporaryDirectory(prefix="lodge-test-") as tree:
-        tree = pathlib.Path(tree)
-        (tree / "install").mkdir()
-        (tree / "boot/grub").mkdir(parents=True)
-        (tree / "boot/grub/grub.cfg").write_text(GRUB_CONFIG)
-        for name in ("linux", "initrd.gz"):
-            shutil.copy(folder / name, tree / "install" / name)
-        subprocess.run(["grub-mkrescue", "-d", GRUB, "-o", path, tree], check=True, stdout=subprocess.DEVNULL,
-                       stderr=subprocess.DEVNULL)
 
 
 def wait_for_picture(machine, expected, shot):
