@@ -130,6 +130,14 @@ Status Translator::one(const std::string& option) {
     out_.words.emplace_back("--detach");
     return {};
   }
+  static const Words kTaken{"-hda",   "-hdb",     "-hdc",    "-hdd",    "-fda",   "-fdb",       "-cdrom",  "-bios",
+                            "-vnc",   "-initrd",  "-append", "-name",   "-m",     "-smp",       "-boot",   "-drive",
+                            "-net",   "-nic",     "-netdev", "-vga",    "-M",     "-usbdevice", "-device", "-machine",
+                            "-accel", "-display", "-cpu",    "-pflash", "-kernel"};
+  if (std::ranges::count(kIgnoredValues, option) == 0 && std::ranges::count(kTaken, option) == 0) {
+    return Error(ErrorKind::unsupported, "unknown option " + inQuotes(option))
+        .withHint("'lodge help qemu' tells what is accepted");
+  }
   auto text = value(option);
   if (!text) return std::move(text).error();
   if (std::ranges::count(kIgnoredValues, option) != 0) return {};
@@ -165,8 +173,14 @@ Status Translator::withValue(const std::string& option, const std::string& text)
   } else if (option == "-net" || option == "-nic" || option == "-netdev") {
     return net(option, text);
   } else if (option == "-vga") {
-    if (text == "virtio") gpu_ = true;
-    if (text == "none") dark_ = true;
+    gpu_ = text == "virtio";
+    dark_ = text == "none";
+    static const Words kOthers{"cirrus", "vmware", "qxl"};
+    if (std::ranges::count(kOthers, text) != 0) {
+      out_.notes.push_back(fmt::format("-vga {}: the display is a VGA with a linear frame buffer (std)", text));
+    } else if (text != "std" && !gpu_ && !dark_) {
+      return unsupported(option, text, "there are std, virtio and none");
+    }
   } else if (option == "-display") {
     if (text.starts_with("vnc=")) add("vnc", text.substr(4));
   } else if (option == "-usbdevice") {
@@ -185,9 +199,6 @@ Status Translator::withValue(const std::string& option, const std::string& text)
       out_.notes.emplace_back("-accel kvm: /dev/kvm is not used here; guest code is translated");
   } else if (option == "-cpu") {
     if (text.starts_with("host") || text.starts_with("max")) add("cpu", "host");
-  } else {
-    return Error(ErrorKind::unsupported, "unknown option " + inQuotes(option))
-        .withHint("'lodge help qemu' tells what is accepted");
   }
   return {};
 }
@@ -247,6 +258,9 @@ Status Translator::floppy(unsigned number, const std::string& value) {
 Status Translator::boot(const std::string& text) {
   auto all = settings(text, "order");
   std::string order = all["once"].empty() ? all["order"] : all["once"];
+  // Letters of QEMU's: a and b floppy drives, c disks, d CD-ROM drives, n to p network cards.
+  if (std::ranges::any_of(order, [](char c) { return c < 'a' || c > 'p'; }))
+    return unsupported("-boot", text, "order= takes the letters a (floppy), c (disk), d (CD-ROM) and n (network)");
   std::erase_if(order, [](char c) { return std::string_view("acdn").find(c) == std::string_view::npos; });
   if (!order.empty()) add("boot", order);
   if (all["menu"] == "on") out_.words.emplace_back("--boot-menu");

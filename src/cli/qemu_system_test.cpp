@@ -85,5 +85,28 @@ TEST(QemuSystem, Tap) {
   EXPECT_EQ(translateQemuCommand({"-net", "tap"}).error().kind(), ErrorKind::unsupported);
 }
 
+TEST(QemuSystem, NamesWhatItDoesNotKnow) {
+  for (const std::vector<std::string>& bad : std::vector<std::vector<std::string>>{{"-vga", "what"},
+                                                                                   {"-boot", "x"},
+                                                                                   {"-what"},
+                                                                                   {"-fda", "a.img", "-fda", "b.img"},
+                                                                                   {"-drive", "file=a,if=what"}}) {
+    auto command = translateQemuCommand(bad);
+    ASSERT_FALSE(command) << bad[0];
+    EXPECT_NE(command.error().message().find(bad[0] == "-fda" ? "drive 0" : bad[0]), std::string::npos) << bad[0];
+    EXPECT_FALSE(command.error().hint().empty()) << bad[0];
+  }
+}
+
+TEST(QemuSystem, HasFloppiesNetworksAndNoGraphics) {
+  auto command = translateQemuCommand(
+      {"-fdb", "b.img", "-nographic", "-boot", "order=nc", "-netdev", "user,id=n,tftp=/srv,bootfile=start"});
+  ASSERT_TRUE(command);
+  EXPECT_EQ(command->words, (std::vector<std::string>{"--board=pc", "--boot=nc", "--net=user,tftp=/srv,bootfile=start",
+                                                      "--floppy=none", "--floppy=b.img", "--vga=none"}));
+  EXPECT_EQ(translateQemuCommand({"-nographic", "-vnc", ":1"})->words,
+            (std::vector<std::string>{"--board=pc", "--vnc=:1"}));
+}
+
 }  // namespace
 }  // namespace lodge::cli

@@ -21,7 +21,8 @@ constexpr const char* kFolder = "/usr/share/OVMF/";
 Error withHintFor(Error error, const std::string& path) {
   bool installed = path.starts_with(kFolder) && error.kind() == ErrorKind::notFound;
   Error named = std::move(error).context("flash image " + inQuotes(path));
-  return installed ? std::move(named).withHint("install the package ovmf") : std::move(named);
+  return std::move(named).withHint(installed ? "install the package ovmf"
+                                             : "check the path given to --pflash or --uefi-vars");
 }
 
 Result<std::vector<std::byte>> readImage(const std::string& path) {
@@ -49,7 +50,9 @@ Status writeAll(int fd, std::uint64_t offset, std::span<const std::byte> bytes) 
 Status makeCopy(const std::string& path, std::span<const std::byte> contents) {
   std::string temporary = fmt::format("{}.new.{}", path, ::getpid());
   UniqueFd file(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644));
-  if (!file) return Error::fromErrno(errno, "create " + inQuotes(temporary));
+  if (!file) {
+    return Error::fromErrno(errno, "create " + inQuotes(path)).withHint("check the path given to --uefi-vars");
+  }
   Status written = writeAll(file.get(), 0, contents);
   if (written && ::link(temporary.c_str(), path.c_str()) != 0 && errno != EEXIST) {
     written = Error::fromErrno(errno, "create " + inQuotes(path));

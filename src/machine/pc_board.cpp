@@ -14,6 +14,7 @@
 #include "firmware/table_loader.h"
 #include "machine/ide_places.h"
 #include "machine/layout.h"
+#include "machine/pci_storage.h"
 #include "machine/trace.h"
 #include "storage/ata_disk.h"
 #include "storage/atapi_drive.h"
@@ -38,7 +39,10 @@ Result<std::vector<std::byte>> readInstalled(const std::string& name) {
 Result<std::vector<std::byte>> readFirmware(const std::string& path) {
   if (path.empty()) return readInstalled("bios-256k.bin");
   auto image = readFile(path, kMaxFirmware);
-  if (!image) return std::move(image).error().context("firmware " + inQuotes(path));
+  if (!image) {
+    return std::move(image).error().context("--bios").withHint(
+        "it takes a firmware image of 64K to 16M that can be read");
+  }
   if (image->empty() || image->size() % kFirmwareUnit != 0) {
     return Error(ErrorKind::invalidArgument, fmt::format("firmware {}: {} bytes", inQuotes(path), image->size()))
         .withHint("--bios takes an image of 64K to 16M, in steps of 64K");
@@ -184,18 +188,14 @@ Status PcBoard::addDrives(const MachineConfig& config, RemovableDrives& removabl
   for (std::size_t index = 0; index < config.disks.size(); ++index) {
     const DriveConfig& options = config.disks[index];
     if (options.bus != DriveBus::ide) continue;
-    std::shared_ptr<Disk> disk;
-    if (!options.path.empty()) {
-      auto opened = openDisk(options);
-      if (!opened) return std::move(opened).error();
-      disk = std::move(*opened);
-    }
+    auto disk = openDrive(options);
+    if (!disk) return std::move(disk).error();
     unsigned place = places->at(index);
     std::unique_ptr<IdeDrive> drive;
     if (options.cdrom) {
-      drive = std::make_unique<AtapiDrive>(std::move(disk));
+      drive = std::make_unique<AtapiDrive>(std::move(*disk));
     } else {
-      drive = std::make_unique<AtaDisk>(std::move(disk), fmt::format("ide{}", number++));
+      drive = std::make_unique<AtaDisk>(std::move(*disk), fmt::format("ide{}", number++));
     }
     IdeChannel& channel = ide_.channel(place / 2);
     channel.attach(place % 2, std::move(drive));
@@ -225,7 +225,9 @@ Status PcBoard::addFloppies(const MachineConfig& config, RemovableDrives& remova
       DiskOptions image{.path = options.path, .format = "raw", .readOnly = options.readOnly};
       image.snapshot = options.snapshot;
       auto opened = openDisk(image);
-      if (!opened) return std::move(opened).error().context("--floppy");
+      if (!opened) {
+        return std::move(opened).error().context("--floppy").withHint("name a raw image of a floppy disk, or 'none'");
+      }
       medium = std::move(*opened);
       auto format = floppyFormatOf(medium->sizeBytes());
       if (!format) return notAFloppy("--floppy " + inQuotes(options.path), medium->sizeBytes());

@@ -122,7 +122,7 @@ Status PciDevices::addDisks(const MachineConfig& config, GuestMemory& memory) {
   for (const DriveConfig& options : config.disks) {
     if (options.bus != DriveBus::virtio) continue;
     auto disk = openDisk(options);
-    if (!disk) return withDiskHint(std::move(disk).error());
+    if (!disk) return withDiskHint(std::move(disk).error()).context("--disk");
     std::string serial = fmt::format("disk{}", disks_.size());
     auto device =
         std::make_unique<virtio::BlockDevice>(memory, std::move(*disk), serial, std::min(config.cpus, kMaxQueues));

@@ -22,7 +22,12 @@ Error withDiskHint(Error error) {
 Result<std::shared_ptr<Disk>> openDrive(const DriveConfig& options) {
   if (options.path.empty()) return std::shared_ptr<Disk>();
   auto opened = openDisk(options);
-  if (!opened) return options.cdrom ? std::move(opened).error() : withDiskHint(std::move(opened).error());
+  if (!opened && options.cdrom) {
+    Error error = std::move(opened).error().context("--cdrom");
+    if (!error.hint().empty()) return error;
+    return std::move(error).withHint("name an image of a CD-ROM (ISO 9660) that can be read, or 'none'");
+  }
+  if (!opened) return withDiskHint(std::move(opened).error()).context("--disk");
   return std::shared_ptr<Disk>(std::move(*opened));
 }
 

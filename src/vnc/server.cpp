@@ -58,7 +58,7 @@ Result<UniqueFd> listenOn(const Address& address) {
   if (errno == EADDRINUSE) {
     return Error(ErrorKind::busy, "--vnc: " + what + " is in use").withHint("choose another display, such as :7");
   }
-  return Error::fromErrno(errno, what);
+  return Error::fromErrno(errno, "--vnc: " + what).withHint(kForm);
 }
 }  // namespace
 

@@ -138,6 +138,52 @@ class BadInput(LodgeTest):
                 self.run_fails("--net", f"user,forward={name}:127.0.0.1:{port}:22",
                                texts=[f"forward {name} 127.0.0.1:{port}", "Address already in use", "another host port"])
 
+    def board_fails(self, *arguments, texts, verb="run"):
+        """On the pc board, which starts from its drives."""
+        for detach in ([], ["-d"] if verb == "run" else ["-daemonize"]):
+            result = self.lodge(verb, *detach, *arguments)
+            self.assertFails(result, 2, *texts)
+            self.assertIn("; ", result.stderr, "no word on how to mend it")
+            self.assertEqual(self.machines(), [])
+            self.assertEqual(processes(self.folder), [])
+
+    def test_media_that_cannot_be(self):
+        self.board_fails("--cdrom", "/nonexistent.iso", texts=["--cdrom", "'/nonexistent.iso'", "No such file", "ISO 9660"])
+        self.board_fails("--cdrom", self.folder, texts=["--cdrom", self.folder, "neither a regular file"])
+        self.board_fails("-cdrom", "/nonexistent.iso", verb="qemu", texts=["-cdrom", "'/nonexistent.iso'", "No such file"])
+        self.board_fails("--floppy", self.disk, texts=["--floppy", "1048576 bytes", "1440K"])
+        self.board_fails("--floppy", "/nonexistent", texts=["--floppy", "'/nonexistent'", "No such file"])
+        self.board_fails("--bios", "/nonexistent", texts=["--bios", "'/nonexistent'", "64K"])
+        if os.geteuid() != 0:   # root reads everything
+            os.chmod(self.disk, 0)
+            self.board_fails("--cdrom", self.disk, texts=["--cdrom", self.disk, "Permission denied"])
+
+    def test_unknown_boards_and_devices(self):
+        self.board_fails("--board", "toaster", texts=["--board 'toaster'", "micro, pc, q35"])
+        self.board_fails("--vga", "what", "--disk", self.disk, texts=["--vga 'what'", "std, virtio, none"])
+        self.board_fails("--boot", "x", texts=["boot order 'x'", "n (network)"])
+        self.board_fails("-M", "toaster", verb="qemu", texts=["-M 'toaster'", "pc and q35"])
+        self.board_fails("-device", "toaster", verb="qemu", texts=["-device 'toaster'", "there are usb-tablet"])
+        self.board_fails("-vga", "what", verb="qemu", texts=["-vga 'what'", "there are std"])
+
+    def test_two_devices_at_one_place(self):
+        place = self.disk + ",bus=ide,unit=1"
+        self.board_fails("--disk", place, "--disk", place, texts=["two drives on IDE unit 1", "another unit="])
+        self.board_fails("-device", "ahci,addr=4", "-device", "virtio-scsi-pci,addr=4", verb="qemu",
+                         texts=["-device virtio-scsi-pci", "ahci is at addr=4", "another address"])
+
+    def test_a_vnc_port_in_use(self):
+        with socket.socket() as taken:
+            for display in range(50, 99):
+                try:
+                    taken.bind(("127.0.0.1", 5900 + display))
+                    break
+                except OSError:
+                    continue
+            taken.listen()
+            self.board_fails("--board", "pc", "--vnc", f":{display}",
+                             texts=["--vnc", f"(display {display}) is in use", "another display"])
+
 
 if __name__ == "__main__":
     unittest.main()
