@@ -200,6 +200,16 @@ void addLegacyDevices(AmlWriter& aml, const PlatformDescription& p) {
     resources.io(*p.pit, 4).irq(0);
     addIsaDevice(aml, "PIT_", "PNP0100", 0, resources);
   }
+  if (p.dma) {
+    ResourceWriter resources;
+    resources.io(0x00, 16).io(0x80, 16).io(0xc0, 32).dma(4);
+    addIsaDevice(aml, "DMA_", "PNP0200", 0, resources);
+  }
+  if (p.floppy) {
+    ResourceWriter resources;
+    resources.io(0x3f2, 4).io(0x3f7, 1).irq(6).dma(2);
+    addIsaDevice(aml, "FDC0", "PNP0700", 0, resources);
+  }
   if (p.hpet) {
     constexpr std::uint32_t kRegisterBytes = 0x400;
     ResourceWriter resources;

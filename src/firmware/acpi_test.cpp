@@ -29,6 +29,7 @@ PlatformDescription everything() {
   platform.hpet = 0xfed00000;
   platform.pvpanic = 0x505;
   platform.fwCfg = 0x510;
+  platform.dma = platform.floppy = true;
   platform.window64Base = 1_TiB / 2;
   platform.window64Size = 64_GiB;
   return platform;
@@ -215,7 +216,8 @@ TEST_F(Iasl, DsdtSaysWhatTheBoardSaid) {
        {"Device (C003)", "Device (PCI0)", "EisaId (\"PNP0A08\")", "Name (_PRT, Package (0x80)", "Device (COM2)",
         "EisaId (\"PNP0501\")", "\"QEMU0001\"", "\"QEMU0002\"", "Name (\\_S5, Package (0x04)",
         "0x0000008000000000, // Range Minimum", "ToUUID (\"33db4d5b-1ff7-401c-9657-7441c03dd766\")",
-        "Memory32Fixed (ReadWrite,", "EisaId (\"PNP0103\")"}) {
+        "Memory32Fixed (ReadWrite,", "EisaId (\"PNP0103\")", "EisaId (\"PNP0200\")", "Device (FDC0)",
+        "DMA (Compatibility, NotBusMaster, Transfer8, )", "{2}"}) {
     EXPECT_NE(source.find(expected), std::string::npos) << expected;
   }
 }

@@ -68,6 +68,8 @@ struct PlatformDescription {
   std::optional<std::uint16_t> fwCfg;       ///< I/O port, 12 bytes
   bool keyboard = false;                    ///< an i8042 with keyboard and mouse at ports 0x60 and 0x64, IRQs 1 and 12
   bool vga = false;                         ///< a VGA-compatible display
+  bool dma = false;                         ///< two 8237A DMA controllers at the PC's ports
+  bool floppy = false;                      ///< a floppy controller at ports 0x3f0 to 0x3f7, IRQ 6, DMA channel 2
 };
 
 }  // namespace lodge::firmware

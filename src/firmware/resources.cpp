@@ -24,6 +24,12 @@ ResourceWriter& ResourceWriter::irq(unsigned irq) {
   return *this;
 }
 
+ResourceWriter& ResourceWriter::dma(unsigned channel) {
+  constexpr std::uint8_t kDma = 0x2a, kBytes = 0;
+  out_.u8(kDma).u8(static_cast<std::uint8_t>(1u << channel)).u8(kBytes);
+  return *this;
+}
+
 ResourceWriter& ResourceWriter::pciIrqs(std::uint16_t mask) {
   constexpr std::uint8_t kIrqWithFlags = 0x23, kLevelLowShared = 0x18;
   out_.u8(kIrqWithFlags).u16(mask).u8(kLevelLowShared);

@@ -15,6 +15,8 @@ class ResourceWriter {
   ResourceWriter& io(std::uint16_t base, std::uint8_t length);
   /// An ISA interrupt: edge-triggered, active high. `irq` 0..15.
   ResourceWriter& irq(unsigned irq);
+  /// An ISA DMA channel, 0..3: bytes, not as bus master.
+  ResourceWriter& dma(unsigned channel);
   /// Level-triggered, active low, shared ISA interrupts, a bit each: a PCI interrupt's choices, or what it has.
   ResourceWriter& pciIrqs(std::uint16_t mask);
   ResourceWriter& fixedMemory(std::uint32_t base, std::uint32_t length);

@@ -116,7 +116,9 @@ firmware::PlatformDescription Chipset::describe(const MachineConfig& config, con
       p.window32Base = layout::kQ35EcamBase + layout::kQ35Buses * 1_MiB;
       p.window32Size = layout::kPcWindow32End - p.window32Base;
     }
-    p.keyboard = p.vga = true;
+    p.keyboard = p.dma = true;
+    p.vga = config.graphics != Graphics::none;
+    p.floppy = !config.floppies.empty();
     p.hpet = layout::kHpetBase;
     p.hpetId = Hpet::kId;
     // PIRQA to PIRQD; 5, 10 and 11 are nobody else's.
