@@ -47,7 +47,9 @@ void Pit::scheduleLocked(Nanoseconds now) {
   auto next = channels_[0].nextRise(ticksAt(now));
   nextRise_ = next ? timeOf(*next) : 0;
   if (nextRise_ == 0 && owed_ == 0) return timer_->cancel();
-  Nanoseconds again = now + periodLocked() / 2;
+  // A machine that gets a fraction of the host's processor has all its ticks in that fraction of the time.
+  constexpr Nanoseconds kCatchUp = 16;
+  Nanoseconds again = now + periodLocked() / kCatchUp;
   Nanoseconds at = owed_ == 0 ? nextRise_ : nextRise_ == 0 ? again : std::min(nextRise_, again);
   timer_->arm(std::max(at, lastRise_ + kMinimumPeriod));
 }
