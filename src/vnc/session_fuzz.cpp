@@ -16,13 +16,13 @@ struct FakeDisplay : Display {
   void pointer(unsigned x, unsigned y, unsigned) override {
     if (x > 4096 || y > 4096) __builtin_trap();
   }
-  const Cursor* cursor() const override { return pointer.shape.width == 3 ? &pointer : nullptr; }
+  const Cursor* cursor() const override { return arrow.shape.width == 3 ? &arrow : nullptr; }
   SizeAnswer requestSize(unsigned width, unsigned height) override {
     if (width == 0 || height == 0) __builtin_trap();
     return width < 100 ? SizeAnswer::asked : SizeAnswer::never;
   }
   Screen picture;
-  Cursor pointer;
+  Cursor arrow;
 };
 }  // namespace
 
@@ -40,8 +40,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     at += count;
     if (count % 3 == 0) display.picture.pixels[count] ^= 0x10203 * count;
     if (count % 13 == 0) display.picture.resize(1 + static_cast<unsigned>(count) * 3, 66);
-    if (count % 11 == 0) display.pointer = {static_cast<int>(count) - 5, 3, {3, 1, 0, 0, {0x80000000, 5, 0xff00ff00}}};
-    if (count % 17 == 0) display.pointer.shape = {};
+    if (count % 11 == 0) display.arrow = {static_cast<int>(count) - 5, 3, {3, 1, 0, 0, {0x80000000, 5, 0xff00ff00}}};
+    if (count % 17 == 0) display.arrow.shape = {};
     if (count % 19 == 0) display.clipboard().set(std::string(count, '\n'));
     session.offerClipboard();
     session.update(++generation);
