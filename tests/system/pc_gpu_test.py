@@ -2,16 +2,19 @@
 """Linux on the virtio GPU: what it draws into its frame buffer is on the screen, in the driver's mode; a VNC client asks for
 another size, and copies and pastes text."""
 
+import os
 import pathlib
+import subprocess
 import tempfile
 import time
 
 from kit import paths
-from kit.boot_disk import initrd_with, make_boot_disk
+from kit.boot_disk import initrd_with, make_boot_disk, need
 from kit.case import main
 from kit.machine import Disk, Machine, Spec
 from kit.picture import read_png
 from kit.rfb import EXTENDED_DESKTOP_SIZE, RAW, Rfb
+from kit.x_server import start_x_server
 
 SECONDS = 240
 MODULES = ["virtio_ring", "virtio", "virtio_pci_modern_dev", "virtio_pci_legacy_dev", "virtio_pci", "drm", "drm_kms_helper",
@@ -95,7 +98,32 @@ def text_is_copied_both_ways(machine, client):
             return
 
 
+def viewer_changes_the_size(machine, folder):
+    """TigerVNC, which asks for a size when it has connected."""
+    server, screen = start_x_server(folder)
+    try:
+        with open(folder / "viewer.log", "wb") as log:
+            viewer = subprocess.Popen(["xtigervncviewer", "-SecurityTypes=None", "-DesktopSize=1024x704", str(folder / "vnc")],
+                                      env=dict(os.environ, DISPLAY=f":{screen}", HOME=str(folder)), stdin=subprocess.DEVNULL,
+                                      stdout=log, stderr=log)
+        try:
+            end = time.monotonic() + 60
+            size = None
+            while size != (1024, 704):
+                assert viewer.poll() is None and time.monotonic() < end, f"{size}: {(folder / 'viewer.log').read_text()}"
+                time.sleep(0.5)
+                machine.lodge("screenshot", machine.name, str(folder / "shot.png"))
+                size = read_png(folder / "shot.png")[:2]
+        finally:
+            viewer.kill()
+            viewer.wait()
+    finally:
+        server.kill()
+        server.wait()
+
+
 def linux_draws():
+    need("Xvfb", "xtigervncviewer")
     with tempfile.TemporaryDirectory(prefix="lodge-test-") as folder:
         folder = pathlib.Path(folder)
         initrd_with(folder / "initrd", MODULES, SCRIPT, full=True)
@@ -108,6 +136,7 @@ def linux_draws():
             client = Rfb(folder / "vnc", (RAW, EXTENDED_DESKTOP_SIZE))
             client_changes_the_size(client)
             text_is_copied_both_ways(machine, client)
+            viewer_changes_the_size(machine, folder)
 
 
 main(linux_draws)

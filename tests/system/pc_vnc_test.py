@@ -10,19 +10,10 @@ import time
 from kit.boot_disk import need
 from kit.case import main
 from kit.machine import Machine, Spec
+from kit.x_server import start_x_server
 
 SECONDS = 90
 DISPLAY = 84   # the number of the machine's VNC display
-
-
-def start_x_server(folder):
-    """A screen for the client; its process and its number."""
-    reader, writer = os.pipe()
-    process = subprocess.Popen(["Xvfb", "-displayfd", str(writer), "-screen", "0", "1024x768x24", "-nolisten", "tcp"],
-                               pass_fds=[writer], stdout=subprocess.DEVNULL, stderr=open(folder / "xvfb.log", "wb"))
-    os.close(writer)
-    with os.fdopen(reader) as pipe:
-        return process, pipe.readline().strip()
 
 
 def view(folder, screen, options):
