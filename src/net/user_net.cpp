@@ -15,6 +15,7 @@
 
 #include "base/log.h"
 #include "net/backend.h"
+#include "net/offload.h"
 
 namespace lodge {
 
@@ -38,19 +39,22 @@ class UserNet : public NetBackend {
 
   void setReceiver(Receiver receiver) override { receiver_ = std::move(receiver); }
   void receiverReady() override {
-    while (!queued_.empty() && receiver_ && receiver_(queued_.front(), FrameOffload{})) queued_.pop_front();
+    while (!queued_.empty() && receiver_ && receiver_(queued_.front().frame, queued_.front().offload))
+      queued_.pop_front();
+    joiner_.flush();
   }
-  void send(std::span<const std::uint8_t> frame, const FrameOffload&) override {
-    slirp_input(slirp_, frame.data(), static_cast<int>(frame.size()));
-    wantRefresh();
-  }
-  bool supportsOffload() const override { return false; }
+  void send(std::span<const std::uint8_t> frame, const FrameOffload& offload) override;
+  bool supportsOffload() const override { return true; }
 
  private:
   struct Socket {
     int fd;
     int wanted;  // SLIRP_POLL_*
     int ready;
+  };
+  struct QueuedFrame {
+    std::vector<std::uint8_t> frame;
+    FrameOffload offload;
   };
   struct SlirpTimer {
     std::unique_ptr<Timer> timer;
@@ -60,7 +64,8 @@ class UserNet : public NetBackend {
   void wantRefresh();
   void refresh();
   void poll();
-  void toGuest(std::span<const std::uint8_t> frame);
+  void fromSlirp(std::span<const std::uint8_t> frame);
+  void toGuest(std::span<const std::uint8_t> frame, const FrameOffload& offload);
 
   // libslirp's callbacks; `opaque` is the UserNet.
   static UserNet& self(void* opaque) { return *static_cast<UserNet*>(opaque); }
@@ -69,7 +74,10 @@ class UserNet : public NetBackend {
   EventLoop& loop_;
   Slirp* slirp_ = nullptr;
   Receiver receiver_;
-  std::deque<std::vector<std::uint8_t>> queued_;
+  std::deque<QueuedFrame> queued_;
+  SegmentJoiner joiner_{[this](auto frame, const FrameOffload& offload) { toGuest(frame, offload); }};
+  bool flushWanted_ = false;
+  std::vector<std::uint8_t> sent_;
   std::vector<Socket> sockets_;           // as of the last refresh; slirp knows them by index
   std::unordered_map<int, int> watched_;  // fd -> SLIRP_POLL_* that epoll watches
   std::unique_ptr<Timer> pollTimer_;
@@ -98,7 +106,7 @@ const SlirpCb* UserNet::callbacks() {
   static const SlirpCb table = [] {
     SlirpCb cb{};
     cb.send_packet = [](const void* data, std::size_t length, void* opaque) -> ssize_t {
-      self(opaque).toGuest({static_cast<const std::uint8_t*>(data), length});
+      self(opaque).fromSlirp({static_cast<const std::uint8_t*>(data), length});
       return static_cast<ssize_t>(length);
     };
     cb.guest_error = [](const char* message, void*) { log(LogLevel::debug, "user network: {}", message); };
@@ -226,13 +234,36 @@ void UserNet::poll() {
         return std::exchange(sockets[static_cast<std::size_t>(index)].ready, 0);
       },
       &sockets_);
+  joiner_.flush();
   // slirp may serve an index only once between two fills.
   refresh();
 }
 
-void UserNet::toGuest(std::span<const std::uint8_t> frame) {
-  if (queued_.empty() && receiver_ && receiver_(frame, FrameOffload{})) return;
-  if (queued_.size() < kMaxQueuedFrames) queued_.emplace_back(frame.begin(), frame.end());
+/// What the guest left to its card is done here, but large segments stay large: slirp takes them as they are.
+void UserNet::send(std::span<const std::uint8_t> frame, const FrameOffload& offload) {
+  if (offload.needsChecksum || offload.segmentation != 0) {
+    sent_.assign(frame.begin(), frame.end());
+    if (!finishWhole(sent_, offload)) return;
+    frame = sent_;
+  }
+  slirp_input(slirp_, frame.data(), static_cast<int>(frame.size()));
+  wantRefresh();
+}
+
+void UserNet::fromSlirp(std::span<const std::uint8_t> frame) {
+  joiner_.add(frame);
+  if (!joiner_.holds() || flushWanted_) return;
+  flushWanted_ = true;
+  loop_.post([this, alive = alive_] {
+    if (!*alive) return;
+    flushWanted_ = false;
+    joiner_.flush();
+  });
+}
+
+void UserNet::toGuest(std::span<const std::uint8_t> frame, const FrameOffload& offload) {
+  if (queued_.empty() && receiver_ && receiver_(frame, offload)) return;
+  if (queued_.size() < kMaxQueuedFrames) queued_.push_back({{frame.begin(), frame.end()}, offload});
 }
 
 }  // namespace

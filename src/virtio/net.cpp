@@ -5,7 +5,7 @@
 #include <cstring>
 
 #include "base/bytes.h"
-#include "virtio/segmentation.h"
+#include "net/offload.h"
 
 namespace lodge::virtio {
 
@@ -17,6 +17,7 @@ constexpr std::uint64_t checksum = 1 << 0, guestChecksum = 1 << 1, mac = 1 << 5,
                         controlQueue = 1 << 17, controlRx = 1 << 18, multiQueue = 1 << 22, controlMac = 1 << 23;
 }
 constexpr std::uint8_t kNeedsChecksum = 1, kDataValid = 2;
+constexpr std::uint8_t kGsoTcp6 = 4;
 constexpr std::size_t kMaxFrame = 65536 + 64;
 
 /// struct virtio_net_config (5.1.4).
@@ -133,6 +134,13 @@ void NetDevice::sendFrame(const Chain& chain) {
                 [&](std::span<const std::uint8_t> finished) { backend_->send(finished, FrameOffload{}); });
 }
 
+/// Whether the driver said that it takes frames with this left to do.
+bool NetDevice::accepts(const FrameOffload& offload) const {
+  if (offload.needsChecksum && (features_ & bit::guestChecksum) == 0) return false;
+  if (offload.segmentation == 0) return true;
+  return (features_ & (offload.segmentation == kGsoTcp6 ? bit::guestTso6 : bit::guestTso4)) != 0;
+}
+
 bool NetDevice::wanted(std::span<const std::uint8_t> frame) const {
   if (promiscuous_ || frame.size() < 6) return true;
   if ((frame[0] & 1) != 0 && allMulticast_) return true;
@@ -143,6 +151,11 @@ bool NetDevice::wanted(std::span<const std::uint8_t> frame) const {
 
 bool NetDevice::receive(std::span<const std::uint8_t> frame, const FrameOffload& offload) {
   if (!live_) return true;  // nobody listens: dropped, as on a cable to a card that is off
+  if (!accepts(offload)) {
+    // What finds no room is lost: there would be no telling which part.
+    finishOffload(frame, offload, [&](auto finished) { receive(finished, FrameOffload{}); });
+    return true;
+  }
   std::lock_guard lock(workMutex_);
   if (!wanted(frame)) return true;
   // A flow stays on one queue: its addresses and ports decide.
@@ -171,6 +184,7 @@ bool NetDevice::receive(std::span<const std::uint8_t> frame, const FrameOffload&
   const std::span<const std::uint8_t> pieces[2] = {{reinterpret_cast<const std::uint8_t*>(&header), sizeof header},
                                                    frame};
   std::size_t piece = 0, at = 0;
+  std::vector<Finished> finished;
   for (Chain& chain : chains) {
     std::uint32_t filled = 0;
     for (const iovec& v : chain.writable) {
@@ -183,8 +197,9 @@ bool NetDevice::receive(std::span<const std::uint8_t> frame, const FrameOffload&
         if (at == pieces[piece].size()) ++piece, at = 0;
       }
     }
-    finish(queue, std::move(chain), filled);
+    finished.push_back({std::move(chain), filled});
   }
+  finishAll(queue, std::move(finished));
   ++received_;
   return true;
 }

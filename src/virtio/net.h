@@ -36,6 +36,7 @@ class NetDevice : public QueuedDevice {
   void work();
   void transmit(unsigned queue);
   void sendFrame(const Chain& chain);
+  bool accepts(const FrameOffload& offload) const;
   bool receive(std::span<const std::uint8_t> frame, const FrameOffload& offload);
   bool popBuffers(unsigned queue, std::size_t bytes, std::vector<Chain>& out);
   void control(unsigned queue);

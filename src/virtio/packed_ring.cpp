@@ -53,13 +53,21 @@ class PackedRing : public VirtQueue::Ring {
     return VirtQueue::Pop::broken;  // a chain longer than the ring
   }
 
-  void push(const Chain& chain, std::uint32_t written) override {
+  void push(const Chain& chain, std::uint32_t written, bool more) override {
     std::byte* d = ring_ + 16 * used_.index;
     storeShared<std::uint32_t>(d + 8, written);
     storeShared<std::uint16_t>(d + 12, chain.id_);
     std::uint16_t flags = used_.wrap ? descriptor::available | descriptor::used : 0;
     if (written != 0) flags |= descriptor::write;
-    storeShared<std::uint16_t>(d + 14, flags, std::memory_order_release);
+    if (more && !heldFlags_) {
+      heldFlags_ = d + 14;
+      heldValue_ = flags;
+    } else {
+      storeShared<std::uint16_t>(d + 14, flags, std::memory_order_release);
+    }
+    // The driver looks at them in order: the first one's flags show all.
+    if (!more && heldFlags_)
+      storeShared<std::uint16_t>(std::exchange(heldFlags_, nullptr), heldValue_, std::memory_order_release);
     used_.advance(chain.slots_, setup_.size);
     pushed_ = static_cast<std::uint16_t>(pushed_ + chain.slots_);
   }
@@ -112,6 +120,8 @@ class PackedRing : public VirtQueue::Ring {
 
   std::byte *ring_, *driverEvent_, *deviceEvent_;
   Position next_, used_;
+  std::byte* heldFlags_ = nullptr;  // of what was pushed with `more` first
+  std::uint16_t heldValue_ = 0;
   std::uint16_t pushed_ = 0;  // descriptors, since the last interruptWanted()
 };
 

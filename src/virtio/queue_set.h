@@ -3,6 +3,7 @@
 
 #include <deque>
 #include <mutex>
+#include <vector>
 
 #include "virtio/device.h"
 
@@ -60,6 +61,22 @@ class QueuedDevice : public Device {
     {
       std::lock_guard lock(slots_[index].mutex);
       slots_[index].queue.push(std::move(chain), written);
+      interrupt = slots_[index].queue.interruptWanted();
+    }
+    if (interrupt) transport_->signalQueue(index);
+  }
+
+  /// The same for chains that belong together: the driver sees all of them at once.
+  struct Finished {
+    Chain chain;
+    std::uint32_t written;
+  };
+  void finishAll(unsigned index, std::vector<Finished> all) {
+    bool interrupt;
+    {
+      std::lock_guard lock(slots_[index].mutex);
+      for (std::size_t i = 0; i < all.size(); ++i)
+        slots_[index].queue.push(std::move(all[i].chain), all[i].written, i + 1 < all.size());
       interrupt = slots_[index].queue.interruptWanted();
     }
     if (interrupt) transport_->signalQueue(index);

@@ -14,7 +14,7 @@ class VirtQueue::Ring {
   Ring(GuestMemory& memory, const QueueSetup& setup) : memory_(memory), setup_(setup) {}
   virtual ~Ring() = default;
   virtual Pop pop(Chain& out) = 0;
-  virtual void push(const Chain& chain, std::uint32_t written) = 0;
+  virtual void push(const Chain& chain, std::uint32_t written, bool more) = 0;
   virtual bool interruptWanted() = 0;
   virtual bool armNotification() = 0;
   virtual void disarmNotification() = 0;

@@ -21,12 +21,12 @@ class SplitRing : public VirtQueue::Ring {
     return walk(out, head) ? VirtQueue::Pop::chain : VirtQueue::Pop::broken;
   }
 
-  void push(const Chain& chain, std::uint32_t written) override {
+  void push(const Chain& chain, std::uint32_t written, bool more) override {
     std::byte* element = used_ + 4 + 8 * (usedIndex_ % setup_.size);
     storeShared<std::uint32_t>(element, chain.id_);
     storeShared<std::uint32_t>(element + 4, written);
     ++usedIndex_;
-    storeShared<std::uint16_t>(used_ + 2, usedIndex_, std::memory_order_release);
+    if (!more) storeShared<std::uint16_t>(used_ + 2, usedIndex_, std::memory_order_release);
   }
 
   bool interruptWanted() override {

@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "memory/guest_memory.h"
+#include "net/offload.h"
 #include "virtio/balloon.h"
 #include "virtio/block.h"
 #include "virtio/console.h"
@@ -14,7 +15,6 @@
 #include "virtio/entropy.h"
 #include "virtio/gpu.h"
 #include "virtio/input.h"
-#include "virtio/segmentation.h"
 
 namespace {
 
@@ -58,6 +58,12 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   FrameOffload offload{
       true, static_cast<std::uint16_t>(data[2] * 3), data[3], static_cast<std::uint8_t>(data[4] & 0x87), data[5], 0};
   finishOffload({data + 6, size - 6}, offload, [](auto) {});
+  std::vector<std::uint8_t> whole(data + 6, data + size);
+  finishWhole(whole, offload);
+  SegmentJoiner joiner([](auto, const FrameOffload&) {});
+  std::size_t half = (size - 6) / 2;
+  for (std::size_t part : {half, half, size - 6}) joiner.add({data + 6, part});
+  joiner.flush();
 
   virtio::testing::CountingTransport transport;
   std::unique_ptr<Device> device = makeDevice(data[0], *memory);

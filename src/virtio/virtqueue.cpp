@@ -33,7 +33,7 @@ VirtQueue::Pop VirtQueue::pop(Chain& out) {
   return result;
 }
 
-void VirtQueue::push(Chain chain, std::uint32_t written) {
+void VirtQueue::push(Chain chain, std::uint32_t written, bool more) {
   if (!ring_) return;
   std::uint64_t left = written;
   for (const Chain::Range& range : chain.written_) {
@@ -42,7 +42,7 @@ void VirtQueue::push(Chain chain, std::uint32_t written) {
     memory_.written(Gpa{range.gpa}, part);
     left -= part;
   }
-  ring_->push(chain, written);
+  ring_->push(chain, written, more);
 }
 
 bool VirtQueue::interruptWanted() {

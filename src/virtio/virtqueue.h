@@ -60,8 +60,9 @@ class VirtQueue {
   bool broken() const { return broken_; }
 
   Pop pop(Chain& out);
-  /// Returns a chain, of whose writable part the first `written` bytes were filled.
-  void push(Chain chain, std::uint32_t written);
+  /// Returns a chain, of whose writable part the first `written` bytes were filled. `more`: the driver must not see it
+  /// before the next one, which belongs to it (a frame in several buffers: 5.1.6.4).
+  void push(Chain chain, std::uint32_t written, bool more = false);
   /// Whether the driver wants an interrupt for what was pushed since the last call.
   bool interruptWanted();
   /// Asks the driver for a notification at the next available chain. True: one is there already; pop again.

@@ -46,6 +46,28 @@ TEST_P(VirtQueueTest, chainsComeInOrderAndGoBackInAny) {
   }
 }
 
+TEST_P(VirtQueueTest, chainsOfOneFrameAreSeenTogether) {
+  for (int round = 0; round < 20; ++round) {
+    std::uint16_t ids[3];
+    Chain chains[3];
+    for (int i = 0; i < 3; ++i) {
+      ids[i] = driver.add({{0x8000u + 0x1000 * static_cast<unsigned>(i), 64, true}});
+      ASSERT_EQ(queue.pop(chains[i]), VirtQueue::Pop::chain);
+    }
+    queue.push(std::move(chains[0]), 64, true);
+    EXPECT_FALSE(driver.take());
+    queue.push(std::move(chains[1]), 64, true);
+    EXPECT_FALSE(driver.take());
+    queue.push(std::move(chains[2]), 1);
+    for (std::uint16_t id : ids) {
+      auto used = driver.take();
+      ASSERT_TRUE(used);
+      EXPECT_EQ(used->id, id);
+    }
+    EXPECT_FALSE(driver.take());
+  }
+}
+
 TEST_P(VirtQueueTest, notificationsAreArmedWithoutARace) {
   EXPECT_FALSE(queue.armNotification());
   driver.add({{0x8000, 16, false}});
