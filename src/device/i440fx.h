@@ -5,8 +5,8 @@
 
 namespace lodge {
 
-/// The host bridge of the `pc` board (Intel 82441FX data sheet, 290549), as far as firmware uses it: PAM; the SMRAM
-/// register is kept.
+/// The host bridge of the `pc` board (Intel 82441FX data sheet, 290549), as far as firmware uses it: PAM, and SMRAM
+/// at 640 KiB, which is there while it is open: this board's CPUs have no system management mode.
 class I440Fx : public PamBridge {
  public:
   // The subsystem is how firmware made for virtual machines knows that it is in one.
@@ -17,7 +17,7 @@ class I440Fx : public PamBridge {
                    .classCode = 0x060000,
                    .subsystemVendor = 0x1af4,
                    .subsystem = 0x1100},
-                  "i440FX host bridge", {.pam0 = 0x59, .smram = 0x72}, memory, romBytes) {}
+                  "i440FX host bridge", {.pam0 = 0x59, .smram = 0x72, .opensSmram = true}, memory, romBytes) {}
 };
 
 }  // namespace lodge

@@ -75,6 +75,30 @@ TEST_F(I440FxTest, ResetShowsTheRomAgain) {
   EXPECT_EQ(bridge_.readConfig(0, 4), 0x12378086u);
 }
 
+TEST_F(I440FxTest, SmramIsRamWhileItIsOpen) {
+  ASSERT_LT(byteAt(0xa0000), 0);
+  bridge_.writeConfig(0x72, 1, 0x42);
+  EXPECT_LT(byteAt(0xa0000), 0) << "not enabled";
+  bridge_.writeConfig(0x72, 1, 0x4a);
+  EXPECT_EQ(byteAt(0xa0000), 0);
+  EXPECT_TRUE(writable(0xbffff));
+  EXPECT_FALSE(writable(0xc0000));
+  ASSERT_TRUE(memory_->writeObject(Gpa{0xa8000}, std::uint8_t{0x5a}));
+  bridge_.writeConfig(0x72, 1, 0x0a);
+  EXPECT_LT(byteAt(0xa8000), 0) << "the display's again";
+  bridge_.writeConfig(0x72, 1, 0x4a);
+  EXPECT_EQ(byteAt(0xa8000), 0x5a);
+  bridge_.writeConfig(0x72, 1, 0x5a);
+  EXPECT_EQ(bridge_.readConfig(0x72, 1), 0x1au) << "locked, and closed by that";
+  bridge_.writeConfig(0x72, 1, 0x4a);
+  EXPECT_EQ(bridge_.readConfig(0x72, 1), 0x1au);
+  EXPECT_LT(byteAt(0xa8000), 0);
+  bridge_.reset();
+  EXPECT_EQ(bridge_.readConfig(0x72, 1), 2u);
+  bridge_.writeConfig(0x72, 1, 0x4a);
+  EXPECT_EQ(byteAt(0xa8000), 0x5a);
+}
+
 TEST_F(I440FxTest, TheRomAtTheTopOf4GiBIsReadOnly) {
   memory_->mapRegion(0, Gpa{4_GiB - kRom}, memory_->romOffset(), kRom);
   EXPECT_EQ(byteAt(0xfffff000), 0x3f);

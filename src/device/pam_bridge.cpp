@@ -12,6 +12,7 @@ namespace {
 constexpr unsigned kPamRegisters = 7;
 constexpr unsigned kReadRam = 1, kWriteRam = 2;
 constexpr std::uint8_t kSmramReset = 0x02;  // the compatible SMRAM space lies at 0xa0000
+constexpr std::uint8_t kSmramOpen = 0x40, kSmramLock = 0x10, kSmramEnable = 0x08;
 constexpr std::uint64_t kPart = 0x4000;
 }  // namespace
 
@@ -31,11 +32,26 @@ void PamBridge::reset() {
   std::array<std::uint8_t, kPamRegisters> pams{};
   storeConfig(registers_.pam0, pams);
   storeConfig(registers_.smram, std::span(&kSmramReset, 1));
+  lockedSmram_ = 0;
   applyPam();
 }
 
 void PamBridge::configWritten(unsigned offset, unsigned size) {
   if (offset < registers_.pam0 + kPamRegisters && offset + size > registers_.pam0) applyPam();
+  if (registers_.opensSmram && offset <= registers_.smram && offset + size > registers_.smram) smramWritten();
+}
+
+// The lock closes SMRAM, and keeps the register as it is until the next reset (82441FX data sheet 3.2.22).
+void PamBridge::smramWritten() {
+  auto value = static_cast<std::uint8_t>(readConfig(registers_.smram, 1));
+  if (lockedSmram_ != 0) {
+    value = lockedSmram_;
+  } else if ((value & kSmramLock) != 0) {
+    value = static_cast<std::uint8_t>(value & ~kSmramOpen);
+    lockedSmram_ = value;
+  }
+  storeConfig(registers_.smram, std::span(&value, 1));
+  applyPam();
 }
 
 unsigned PamBridge::pam(unsigned part) {
@@ -44,8 +60,10 @@ unsigned PamBridge::pam(unsigned part) {
 }
 
 void PamBridge::applyPam() {
+  constexpr std::uint8_t kBoth = kSmramOpen | kSmramEnable;
+  bool open = registers_.opensSmram && (readConfig(registers_.smram, 1) & kBoth) == kBoth;
   for (std::uint64_t at = GuestMemory::kShadowStart; at < kShadowBase; at += kPageSize) {
-    memory_.setShadowPage(Gpa{at}, GuestMemory::kNoOffset, false);
+    memory_.setShadowPage(Gpa{at}, open ? at : GuestMemory::kNoOffset, open);
   }
   std::uint64_t romBelow = std::min<std::uint64_t>(romBytes_, 0x20000);
   std::uint64_t romStart = GuestMemory::kShadowEnd - romBelow;

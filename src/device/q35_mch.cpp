@@ -29,7 +29,7 @@ Q35Mch::Q35Mch(GuestMemory& memory, std::uint64_t romBytes, bool smm,
                  .classCode = 0x060000,
                  .subsystemVendor = 0x1af4,
                  .subsystem = 0x1100},
-                "Q35 host bridge", {.pam0 = kPam0, .smram = kSmram}, memory, romBytes),
+                "Q35 host bridge", {.pam0 = kPam0, .smram = kSmram, .opensSmram = false}, memory, romBytes),
       smm_(smm),
       onPciExpress_(std::move(onPciExpress)) {
   makeWritable(kPciExpressBase, 0x07);
