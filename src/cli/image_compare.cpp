@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // compare, map and measure: looking at content.
 #include <algorithm>
+#include <functional>
+#include <utility>
 
 #include "base/text.h"
 #include "cli/exit_status.h"
@@ -46,6 +48,8 @@ int runCompare(const Invocation& invocation, const Program& program) {
   return program.qemuImg ? 1 : exit_status::kUsage;
 }
 
+constexpr std::size_t kPrintAtOnce = 64 << 10;
+
 /// A range of the disk, and what it comes from.
 struct MapEntry {
   std::uint64_t start = 0, length = 0, depth = 0;
@@ -74,44 +78,45 @@ Result<MapEntry> entryAt(Image& top, std::uint64_t at, std::uint64_t length) {
 bool joins(const MapEntry& a, const MapEntry& b) {
   const BlockStatus &x = a.status, &y = b.status;
   if (a.depth != b.depth || a.present != b.present || x.kind != y.kind || x.compressed != y.compressed ||
-      x.hostOffset.has_value() != y.hostOffset.has_value())
+      x.hole != y.hole || x.file != y.file || x.hostOffset.has_value() != y.hostOffset.has_value())
     return false;
   return !x.hostOffset || *x.hostOffset + a.length == *y.hostOffset;
 }
 
-Result<std::vector<MapEntry>> mapOf(Image& image, std::uint64_t begin, std::uint64_t end) {
-  std::vector<MapEntry> entries;
+/// Tells the ranges one by one: a disk may have more of them than fit into memory.
+Status mapOf(Image& image, std::uint64_t begin, std::uint64_t end, const std::function<bool(const MapEntry&)>& tell) {
+  std::optional<MapEntry> last;
+  Error cut(ErrorKind::io, "the output is closed");
   while (begin < end) {
     auto entry = entryAt(image, begin, end - begin);
     if (!entry) return std::move(entry).error();
     begin += entry->length;
-    if (!entries.empty() && joins(entries.back(), *entry))
-      entries.back().length += entry->length;
-    else
-      entries.push_back(*entry);
+    if (last && joins(*last, *entry)) {
+      last->length += entry->length;
+    } else {
+      if (last && !tell(*last)) return cut;
+      last = *entry;
+    }
     if (ProgressBar::interrupted()) return Error(ErrorKind::interrupted, "interrupted");
   }
-  return entries;
+  return !last || tell(*last) ? Status() : Status(std::move(cut));
 }
 
 Json toJson(const MapEntry& e) {
   bool data = e.status.kind == BlockStatus::Kind::data;
   Json out = {{"start", e.start},     {"length", e.length}, {"depth", e.depth},
-              {"present", e.present}, {"zero", !data},      {"data", data}};
+              {"present", e.present}, {"zero", !data},      {"data", data || e.status.hole}};
   if (e.status.hostOffset) out["offset"] = *e.status.hostOffset;
   if (e.status.compressed) out["compressed"] = true;
   return out;
 }
 
-std::string toText(const std::vector<MapEntry>& entries, const std::string& path) {
-  std::vector<std::vector<std::string>> rows = {{"Offset", "Length", "Mapped to", "File"}};
-  for (const MapEntry& e : entries) {
-    if (e.status.kind != BlockStatus::Kind::data) continue;
-    std::string host = e.status.hostOffset ? fmt::format("{:#x}", *e.status.hostOffset) : "compressed";
-    rows.push_back({fmt::format("{:#x}", e.start), fmt::format("{:#x}", e.length), host,
-                    e.depth == 0 ? path : fmt::format("backing image {}", e.depth)});
-  }
-  return columns(rows);
+std::string toText(const MapEntry& e, const std::string& path) {
+  if (e.status.kind != BlockStatus::Kind::data) return {};
+  auto hex = [](std::uint64_t number) { return number == 0 ? "0" : fmt::format("{:#x}", number); };
+  return fmt::format("{:<16}{:<16}{:<16}{}\n", hex(e.start), hex(e.length),
+                     e.status.hostOffset ? hex(*e.status.hostOffset) : "compressed",
+                     e.status.file ? e.status.file->name() : path);
 }
 
 int runMap(const Invocation& invocation, const Program& program) {
@@ -125,14 +130,17 @@ int runMap(const Invocation& invocation, const Program& program) {
     if (!length) return imageFail(program, length.error());
     end = std::min(end, from + *length);
   }
-  auto entries = mapOf(**image, from, end);
-  if (!entries) return imageFail(program, entries.error());
-  if (!wantsJson(invocation)) {
-    return print(toText(*entries, invocation.arguments()[0])) ? exit_status::kSuccess : exit_status::kLodgeError;
-  }
-  Json all = Json::array();
-  for (const MapEntry& entry : *entries) all.push_back(toJson(entry));
-  return printJson(all);
+  bool json = wantsJson(invocation), some = false;
+  std::string text = json ? "[" : fmt::format("{:<16}{:<16}{:<16}{}\n", "Offset", "Length", "Mapped to", "File");
+  Status told = mapOf(**image, from, end, [&](const MapEntry& entry) {
+    if (json)
+      text += (std::exchange(some, true) ? ",\n" : "") + toJson(entry).dump();
+    else
+      text += toText(entry, invocation.arguments()[0]);
+    return text.size() < kPrintAtOnce || print(std::exchange(text, {}));
+  });
+  if (!told) return imageFail(program, told.error());
+  return print(text + (json ? "]\n" : "")) ? exit_status::kSuccess : exit_status::kLodgeError;
 }
 
 Result<image::Measure> measure(const Invocation& invocation, const Program& program) {

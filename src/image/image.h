@@ -24,6 +24,7 @@ struct BlockStatus {
   std::uint64_t length = 0;  ///< bytes of one kind from the offset asked for; at least 1
   Kind kind = Kind::data;
   bool compressed = false;                    ///< data, kept compressed
+  bool hole = false;                          ///< zero because the file has a hole at hostOffset, the data's place
   std::optional<std::uint64_t> hostOffset{};  ///< data as it is, contiguous in `file` from here
   const BlockFile* file = nullptr;            ///< which file hostOffset counts in; the image's own if nullptr
 };

@@ -146,6 +146,7 @@ int MappedImage::blockStatus(std::uint64_t offset, std::uint64_t length, BlockSt
       status.length = std::min(status.length, extent.length);
       status.hostOffset = mapping.host;
       status.file = file_.get();
+      status.hole = extent.hole;
       if (extent.hole) status.kind = BlockStatus::Kind::zero;
       break;
     }

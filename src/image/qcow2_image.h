@@ -118,6 +118,8 @@ class Qcow2Image final : public Image {
   int readCompressed(const Run& run, std::uint64_t offset, std::span<std::byte> to);
   int readBacking(std::uint64_t offset, VectorCursor& to, std::uint64_t length);
   int readRuns(std::uint64_t offset, std::span<const iovec> to);
+  /// Of a run of data: the file's holes are worth knowing where it has many (clusters reserved in advance).
+  void findHole(const Run& run, BlockStatus& status);
 
   // --- users of clusters outside the lock: a cluster is used again only when those that knew it before are gone
   unsigned enter() { return users_[epoch_ & 1].fetch_add(1), epoch_ & 1; }
@@ -226,6 +228,7 @@ class Qcow2Image final : public Image {
   std::atomic<std::uint64_t> size_;
   bool readOnly_;
   std::atomic<bool> failed_{false};
+  std::atomic<int> sparse_{-1};  // whether the data's file has holes worth looking for; -1: not known yet
 
   mutable std::shared_mutex mutex_;
   SliceCache cache_;

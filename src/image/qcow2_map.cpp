@@ -223,6 +223,19 @@ int Qcow2Image::tryRead(std::uint64_t offset, std::span<const iovec> to) {
   return 0;
 }
 
+void Qcow2Image::findHole(const Run& run, BlockStatus& status) {
+  BlockFile& file = dataFile();
+  std::uint64_t end = file.size();
+  if (sparse_ < 0) sparse_ = file.allocatedBytes() < end - end / 10 ? 1 : 0;
+  if (sparse_ == 0) return;
+  bool beyond = run.host >= end;
+  BlockFile::Extent extent =
+      beyond ? BlockFile::Extent{run.length, true} : file.extent(run.host, std::min(run.length, end - run.host));
+  status.length = extent.length;
+  status.hole = extent.hole;
+  if (extent.hole) status.kind = BlockStatus::Kind::zero;
+}
+
 int Qcow2Image::blockStatus(std::uint64_t offset, std::uint64_t length, BlockStatus& status) {
   Run run;
   if (int error = map(offset, length, run, nullptr); error != 0) return error;
@@ -235,11 +248,13 @@ int Qcow2Image::blockStatus(std::uint64_t offset, std::uint64_t length, BlockSta
     case Run::Kind::zero:
       status.kind = BlockStatus::Kind::zero;
       if (run.hasHost) status.hostOffset = run.host;
+      status.file = &dataFile();
       break;
     case Run::Kind::data:
       status.kind = BlockStatus::Kind::data;
       status.hostOffset = run.host;
-      status.file = dataFile_.get();
+      status.file = &dataFile();
+      findHole(run, status);
       break;
     case Run::Kind::compressed:
       status.kind = BlockStatus::Kind::data;

@@ -41,13 +41,14 @@ class RawImage : public Image {
   int blockStatus(std::uint64_t offset, std::uint64_t length, BlockStatus& status) override {
     std::uint64_t end = file_->size();
     if (offset >= end) {
-      status = {.length = length, .kind = BlockStatus::Kind::zero, .hostOffset = offset};
+      status = {.length = length, .kind = BlockStatus::Kind::zero, .hostOffset = offset, .file = file_.get()};
       return 0;
     }
     BlockFile::Extent extent = file_->extent(offset, std::min(length, end - offset));
     status = {.length = extent.length,
               .kind = extent.hole ? BlockStatus::Kind::zero : BlockStatus::Kind::data,
-              .hostOffset = offset};
+              .hostOffset = offset,
+              .file = file_.get()};
     return 0;
   }
 

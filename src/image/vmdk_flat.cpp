@@ -44,6 +44,7 @@ class FlatExtent final : public Image {
     status.length = extent.length;
     status.hostOffset = at;
     status.file = file_.get();
+    status.hole = extent.hole;
     if (!extent.hole) status.kind = BlockStatus::Kind::data;
     return 0;
   }

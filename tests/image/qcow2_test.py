@@ -71,6 +71,32 @@ class Exchange(ImageTest):
             self.lodge("create", "-o", "preallocation=" + mode, "p.qcow2", "20M")
             self.qemu_check("p.qcow2")
 
+    def ranges(self, text):
+        """The rows of a map without what follows from others: (data, zero, length, place)."""
+        rows = []
+        for row in json.loads(text):
+            place = row["offset"] if row["data"] else None
+            if rows and rows[-1][:2] == [row["data"], row["zero"]] and place in (None, sum(rows[-1][2:])):
+                rows[-1][2] += row["length"]
+            else:
+                rows.append([row["data"], row["zero"], row["length"], place] if place is not None
+                            else [row["data"], row["zero"], row["length"]])
+        return rows
+
+    def test_reserved_clusters_are_holes(self):
+        """Clusters that were reserved and never written: zero for both programs, and not copied."""
+        self.need_qemu()
+        for options in ("preallocation=metadata", "preallocation=metadata,cluster_size=4k",
+                        "preallocation=metadata,extended_l2=on,cluster_size=128k", "preallocation=falloc"):
+            with self.subTest(options):
+                self.qemu_img("create", "-f", "qcow2", "-o", options, "r.qcow2", "64M")
+                self.run_command("qemu-io", "-c", "write -P 1 1M 100k", "r.qcow2")
+                theirs = self.qemu_img("map", "--output", "json", "r.qcow2").stdout
+                self.assertEqual(self.ranges(self.lodge("map", "--json", "r.qcow2").stdout), self.ranges(theirs))
+                self.lodge("convert", "r.qcow2", "copy.raw")
+                self.assertLess(os.stat(self.path("copy.raw")).st_blocks * 512, 1 << 20)
+                self.assertEqual(self.qemu_img("compare", "r.qcow2", "copy.raw").returncode, 0)
+
     def dirty_ranges(self, name, bitmap):
         """What a bitmap has as changed, as qemu-nbd shows it: a set of 64 KiB pieces."""
         socket = self.path("dirty")
