@@ -17,6 +17,11 @@ class Checker {
 
   Result<CheckResult> run() {
     fileBytes_ = image_.file_->size();
+    // Entries that are looked at, of what the file can hold: each of them many times over, for snapshots that share
+    // tables and for very large images; tables that lie in holes of the file, or are led to again and again, end it.
+    std::uint64_t allocated = std::min(fileBytes_, image_.file_->allocatedBytes());
+    sparse_ = allocated < fileBytes_;
+    workLeft_ = kLeastWork + allocated / 8 * kWorkPerEntry;
     unsigned refcountErrors = 0;
     std::uint64_t flags = 0;
     // Of a very large image one part of the file after the other; each time all tables are walked.
@@ -29,11 +34,13 @@ class Checker {
       flags += checkCopied(false);
       return 0;
     });
+    if (exhausted()) return tooMuch();
     result_.corruptions += flags;
     result_.leaks += idleFlags_;
     result_.totalClusters = (image_.size() + image_.cluster() - 1) / image_.cluster();
     result_.imageEnd = counts_.end() * image_.cluster();
-    quiet_ = true;  // from here on the tables are walked to repair
+    quiet_ = true;                  // from here on the tables are walked to repair
+    workLeft_ = ~std::uint64_t{0};  // and always to the end
     if (repair_ != Repair::none) {
       if (Status fixed = fix(refcountErrors, flags); !fixed) return std::move(fixed).error();
     }
@@ -44,6 +51,24 @@ class Checker {
 
  private:
   static constexpr std::size_t kMostBad = 1u << 20;
+  static constexpr std::uint64_t kLeastWork = 200'000'000, kWorkPerEntry = 64;
+
+  bool exhausted() const { return workLeft_ == 0; }
+  void spend(std::uint64_t entries) { workLeft_ -= std::min(workLeft_, entries); }
+  /// Whether a table lies in a hole of the file: it is empty, and need not be read.
+  bool inHole(std::uint64_t table) {
+    std::uint64_t end = table + image_.cluster();
+    if (table >= holeFrom_ && end <= holeTo_) return true;
+    if (!sparse_ || table >= fileBytes_) return false;
+    BlockFile::Extent extent = image_.file_->extent(table, fileBytes_ - table);
+    if (!extent.hole) return false;
+    holeFrom_ = table;
+    holeTo_ = table + extent.length;
+    return end <= holeTo_;
+  }
+  static Error tooMuch() {
+    return Error(ErrorKind::corrupt, "the tables lead to far more than the file holds: the check is given up");
+  }
 
   template <class Work>
   int forWindows(Work work) {
@@ -51,6 +76,7 @@ class Checker {
     for (bool first = true; from != Counts::kAll; first = false) {
       counts_.begin(from);
       if (int error = work(first); error != 0) return error;
+      if (exhausted()) return EFBIG;
       from = counts_.to();
     }
     return 0;
@@ -85,7 +111,9 @@ class Checker {
       if (!quiet_) corruption(fmt::format("{} at 0x{:x} lies beyond the end of the file", what(), offset));
       return false;
     }
-    for (std::uint64_t i = offset / cluster; i <= (offset + bytes - 1) / cluster; ++i) counts_.add(i);
+    std::uint64_t first = offset / cluster, last = (offset + bytes - 1) / cluster;
+    spend(last - first + 1);
+    for (std::uint64_t i = first; i <= last && !exhausted(); ++i) counts_.add(i);
     return true;
   }
 
@@ -124,9 +152,10 @@ class Checker {
 
   void walkL1(const std::vector<std::uint64_t>& l1, std::uint64_t offset, const std::string& name, bool active) {
     if (!l1.empty() && !add(offset, l1.size() * 8, [&] { return name; })) return;
+    spend(l1.size());
     std::vector<std::uint64_t> twice = repeated(l1);
     std::vector<bool> seen;
-    for (std::size_t i = 0; i < l1.size(); ++i) {
+    for (std::size_t i = 0; i < l1.size() && !exhausted(); ++i) {
       std::uint64_t table = l1[i] & entry::offsetMask;
       if (table == 0) continue;
       auto what = [&] { return fmt::format("L2 table {} of the {}", i, name); };
@@ -148,6 +177,8 @@ class Checker {
 
   template <class What>
   void walkL2(std::uint64_t table, std::uint64_t l1Index, What what, bool active) {
+    spend(image_.cluster() / header_.l2EntryBytes());
+    if (inHole(table)) return;
     table_.resize(image_.cluster());
     if (image_.file_->read(table, table_.data(), table_.size()) != 0) return unreadable(what());
     std::uint64_t next = 0;
@@ -192,6 +223,7 @@ class Checker {
     if (!snapshots) return corruption(snapshots.error().message());
     if (!snapshots->empty()) add(header_.snapshotsOffset, tableBytes, [] { return "snapshot table"; });
     for (const Snapshot& s : *snapshots) {
+      if (exhausted()) return;
       std::vector<std::uint64_t> l1;
       if (!image_.readTable(s.l1Offset, s.l1Entries, l1)) {
         unreadable("L1 table of snapshot " + inQuotes(s.about.name));
@@ -215,7 +247,9 @@ class Checker {
           !add(bitmap.tableOffset, std::uint64_t{bitmap.tableEntries} * 8, what))
         continue;
       if (!image_.readTable(bitmap.tableOffset, bitmap.tableEntries, table)) continue;
+      spend(table.size());
       for (std::uint64_t word : table) {
+        if (exhausted()) return;
         if (std::uint64_t host = word & entry::offsetMask) add(host, image_.cluster(), what);
       }
     }
@@ -250,6 +284,8 @@ class Checker {
     for (std::size_t b = counts_.from() / perBlock; b < image_.refTable_.size() && b * perBlock < counts_.to(); ++b) {
       if (image_.refTable_[b] == 0 || badBlocks_[b]) continue;
       std::uint64_t end = std::min((b + 1) * perBlock, counts_.to());
+      spend(perBlock);
+      if (exhausted()) return;
       for (std::uint64_t i = std::max(b * perBlock, counts_.from()); i < end; ++i) {
         std::uint64_t kept = 0;
         if (image_.refcount(i, kept) != 0) {
@@ -279,6 +315,8 @@ class Checker {
     std::unique_lock lock(image_.mutex_);
     forKept(look);
     for (std::uint64_t page : counts_.pages()) {
+      spend(Counts::kPage);
+      if (exhausted()) return;
       for (std::uint64_t i = page * Counts::kPage; i < (page + 1) * Counts::kPage; ++i) {
         std::uint64_t b = i / perBlock;
         bool notCounted = b >= image_.refTable_.size() || image_.refTable_[b] == 0 || badBlocks_[b];
@@ -292,7 +330,7 @@ class Checker {
   std::uint64_t checkCopied(bool repair) {
     std::uint64_t wrong = 0;
     std::unique_lock lock(image_.mutex_);
-    for (std::size_t i = 0; i < image_.l1_.size(); ++i) {
+    for (std::size_t i = 0; i < image_.l1_.size() && !exhausted(); ++i) {
       std::uint64_t table = image_.l1_[i] & entry::offsetMask;
       if (table == 0 || table % image_.cluster() != 0 || table >= fileBytes_) continue;
       bool alone = counts_.at(table / image_.cluster()) == 1;
@@ -312,6 +350,8 @@ class Checker {
 
   std::uint64_t checkCopiedIn(std::uint64_t table, bool repair) {
     std::uint64_t wrong = 0;
+    spend(image_.cluster() / header_.l2EntryBytes());
+    if (inHole(table)) return wrong;
     for (std::uint64_t at = table; at < table + image_.cluster(); at += header_.l2EntryBytes()) {
       Slice* slice = nullptr;
       if (image_.cache_.load(at, TableKind::mapping, slice) != 0) return wrong;
@@ -511,7 +551,9 @@ class Checker {
   Qcow2Image& image_;
   Header& header_;
   Repair repair_;
-  std::uint64_t fileBytes_ = 0;
+  std::uint64_t fileBytes_ = 0, workLeft_ = 0;
+  bool sparse_ = false;
+  std::uint64_t holeFrom_ = 0, holeTo_ = 0;  // of the file, as was seen last
   CheckResult result_;
   std::uint64_t idleFlags_ = 0, leaks_ = 0;
   bool quiet_ = false, moreBad_ = false;

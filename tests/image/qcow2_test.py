@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """qcow2 against qemu-img: what one writes the other reads, and random changes by both in turns."""
 
+import array
 import json
 import os
 import random
+import resource
+import struct
 import subprocess
 import time
 import unittest
@@ -182,6 +185,27 @@ class Exchange(ImageTest):
         result = self.lodge("resize", "a.qcow2", "+1M", check=False)
         self.assertNotEqual(result.returncode, 0)
         self.assertIn("'nightly'", result.stderr)
+
+
+class Hostile(ImageTest):
+    def test_scattered_references(self):
+        """Four million tables, each in a hole of the file and far from the next: an end in little time and memory."""
+        head = struct.pack(">4sIQIIQIIQQIIQ", b"QFI\xfb", 2, 0, 0, 9, 1 << 37, 0, 4 << 20, 1 << 20, 512, 1, 0, 0)
+        with open(self.path("x.qcow2"), "wb") as image:
+            image.write(head)
+            image.seek(1 << 20)
+            places = array.array("Q", range(1 << 30, (1 << 30) + (4 << 20) * 262144, 262144))
+            places.byteswap()
+            image.write(places)
+            image.truncate(places_end := (1 << 30) + (4 << 20) * 262144)
+        self.assertEqual(os.path.getsize(self.path("x.qcow2")), places_end)
+        start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
+        result = self.lodge("check", "x.qcow2", check=False)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        self.assertNotEqual(result.returncode, 0)
+        self.assertIn("the check is given up", result.stderr)
+        self.assertLess(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 60, time.monotonic() - start)
+        self.assertLess(after.ru_maxrss, 200 << 10)
 
 
 class Turns(ImageTest):
