@@ -55,7 +55,14 @@ Status lookAtBacking(const Invocation& invocation, const Program& program, image
   return {};
 }
 
-Status create(const Invocation& invocation, const Program& program, const FormatDriver& driver) {
+/// What was made.
+struct Made {
+  std::string path;
+  std::string_view format;
+  std::uint64_t bytes = 0;
+};
+
+Status create(const Invocation& invocation, const Program& program, const FormatDriver& driver, Made& made) {
   image::CreateRequest request{.path = invocation.arguments()[0], .replace = true};
   auto settings = imageSettings(invocation);
   if (!settings) return std::move(settings).error();
@@ -73,6 +80,7 @@ Status create(const Invocation& invocation, const Program& program, const Format
   auto bytes = sizeText.empty() ? Result<std::uint64_t>(backingBytes) : imageSize(sizeText);
   if (!bytes) return std::move(bytes).error();
   request.bytes = *bytes;
+  made = {request.path, driver.name, request.bytes};
   if (program.qemuImg && !invocation.has("quiet"))
     print(fmt::format("Formatting '{}', fmt={} size={}\n", request.path, driver.name, request.bytes));
   bool several = hasSeveralFiles(driver, request);
@@ -81,7 +89,7 @@ Status create(const Invocation& invocation, const Program& program, const Format
   if (!fresh) return std::move(fresh).error();
   request.path = (*fresh)->path();
   request.finalPath = path;
-  if (Status made = image::createImage(driver, request); !made) return std::move(made).error().context(inQuotes(path));
+  if (Status done = image::createImage(driver, request); !done) return std::move(done).error().context(inQuotes(path));
   return (*fresh)->commit();
 }
 
@@ -90,8 +98,10 @@ int run(const Invocation& invocation, const Program& program) {
   if (!driver) return imageFail(program, driver.error());
   if (asksForSettings(invocation))
     return print(settingsHelp(**driver)) ? exit_status::kSuccess : exit_status::kLodgeError;
-  Status made = create(invocation, program, **driver);
-  return made ? exit_status::kSuccess : imageFail(program, made.error());
+  Made made;
+  if (Status done = create(invocation, program, **driver, made); !done) return imageFail(program, done.error());
+  if (!wantsJson(invocation)) return exit_status::kSuccess;
+  return printJson({{"filename", made.path}, {"format", made.format}, {"virtual-size", made.bytes}});
 }
 
 }  // namespace
@@ -117,7 +127,9 @@ VerbSpec imageCreate() {
                    .help = "Its format; otherwise by its content."},
                   {.name = "unsafe", .letter = 'u', .help = "Do not look at the backing image."},
                   image_option::quiet(),
-                  image_option::allowPath()},
+                  image_option::allowPath(),
+                  image_option::output(),
+                  image_option::json()},
       .examples = {{"lodge image create disk.qcow2 20G", "An empty disk that grows as it is written."},
                    {"lodge image create -b base.qcow2 web.qcow2", "A disk with the content of another."},
                    {"lodge image create -f vmdk -o help x", "The settings that VMDK images have."}},
