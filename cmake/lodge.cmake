@@ -42,7 +42,7 @@ endif()
 # libFuzzer's coverage in everything that a driver may reach, guest-register folders too.
 set(LODGE_FUZZ_FLAGS "")
 if(LODGE_FUZZ)
-  set(LODGE_FUZZ_FLAGS -fsanitize=fuzzer-no-link)
+  set(LODGE_FUZZ_FLAGS -fsanitize=fuzzer-no-link -fno-sanitize-recover=undefined)
 endif()
 
 function(lodge_library name)

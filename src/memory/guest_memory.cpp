@@ -115,6 +115,7 @@ void GuestMemory::unmapRegion(unsigned index) {
 }
 
 bool GuestMemory::read(Gpa gpa, std::span<std::byte> to) const {
+  if (to.empty()) return true;
   if (const std::byte* from = span(gpa, to.size())) {
     std::memcpy(to.data(), from, to.size());
     return true;
@@ -131,8 +132,9 @@ bool GuestMemory::read(Gpa gpa, std::span<std::byte> to) const {
 }
 
 bool GuestMemory::write(Gpa gpa, std::span<const std::byte> from) {
+  if (from.empty()) return true;  // it need not have an address
   std::byte* to = span(gpa, from.size());
-  if (!to) return from.empty();
+  if (!to) return false;
   std::memcpy(to, from.data(), from.size());
   written(gpa, from.size());
   return true;
