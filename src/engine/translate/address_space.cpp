@@ -82,7 +82,7 @@ Result<std::unique_ptr<AddressSpaces>> AddressSpaces::create(std::uint64_t missT
   auto* header = reinterpret_cast<TableHeader*>(state + layout::kernelHeader);
   spaces->kernel_.attach(words(table), header->tlbLog, replaceKernel, spaces.get());
   spaces->kernelCode_.attach(words(state + layout::kernelCodeTop), layout::kernelCodeBits, header->codeLog[0],
-                             missTable);
+                             header->returns[0], missTable);
   if (!spaces->switchTo(0)) return failed("map a soft TLB");
   return spaces;
 }
@@ -107,8 +107,10 @@ bool AddressSpaces::mapSpace(AddressSpace& space) {
   auto* header = reinterpret_cast<TableHeader*>(table - kTableHeaderBytes);
   space.area = area;
   space.user.attach(words(table), header->tlbLog, replaceUser, &space);
-  space.user64.attach(words(table + layout::user64CodeTop), layout::user64CodeBits, header->codeLog[0], missTable_);
-  space.user32.attach(words(table + layout::user32CodeTop), layout::user32CodeBits, header->codeLog[1], missTable_);
+  space.user64.attach(words(table + layout::user64CodeTop), layout::user64CodeBits, header->codeLog[0],
+                      header->returns[0], missTable_);
+  space.user32.attach(words(table + layout::user32CodeTop), layout::user32CodeBits, header->codeLog[1],
+                      header->returns[1], missTable_);
   return true;
 }
 
@@ -219,6 +221,15 @@ void AddressSpaces::dropCode() {
     space.user32.dropAll(true);
   }
   kernelCode_.dropAll(true);
+}
+
+void AddressSpaces::dropReturns() {
+  for (AddressSpace& space : spaces_) {
+    if (!space.used) continue;
+    space.user64.dropReturns();
+    space.user32.dropReturns();
+  }
+  kernelCode_.dropReturns();
 }
 
 void AddressSpaces::noteSupervisorPage(std::uint64_t linear) {

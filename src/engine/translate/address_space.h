@@ -18,6 +18,7 @@ namespace lodge::translate {
 struct TableHeader {
   std::uint64_t tlbLog[TlbTable::kLogCapacity];
   std::uint64_t codeLog[2][CodeMap::kLogCapacity];
+  ReturnCache returns[2];  ///< the kernel's; or of 64-bit and of 32-bit user code
 };
 inline constexpr std::uint64_t kTableHeaderBytes = 1_MiB;
 static_assert(sizeof(TableHeader) <= kTableHeaderBytes);
@@ -33,6 +34,10 @@ inline constexpr std::int32_t kernelTable = kernelHeader + static_cast<std::int3
 // GiB); upwards: the user's soft TLB, and the kernel's (the same memory as above).
 inline constexpr std::int32_t user32CodeTop = -static_cast<std::int32_t>(kTableHeaderBytes);
 inline constexpr std::int32_t user64CodeTop = user32CodeTop - static_cast<std::int32_t>(8_MiB);
+inline constexpr std::int32_t kernelReturns = kernelHeader + static_cast<std::int32_t>(offsetof(TableHeader, returns));
+inline constexpr std::int32_t user64Returns =
+    static_cast<std::int32_t>(offsetof(TableHeader, returns)) - static_cast<std::int32_t>(kTableHeaderBytes);
+inline constexpr std::int32_t user32Returns = user64Returns + static_cast<std::int32_t>(sizeof(ReturnCache));
 inline constexpr unsigned kernelCodeBits = 36, user64CodeBits = 35, user32CodeBits = 20;
 }  // namespace layout
 
@@ -99,6 +104,8 @@ class AddressSpaces {
   void dropEverything();
   /// Code maps only: the code cache was reset, or the mode changed in a way that is not in ExecMode.
   void dropCode();
+  /// Translated code was dropped.
+  void dropReturns();
   void noteSupervisorPage(std::uint64_t linear);
   /// Before user code runs.
   void dropSupervisorPages();

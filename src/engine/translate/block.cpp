@@ -229,6 +229,11 @@ bool endsBlock(const Instruction& i) {
   }
 }
 
+bool isCall(const GuestInstruction& i) {
+  Op op = i.decoded.info->op;
+  return (op == Op::call || op == Op::call_indirect) && i.treatment == Treatment::special && !i.crossesPage;
+}
+
 void markLabels(Block& block) {
   for (unsigned n = 0; n < block.count; ++n) {
     GuestInstruction& i = block.instructions[n];
@@ -319,8 +324,8 @@ void decodeBlock(Block& block, const std::uint8_t* bytes, std::uint64_t page, un
   block.page = page;
   block.key = key;
   block.count = 0;
-  block.fallsThrough = true;
   unsigned at = offset;
+  bool isReturnPoint = false;
   while (block.count < Block::kMaxInstructions && at < kPageSize) {
     GuestInstruction& i = block.instructions[block.count];
     if (!decodeOne(i, bytes, at, key, features)) {
@@ -329,12 +334,11 @@ void decodeBlock(Block& block, const std::uint8_t* bytes, std::uint64_t page, un
       // What is no instruction by its first bytes needs no more of them.
       i.crossesPage = at + kMaxInstructionLength > kPageSize && (joined || !next);
     }
+    i.isLabel = isReturnPoint;
     ++block.count;
     at += i.decoded.length;
-    if (i.endsBlock) {
-      block.fallsThrough = false;
-      break;
-    }
+    isReturnPoint = block.goesOnAfterCalls && isCall(i);
+    if (i.endsBlock && !isReturnPoint) break;
   }
   block.dependsOn = block.count == 0 ? 0 : granulesOf(offset, at - offset);
   markLabels(block);

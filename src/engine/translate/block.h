@@ -24,21 +24,21 @@ struct GuestInstruction {
   Treatment treatment;
   bool endsBlock;
   bool changesKey;        ///< STAC or CLAC: code goes on at the next instruction, but under another ModeKey
-  bool isLabel;           ///< a branch in the block leads here
+  bool isLabel;           ///< a branch in the block, or a return, leads here
   bool crossesPage;       ///< its bytes go on in the next page: the last of the block
   std::uint32_t liveIn;   ///< arithmetic flags that somebody may read before they are overwritten, before and
   std::uint32_t liveOut;  ///< after the instruction
 };
 
-/// A superblock: straight code of one page, with conditional branches out of it, and within it.
+/// A superblock: straight code of one page, with conditional branches out of it, and within it, and calls.
 struct Block {
   static constexpr unsigned kMaxInstructions = 64;
   std::uint64_t page;     ///< linear; 0 if shared
   bool isShared = false;  ///< runs at any linear address
   ModeKey key;
   unsigned count = 0;
-  bool fallsThrough = false;    ///< goes on at endOffset() after the last instruction
-  std::uint64_t dependsOn = 0;  ///< which 64-byte pieces of the page were looked at for its sake
+  bool goesOnAfterCalls = false;  ///< with what they return to
+  std::uint64_t dependsOn = 0;    ///< which 64-byte pieces of the page were looked at for its sake
   std::array<GuestInstruction, kMaxInstructions> instructions;
   std::uint64_t nextTable = 0;          ///< the entry table of the page that the last instruction goes on in
   std::array<std::uint8_t, 16> joined;  ///< the bytes of an instruction that crosses the page's end

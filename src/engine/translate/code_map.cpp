@@ -12,11 +12,18 @@ namespace {
 constexpr std::uint64_t kGlobal = 1;
 }
 
-void CodeMap::attach(std::uint64_t* top, unsigned indexBits, std::uint64_t* log, std::uint64_t missTable) {
+void CodeMap::attach(std::uint64_t* top, unsigned indexBits, std::uint64_t* log, ReturnCache& returns,
+                     std::uint64_t missTable) {
   top_ = top;
   indexBits_ = indexBits;
   log_ = log;
   missTable_ = missTable;
+  returns_ = &returns;
+  dropReturns();
+}
+
+void CodeMap::dropReturns() {
+  returns_->clear(*reinterpret_cast<const std::uint32_t*>(missTable_));
 }
 
 std::uint64_t CodeMap::pageOf(std::uint64_t index) const {
@@ -73,13 +80,16 @@ bool CodeMap::insert(std::uint64_t linear, std::uint64_t entryTable, bool global
 }
 
 bool CodeMap::dropPage(std::uint64_t linear) {
-  if (!large_.any()) return dropOne(linear);
-  unsigned shift = large_.isHuge(linear) ? 30 : large_.isLarge(linear) ? 22 : 12;
-  if (shift == 12) return dropOne(linear);
+  unsigned shift = !large_.any() ? 12 : large_.isHuge(linear) ? 30 : large_.isLarge(linear) ? 22 : 12;
   bool had = false;
-  for (std::uint64_t i = 0; i < logCount_; ++i) {
-    if (((log_[i] ^ linear) >> shift) == 0) had |= dropOne(log_[i]);
+  if (shift == 12) {
+    had = dropOne(linear);
+  } else {
+    for (std::uint64_t i = 0; i < logCount_; ++i) {
+      if (((log_[i] ^ linear) >> shift) == 0) had |= dropOne(log_[i]);
+    }
   }
+  if (had) dropReturns();
   return had;
 }
 
@@ -93,6 +103,7 @@ bool CodeMap::dropOne(std::uint64_t linear) {
 }
 
 void CodeMap::dropAll(bool globalToo) {
+  if (logCount_ != 0) dropReturns();
   std::uint64_t kept = 0;
   for (std::uint64_t i = 0; i < logCount_; ++i) {
     if ((log_[i] & kGlobal) != 0 && !globalToo) {
@@ -106,6 +117,7 @@ void CodeMap::dropAll(bool globalToo) {
 }
 
 void CodeMap::release() {
+  dropReturns();
   std::uint64_t bytes = std::uint64_t{8} << indexBits_;
   hostCall(SYS_mmap, reinterpret_cast<std::uint64_t>(top_) - bytes, bytes, PROT_NONE,
            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, static_cast<std::uint64_t>(-1), 0);

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "engine/translate/large_pages.h"
+#include "engine/translate/return_cache.h"
 #include "engine/translate/translation.h"
 
 namespace lodge::translate {
@@ -35,8 +36,10 @@ inline constexpr std::uint64_t kEntryTableBytes = kEntryStride * 4096;  // 5 hos
 /// space above the base register belongs to the soft TLB. Used by the vCPU's thread only.
 class CodeMap {
  public:
-  /// `top`: end of the array; `indexBits`: 20, 35 or 36; `log`: kLogBytes of memory.
-  void attach(std::uint64_t* top, unsigned indexBits, std::uint64_t* log, std::uint64_t missTable);
+  /// `top`: end of the array; `indexBits`: 20, 35 or 36; `log`: kLogBytes of memory. `returns`:
+  /// of this mode and address space; emptied whenever a page that holds code goes.
+  void attach(std::uint64_t* top, unsigned indexBits, std::uint64_t* log, ReturnCache& returns,
+              std::uint64_t missTable);
 
   /// Whether the array has a word of the address's own: user code in the upper half and what is not canonical share
   /// theirs with other pages.
@@ -52,6 +55,8 @@ class CodeMap {
   /// The mapping of the guest's page that `linear` is in may have changed. Returns whether there was a unit.
   bool dropPage(std::uint64_t linear);
   void dropAll(bool globalToo);
+  /// Translated code was dropped.
+  void dropReturns();
 
   static constexpr std::uint64_t kLogCapacity = 8192;
   static constexpr std::uint64_t kLogBytes = kLogCapacity * 8;
@@ -75,6 +80,7 @@ class CodeMap {
   std::uint64_t* top_ = nullptr;
   unsigned indexBits_ = 0;
   std::uint64_t missTable_ = 0;
+  ReturnCache* returns_ = nullptr;
   std::uint64_t* log_ = nullptr;  ///< linear pages with a unit (bit 0: global), perhaps stale or twice
   std::uint64_t logCount_ = 0;
   unsigned chunkCount_ = 0;

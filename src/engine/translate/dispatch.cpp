@@ -151,6 +151,7 @@ std::uint64_t VcpuContext::resume(std::uint64_t next, std::uint64_t invalidation
     if (host == 0) return 0;
     frame->page = state.rip >> 12;
   }
+  checkReturns();
   if (!cpu->fpuLive) cpu->unparkFpu();
   return host;
 }
@@ -160,6 +161,7 @@ void TranslateVcpu::enter(std::uint64_t host) {
   if (context_.lockstep) context_.lockstep->begin();
   if (!cpu.fpuLive) cpu.unparkFpu();
   context_.frame->page = cpu.state.rip >> 12;
+  context_.checkReturns();
   if (context_.onHostStep) setTrapFlag(true);
   std::uint32_t reason = lodgeEnterCache(&cpu.state, reinterpret_cast<const void*>(host));
   if (context_.onHostStep) setTrapFlag(false);

@@ -33,6 +33,7 @@ TranslationStore::Options optionsOf(const EngineSetup& setup) {
       options.features &= ~(std::uint64_t{1} << static_cast<unsigned>(feature));
   }
   options.strings = !traces(setup.trace, "lockstep");  // they may be left in the middle
+  options.returns = !traces(setup.trace, "no-returns");
   options.groups = !traces(setup.trace, "no-groups");
   options.perfMap = traces(setup.trace, "perf-map");
   return options;
@@ -96,6 +97,8 @@ Result<std::unique_ptr<TranslateVcpu>> TranslateVcpu::create(const EngineSetup& 
   context.frame->misaligned = Frame::kMisaligned;
   context.frame->maskLow = 0x7ffffffff000;
   context.frame->maskBoth = 0xfffffffff000;
+  context.frame->returnMask64 = ReturnCache::kMask64;
+  context.frame->returnMask32 = ReturnCache::kMask32;
   context.cpu = new (context.spaces->cpuMemory()) x86::Cpu();
   x86::Cpu& cpu = *context.cpu;
   cpu.memory = &setup.memory;

@@ -24,7 +24,8 @@ enum class ExitReason : std::uint32_t {
 /// The page below CpuState: what translated code and trampolines keep for themselves. One per vCPU, used by its thread
 /// only.
 struct Frame {
-  std::byte unused[FRAME_SIZE + FRAME_MISALIGNED];
+  std::byte unused[FRAME_SIZE + FRAME_RETURN_MASK32];
+  std::uint64_t returnMask32, returnMask64;  ///< ReturnCache's PEXT masks
   std::uint32_t misaligned;  ///< counts down how often the quick test for accesses that cross a page was wrong
   std::uint32_t padding1;
   static constexpr std::uint32_t kMisaligned = 256;
@@ -67,6 +68,8 @@ static_assert(LODGE_FRAME_OFFSET(attention) == FRAME_ATTENTION);
 static_assert(LODGE_FRAME_OFFSET(hostStack) == FRAME_HOST_STACK);
 static_assert(LODGE_FRAME_OFFSET(page) == FRAME_PAGE);
 static_assert(LODGE_FRAME_OFFSET(misaligned) == FRAME_MISALIGNED);
+static_assert(LODGE_FRAME_OFFSET(returnMask64) == FRAME_RETURN_MASK64);
+static_assert(LODGE_FRAME_OFFSET(returnMask32) == FRAME_RETURN_MASK32);
 static_assert(LODGE_FRAME_OFFSET(savedFlags) == FRAME_SAVED_FLAGS);
 #undef LODGE_FRAME_OFFSET
 static_assert(offsetof(x86::CpuState, gpr) == 0);

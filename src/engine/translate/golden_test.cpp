@@ -124,6 +124,7 @@ std::string translated(const Case& c) {
   auto groups = std::make_unique<GroupPlan>();
   auto code = std::make_unique<RewrittenCode>();
   block->isShared = c.has("shared");
+  block->goesOnAfterCalls = c.has("returns");
   decodeBlock(*block, page.data(), block->isShared ? 0 : pageOf(c), kOffset, keyOf(c), ~std::uint64_t{0});
   unsigned wanted = 0;
   while (wanted < block->count && block->instructions[wanted].offset < kOffset + c.guest.size()) ++wanted;
@@ -133,8 +134,12 @@ std::string translated(const Case& c) {
   if (!c.has("no-groups")) planGroups(*block, *groups);
   std::vector<std::uint8_t> hotBytes(65536), coldBytes(65536);
   Assembler hot(hotBytes.data(), kHot, 65536), cold(coldBytes.data(), kCold, 65536);
-  HostFeatures host{
-      .bmi1 = !c.has("no-bmi"), .bmi2 = !c.has("no-bmi"), .lahf64 = true, .fsgsbase = true, .sharing = c.has("shared")};
+  HostFeatures host{.bmi1 = !c.has("no-bmi"),
+                    .bmi2 = !c.has("no-bmi"),
+                    .lahf64 = true,
+                    .fsgsbase = true,
+                    .sharing = c.has("shared"),
+                    .returns = c.has("returns")};
   Rewriter rewriter(*block, *groups, *loops, hot, cold, kThunks, host, *code);
   if (rewriter.run() < wanted) return "  (does not fit)\n";
   // Without the UD2's call to the interpreter.

@@ -12,6 +12,7 @@ struct HostFeatures {
   bool lahf64;           ///< LAHF/SAHF in 64-bit mode; required
   bool fsgsbase;         ///< WRGSBASE allowed by the kernel
   bool sharing = false;  ///< user code is translated for all its linear addresses at once (likewise)
+  bool returns = false;  ///< calls note where returns go (ReturnCache; with BMI2)
   bool strings = true;  ///< string instructions may run on host addresses (not the host's, but the translator's choice)
 };
 

@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // Control flow. Direct branches within the page are linked jumps; everything else goes through the code map
 // (code_map.h).
+#include "base/bytes.h"
+#include "engine/translate/frame_layout.h"
 #include "engine/translate/rewriter.h"
 
 namespace lodge::translate {
 
 namespace {
 using namespace x86;
-constexpr std::uint8_t kGsPrefix = 0x65;
+constexpr std::uint8_t kGsPrefix = 0x65, kXchg = 0x87, kJrcxz = 0xe3, kJumpBytes = 5;
 }  // namespace
 
 bool Rewriter::branch(const GuestInstruction& g) {
@@ -62,12 +64,16 @@ void Rewriter::jumpTo(std::uint64_t target) {
     branchBack(hot_.jmp(), static_cast<unsigned>(index));
     return;
   }
+  jumpByLink(static_cast<unsigned>(offset));
+}
+
+void Rewriter::jumpByLink(unsigned targetOffset) {
   hot_.keepTogether(1, 4);
-  record(RecordKind::instruction, static_cast<unsigned>(offset));
+  record(RecordKind::instruction, targetOffset);
   std::uint32_t at = hot_.jmp();
-  std::uint64_t stub = linkStub(static_cast<unsigned>(offset));
+  std::uint64_t stub = linkStub(targetOffset);
   hot_.patchTo(at, stub);
-  addLink(hot_.start() + at, stub, static_cast<unsigned>(offset));
+  addLink(hot_.start() + at, stub, targetOffset);
 }
 
 bool Rewriter::conditional(const GuestInstruction& g) {
@@ -135,17 +141,19 @@ bool Rewriter::call(const GuestInstruction& g) {
   std::uint64_t target = branchTarget(block_, g);
   auto slotBelow = -static_cast<std::int32_t>(word());
   Mem to = stackOperand(slotBelow, true);
+  std::uint8_t spare = host::none;
   if (block_.isShared) {
-    std::uint8_t spare = spareBeside(to);
+    spare = spareBeside(to);
     movLinear(hot_, spare, block_.nextRip(g));
     hot_.store(word(), to, spare);
   } else {
     storeWord(to, block_.nextRip(g));
   }
   committing();
+  moveStackPointer(slotBelow);
+  if (notesReturn(g)) noteReturn(spare);
   bool samePage = target - block_.page < kPageSize;
   if (!samePage) movLinear(hot_, host::addend, target);
-  moveStackPointer(slotBelow);
   if (samePage) {
     record(RecordKind::instruction, static_cast<unsigned>(target - block_.page));
     jumpTo(target);
@@ -183,7 +191,8 @@ bool Rewriter::indirect(const GuestInstruction& g) {
     std::uint64_t next = block_.nextRip(g);
     to = Mem{.base = host::address};
     bool immediate = word() == 4 || static_cast<std::int64_t>(next) == static_cast<std::int32_t>(next);
-    if (immediate && !block_.isShared) {
+    immediate = immediate && !block_.isShared && !notesReturn(g);
+    if (immediate) {
       hot_.storeImmediate32(word(), to, static_cast<std::int32_t>(next));
       committing();
     } else {
@@ -191,9 +200,10 @@ bool Rewriter::indirect(const GuestInstruction& g) {
       movLinear(hot_, host::group, next);
       hot_.store(word(), to, host::group);
       committing();
-      hot_.load(8, host::group, atState(FRAME_SPARE));
     }
     moveStackPointer(slotBelow);
+    if (notesReturn(g)) noteReturn(host::group);
+    if (!immediate) hot_.load(8, host::group, atState(FRAME_SPARE));
   }
   record(RecordKind::dynamic, 0);
   notePage(hot_);
@@ -204,20 +214,90 @@ bool Rewriter::indirect(const GuestInstruction& g) {
 bool Rewriter::ret(const GuestInstruction& g) {
   const Instruction& i = g.decoded;
   if (!targetsAreMapped()) return false;
+  auto moves = static_cast<std::int32_t>(word() + (i.info->form == Form::i ? i.immediate & 0xffff : 0));
   hot_.load(word(), host::addend, stackOperand(0, false));
-  lookUpTarget(hot_);
-  moveStackPointer(static_cast<std::int32_t>(word() + (i.info->form == Form::i ? i.immediate & 0xffff : 0)));
-  record(RecordKind::dynamic, 0);
-  notePage(hot_);
-  hot_.jmpIndirect(host::group);
+  Assembler* a = &hot_;
+  if (usesReturns()) {
+    // r12 = the host's return point, RCX = 0 if it is that of r13.
+    hot_.pext(host::address, host::guestRsp, atState(returnMask()));
+    hot_.load(8, host::group, returnSlot(false));
+    hot_.lea(8, host::group, Mem{.base = host::group, .index = host::addend, .displacement = 1});
+    hot_.load(4, host::address, returnSlot(true));
+    committing();
+    hot_.legacy(8, 0, kXchg, host::group, host::rcx);
+    hot_.byte(kJrcxz);
+    hot_.byte(kJumpBytes);
+    hot_.jmpTo(cold_.here());
+    hot_.mov(8, host::rcx, host::group);
+    moveStackPointer(moves);
+    record(RecordKind::dynamic, 0);
+    notePage(hot_, host::group);
+    hot_.jmpIndirect(host::address);
+
+    a = &cold_;
+    recordCold(RecordKind::committing, g.offset);
+    cold_.mov(8, host::rcx, host::group);
+    recordCold(RecordKind::instruction, g.offset);
+  }
+  lookUpTarget(*a);
+  moveStackPointer(*a, moves);
+  if (a == &hot_) {
+    record(RecordKind::dynamic, 0);
+  } else {
+    recordCold(RecordKind::dynamic, 0);
+  }
+  notePage(*a);
+  a->jmpIndirect(host::group);
   return true;
 }
 
-/// Between instructions, before a jump to the user address in r13: shared code must know where it runs. Uses r12.
-void Rewriter::notePage(Assembler& a) {
+/// Of the slot whose number is in r12: the key, or the host address.
+Mem Rewriter::returnSlot(bool host) const {
+  Mem m{.base = host::state, .index = host::address, .scale = 8, .displacement = layout::kernelReturns};
+  if (key().has(ModeKey::user)) {
+    m.base = host::none;
+    m.segmentPrefix = kGsPrefix;
+    m.displacement = key().has(ModeKey::code64) ? layout::user64Returns : layout::user32Returns;
+  }
+  if (host) {
+    m.scale = 4;
+    m.displacement += static_cast<std::int32_t>(offsetof(ReturnCache, hosts));
+  }
+  return m;
+}
+
+/// Whether the call leaves a note for its return (return_cache.h).
+bool Rewriter::notesReturn(const GuestInstruction& g) const {
+  return usesReturns() && g.offset + unsigned{g.decoded.length} < kPageSize;
+}
+
+/// After a call has moved the stack pointer. `from`: r13 or r14 with the return address, or none. Uses r12 and `from`
+/// or r14.
+void Rewriter::noteReturn(std::uint8_t from) {
+  if (from == host::none) {
+    from = host::group;
+    hot_.movImmediate(from, ~block_.nextRip(*current_));
+  } else {
+    hot_.legacy(8, 0, 0xf7, 2, from);  // NOT
+  }
+  hot_.pext(host::address, host::guestRsp, atState(returnMask()));
+  hot_.store(8, returnSlot(false), from);
+  hot_.storeImmediate32(4, returnSlot(true), 0);
+  returnPoint_ = hot_.size();
+}
+
+/// The next instruction is where the call before returns to.
+void Rewriter::resolveReturn() {
+  if (returnPoint_ == 0) return;
+  storeLe(hot_.bytes() + returnPoint_ - 4, static_cast<std::uint32_t>(hot_.here()));
+  returnPoint_ = 0;
+}
+
+/// Between instructions, before a jump to the user address in r13: shared code must know where it runs.
+void Rewriter::notePage(Assembler& a, std::uint8_t scratch) {
   if (!host_.sharing || !key().has(ModeKey::user)) return;
-  a.pext(host::address, host::addend, atState(FRAME_MASK_LOW));
-  a.store(8, atState(FRAME_PAGE), host::address);
+  a.pext(scratch, host::addend, atState(FRAME_MASK_LOW));
+  a.store(8, atState(FRAME_PAGE), scratch);
 }
 
 /// Code with SMAP switched off has no map; what it does with computed targets is rare enough for the interpreter.

@@ -6,8 +6,8 @@ namespace lodge::translate {
 
 using namespace x86;
 
-void Rewriter::moveStackPointer(std::int32_t bytes) {
-  hot_.lea(word(), host::guestRsp, Mem{.base = host::guestRsp, .displacement = bytes});
+void Rewriter::moveStackPointer(Assembler& a, std::int32_t bytes) {
+  a.lea(word(), host::guestRsp, Mem{.base = host::guestRsp, .displacement = bytes});
 }
 
 void Rewriter::finishPush() {

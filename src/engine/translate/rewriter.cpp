@@ -25,15 +25,19 @@ unsigned Rewriter::run() {
     current_ = &block_.instructions[done];
     entry_[done] = hot_.here();
     resolveForward(done);
+    resolveReturn();
     record(RecordKind::instruction, current_->offset, !groups_.noEntry[done]);
     if (current_->crossesPage && current_->treatment != Treatment::interpret) checkNextPage(*current_);
     if (groups_.leader[done].present) groupProbe(groups_.leader[done]);
     rewrite(*current_);
   }
   count_ = done;
-  if (!block_.instructions[done - 1].endsBlock) {
-    const GuestInstruction& last = block_.instructions[done - 1];
-    unsigned next = last.offset + last.decoded.length;
+  const GuestInstruction& last = block_.instructions[done - 1];
+  unsigned next = last.offset + last.decoded.length;
+  if (returnPoint_ != 0) {
+    resolveReturn();
+    jumpByLink(next);
+  } else if (!last.endsBlock) {
     record(RecordKind::instruction, next);
     index_ = done;
     jumpTo(key().wrap(block_.page + next));

@@ -137,7 +137,8 @@ class Rewriter {
   bool leave();
   void finishPush();
   void storeWord(Mem to, std::uint64_t value);
-  void moveStackPointer(std::int32_t bytes);
+  void moveStackPointer(std::int32_t bytes) { moveStackPointer(hot_, bytes); }
+  void moveStackPointer(Assembler& a, std::int32_t bytes);
 
   // --- rewrite_branch.cpp
   bool branch(const GuestInstruction& g);
@@ -153,8 +154,15 @@ class Rewriter {
   void lookUpTarget(Assembler& a, ExecMode mode);
   Mem codeMapWord(std::uint8_t index, ExecMode mode) const;
   void jumpToTarget(Assembler& a);
-  void notePage(Assembler& a);
+  void notePage(Assembler& a, std::uint8_t scratch = host::address);
   void checkNextPage(const GuestInstruction& g);
+  bool notesReturn(const GuestInstruction& g) const;
+  void noteReturn(std::uint8_t from);
+  void resolveReturn();
+  Mem returnSlot(bool host) const;
+  std::int32_t returnMask() const { return word() == 8 ? FRAME_RETURN_MASK64 : FRAME_RETURN_MASK32; }
+  bool usesReturns() const { return host_.bmi2 && host_.returns && targetsAreMapped(); }
+  void jumpByLink(unsigned targetOffset);
   std::uint64_t linkStub(unsigned targetOffset);
   void addLink(std::uint64_t rel32, std::uint64_t stub, unsigned targetOffset, bool ungrouped = false,
                std::uint32_t key = 0);
@@ -211,8 +219,9 @@ class Rewriter {
   };
   std::array<Forward, Block::kMaxInstructions> forward_;  ///< jumps to instructions of this block that come later
   unsigned forwardCount_ = 0;
-  const LoopPlan::Loop* loop_ = nullptr;                       ///< whose copy without probes is being written
-  bool loopFailed_ = false;                                    ///< it needs what is not to be had there
+  std::uint32_t returnPoint_ = 0;         ///< where the host address of the next instruction goes, if a call wants it
+  const LoopPlan::Loop* loop_ = nullptr;  ///< whose copy without probes is being written
+  bool loopFailed_ = false;               ///< it needs what is not to be had there
   std::array<std::uint32_t, LoopPlan::kMaxLoops> backEdge_{};  ///< the rel32 of each loop's branch to its head
 };
 

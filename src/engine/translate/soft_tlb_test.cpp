@@ -9,7 +9,8 @@
 namespace lodge::translate {
 namespace {
 
-constexpr std::uint64_t kMissTable = 0x7000'0000'0000;
+const std::uint32_t missTable = 0x1234;  // its first entry only
+const auto kMissTable = reinterpret_cast<std::uint64_t>(&missTable);
 
 class AddressSpacesTest : public testing::Test {
  protected:

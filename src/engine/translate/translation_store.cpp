@@ -32,6 +32,7 @@ void* mapNoReserve(std::uint64_t bytes) {
 Result<std::unique_ptr<TranslationStore>> TranslationStore::create(GuestMemory& memory, const Options& options) {
   auto store = std::unique_ptr<TranslationStore>(new TranslationStore(memory, options));
   store->options_.sharing = options.sharing && hostFeatures().bmi2;
+  store->options_.returns = options.returns && hostFeatures().bmi2;
   if (Status made = store->makeTables(); !made) return std::move(made).error();
   auto cache = CodeCache::create(options.codeCacheBytes, options.perfMap);
   if (!cache) return std::move(cache).error();
@@ -246,6 +247,7 @@ Translation* TranslationStore::translateLocked(PageUnit& unit, unsigned offset, 
       next ? reinterpret_cast<const std::uint8_t*>(memory_.deviceView() + (next->ramPage << 12)) : nullptr;
   block.isShared = unit.isShared;
   block.misaligned = unit.misaligned;
+  block.goesOnAfterCalls = options_.returns && ModeKey{unit.key}.mode() != ExecMode::kernelAc;
   decodeBlock(block, bytes, unit.isShared ? 0 : unit.page, offset, ModeKey{unit.key}, options_.features, nextBytes);
   if (block.count == 0) return nullptr;
   if (next && block.crossesPage()) {
@@ -266,6 +268,7 @@ Translation* TranslationStore::translateLocked(PageUnit& unit, unsigned offset, 
   HostFeatures host = hostFeatures();
   host.strings = options_.strings;
   host.sharing = options_.sharing;
+  host.returns = options_.returns;
   Rewriter rewriter(block, *groups_, *loops_, hot, cold, thunks_, host, *rewritten_);
   unsigned count = rewriter.run();
   return installLocked(unit, block, count, hot, cold, *rewritten_, ungrouped);

@@ -39,6 +39,7 @@ class TranslationStore : public CodeWriteObserver {
     std::uint64_t features;    ///< CpuModel::features
     bool strictFlags = false;  ///< faults and interrupts see the exact arithmetic flags everywhere
     bool sharing = true;       ///< user code is translated once, not for every linear address (needs BMI2)
+    bool returns = true;       ///< calls note where returns go (needs BMI2)
     bool strings = true;       ///< REP STOS and REP MOVS without the interpreter
     bool groups = true;        ///< one soft TLB probe for several accesses
     bool perfMap = false;      ///< names translations in /tmp/perf-PID.map

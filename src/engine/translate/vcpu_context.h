@@ -33,6 +33,7 @@ struct VcpuContext final : CodeUser, x86::TranslationCacheListener {
   std::uint32_t mapKey[4] = {};     ///< by ExecMode: the key of the code in that mode's maps; 0: none yet
   std::uint64_t generation = 0;     ///< of the store, that the code maps are of
   std::uint64_t joinAt = kNowhere;  ///< an instruction that goes on in the next page, for the store's join()
+  std::uint64_t returnsOf = 0;      ///< TranslationStore::invalidations() that the return caches hold for
   bool codeDropped = false;         ///< a code page's mapping went since translated code was entered
   bool stepping = false;            ///< a signal handler runs the thread to the next instruction boundary
   bool countOps = false;
@@ -71,6 +72,13 @@ struct VcpuContext final : CodeUser, x86::TranslationCacheListener {
   PageUnit* knownUnit(std::uint64_t linear);
   bool wantsJoin(std::uint64_t rip);
   void dropCode();
+  /// Before translated code is entered: what others dropped since then.
+  void checkReturns() {
+    std::uint64_t now = store->invalidations();
+    if (now == returnsOf) return;
+    returnsOf = now;
+    spaces->dropReturns();
+  }
   /// modeKey() of the state; in lockstep, code that reads the clock is the interpreter's.
   ModeKey modeNow() const;
   /// Interprets the instruction at state.rip.
