@@ -97,6 +97,8 @@ def transfers_are_whole():
         data = b"".join(hashlib.sha512(b"%d" % n).digest() for n in range(MEGABYTES << 14))
         (pathlib.Path(folder) / "data").write_bytes(data)
         wanted = hashlib.sha256(data).hexdigest()
+        # The router's announcement and the search for duplicates of the address take the guest some seconds.
+        debian.check("(for i in $(seq 120); do ip -6 addr | grep fec0 | grep -qv tentative && exit; sleep 0.5; done; exit 1)", 90)
         for url in (f"http://{HOST}:{server.port}", f"http://[fec0::2]:{server6.port}"):
             output = debian.check(f"curl -gsS --max-time 240 -o /root/data {url}/data && sha256sum </root/data", 250)
             assert output.split()[0] == wanted, f"{url}: {output}"
