@@ -370,13 +370,6 @@ class Decoder {
     return readDisplacement(displacement);
   }
 
-  /// N of disp8*N (SDM vol. 2, 2.7.5): what the instruction accesses at once.
-  int displacementUnit() const {
-    bool element =
-        (out_.info->attributes & attribute::vsib) || out_.info->op == Op::compress || out_.info->op == Op::expand;
-    return element ? out_.info->elementBytes : memoryOperand(out_).bytes;
-  }
-
   bool readSib(unsigned& displacement) {
     if (!need(1)) return false;
     std::uint8_t sib = *at_++;
@@ -406,7 +399,7 @@ class Decoder {
     out_.displacementOffset = static_cast<std::uint8_t>(at_ - start_);
     out_.displacementSize = static_cast<std::uint8_t>(size);
     out_.displacement = static_cast<std::int64_t>(readSigned(size));
-    if (size == 1 && out_.encoding == Encoding::evex) out_.displacement *= displacementUnit();
+    if (size == 1 && out_.encoding == Encoding::evex) out_.displacement *= displacementUnit(out_);
     return true;
   }
 

@@ -84,6 +84,11 @@ MemoryOperand memoryOperand(const Instruction& i) {
   return {static_cast<std::uint16_t>(read || write ? memoryBytes(i) : 0), read, write};
 }
 
+unsigned displacementUnit(const Instruction& i) {
+  bool element = (i.info->attributes & attribute::vsib) || i.info->op == Op::compress || i.info->op == Op::expand;
+  return element ? i.info->elementBytes : memoryBytes(i);
+}
+
 FlagEffects flagEffects(const Instruction& i) {
   const OpcodeInfo& row = *i.info;
   switch (row.op) {

@@ -94,6 +94,9 @@ struct MemoryOperand {
 };
 MemoryOperand memoryOperand(const Instruction& instruction);
 
+/// N of EVEX's disp8*N (SDM vol. 2, 2.7.5): what the memory form of the instruction accesses at once.
+unsigned displacementUnit(const Instruction& instruction);
+
 /// What this very instruction does to the arithmetic flags and DF: the row's masks, sharpened by what its bytes say
 /// (the count of a shift by an immediate, the absence of a REP prefix).
 struct FlagEffects {

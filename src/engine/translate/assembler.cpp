@@ -61,7 +61,8 @@ void Assembler::rex(bool w, std::uint8_t reg, const RegMem& rm, bool force) {
   if (value != 0x40 || force) byte(value);
 }
 
-void Assembler::modrm(std::uint8_t reg, const RegMem& rm) {
+/// `unit`: what an 8-bit displacement counts.
+void Assembler::modrm(std::uint8_t reg, const RegMem& rm, int unit) {
   auto field = static_cast<std::uint8_t>((reg & 7) << 3);
   if (!rm.isMemory) {
     byte(static_cast<std::uint8_t>(0xc0 | field | (rm.reg & 7)));
@@ -77,10 +78,11 @@ void Assembler::modrm(std::uint8_t reg, const RegMem& rm) {
     return;
   }
   bool needsSib = m.index != host::none || (m.base & 7) == 4;
-  unsigned mod = m.displacement == 0 && (m.base & 7) != 5 ? 0 : fitsInt8(m.displacement) ? 1 : 2;
+  bool small = m.displacement % unit == 0 && fitsInt8(m.displacement / unit);
+  unsigned mod = m.displacement == 0 && (m.base & 7) != 5 ? 0 : small ? 1 : 2;
   byte(static_cast<std::uint8_t>(mod << 6 | field | (needsSib ? 4u : m.base & 7u)));
   if (needsSib) byte(static_cast<std::uint8_t>(scaleBits << 6 | indexBits << 3 | (m.base & 7u)));
-  if (mod == 1) byte(static_cast<std::uint8_t>(m.displacement));
+  if (mod == 1) byte(static_cast<std::uint8_t>(m.displacement / unit));
   if (mod == 2) word32(static_cast<std::uint32_t>(m.displacement));
 }
 
@@ -119,6 +121,20 @@ void Assembler::vex(unsigned pp, unsigned map, bool w, unsigned l, std::uint8_t 
   }
   byte(opcode);
   modrm(reg, rm);
+}
+
+void Assembler::evex(const x86::Instruction& i, std::uint8_t reg, std::uint8_t vvvv, const RegMem& rm) {
+  if (rm.isMemory && rm.mem.segmentPrefix != 0) byte(rm.mem.segmentPrefix);
+  bool b = rm.isMemory ? isExtended(rm.mem.base) : isExtended(rm.reg);
+  bool x = rm.isMemory ? isExtended(rm.mem.index) : (rm.reg & 16) != 0;
+  byte(0x62);
+  byte(static_cast<std::uint8_t>((isExtended(reg) ? 0 : 0x80) | (x ? 0 : 0x40) | (b ? 0 : 0x20) |
+                                 (reg & 16 ? 0 : 0x10) | i.map));
+  byte(static_cast<std::uint8_t>((i.vexW ? 0x80 : 0) | (~vvvv & 15) << 3 | 4 | i.vexPp));
+  byte(static_cast<std::uint8_t>((i.zeroing ? 0x80 : 0) | i.evexLength << 5 | (i.evexB ? 0x10 : 0) |
+                                 (vvvv & 16 ? 0 : 8) | i.opmask));
+  byte(i.opcode);
+  modrm(reg, rm, static_cast<int>(x86::displacementUnit(i)));
 }
 
 void Assembler::storeImmediate32(unsigned width, const Mem& to, std::int32_t value) {
@@ -218,6 +234,8 @@ void Assembler::reencode(const x86::Instruction& i, const std::uint8_t* source, 
                          std::uint8_t vvvv) {
   if (i.encoding == x86::Encoding::vex) {
     vex(i.vexPp, i.map, i.vexW, i.vexL, i.opcode, reg, vvvv, rm);
+  } else if (i.encoding == x86::Encoding::evex) {
+    evex(i, reg, vvvv, rm);
   } else {
     if (rm.isMemory && rm.mem.segmentPrefix != 0) byte(rm.mem.segmentPrefix);
     if (i.operandSizePrefix) byte(0x66);

@@ -89,6 +89,9 @@ class Assembler {
   void vex(unsigned pp, unsigned map, bool w, unsigned l, std::uint8_t opcode, std::uint8_t reg, std::uint8_t vvvv,
            const RegMem& rm);
 
+  /// The EVEX instruction with other registers.
+  void evex(const x86::Instruction& i, std::uint8_t reg, std::uint8_t vvvv, const RegMem& rm);
+
   void mov(unsigned width, std::uint8_t to, std::uint8_t from) { legacy(width, 0, width == 1 ? 0x88 : 0x89, from, to); }
   void load(unsigned width, std::uint8_t to, const Mem& from) { legacy(width, 0, width == 1 ? 0x8a : 0x8b, to, from); }
   void store(unsigned width, const Mem& to, std::uint8_t from) { legacy(width, 0, width == 1 ? 0x88 : 0x89, from, to); }
@@ -139,7 +142,7 @@ class Assembler {
                 std::uint8_t vvvv);
 
  private:
-  void modrm(std::uint8_t reg, const RegMem& rm);
+  void modrm(std::uint8_t reg, const RegMem& rm, int unit = 1);
   void rex(bool w, std::uint8_t reg, const RegMem& rm, bool force);
   void opcodeMap(unsigned map);
 

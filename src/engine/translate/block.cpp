@@ -15,6 +15,7 @@ bool vectorAllowed(const Instruction& i, ModeKey key) {
     return false;
   if ((a & attribute::sse) != 0 && !key.has(ModeKey::sse)) return false;
   if ((a & attribute::avx) != 0 && !key.has(ModeKey::avx)) return false;
+  if ((a & attribute::avx512) != 0 && !key.has(ModeKey::avx512)) return false;
   return true;
 }
 
@@ -148,7 +149,7 @@ bool is32BitOnly(const Instruction& i) {
   // VEX.W is ignored where it would select the size of a general register.
   bool general = i.info->cls == OpClass::integer || (i.info->attributes & (regIsGpr | rmIsGpr | vvvvIsGpr)) != 0;
   bool lengths = i.map == 3 && (i.opcode == 0x60 || i.opcode == 0x61);  // PCMPESTRx: EAX, EDX or RAX, RDX
-  return i.encoding == Encoding::vex && i.vexW && (general || lengths);
+  return i.encoding != Encoding::legacy && i.vexW && (general || (lengths && i.encoding == Encoding::vex));
 }
 
 bool hasFlatSource(const Instruction& i) {

@@ -48,7 +48,10 @@ std::uint32_t vectorBits(const CpuState& s) {
   bool emulated = (s.cr0 & cr0::em) != 0;
   if (!switched && !emulated) bits |= ModeKey::x87;
   if (!switched && !emulated && (s.cr4 & cr4::osfxsr) != 0) bits |= ModeKey::sse;
-  if (!switched && (s.cr4 & cr4::osxsave) != 0 && (s.xcr0 & 6) == 6) bits |= ModeKey::avx;
+  if (!switched && (s.cr4 & cr4::osxsave) != 0 && (s.xcr0 & 6) == 6) {
+    bits |= ModeKey::avx;
+    if ((s.xcr0 & 0xe0) == 0xe0) bits |= ModeKey::avx512;
+  }
   if (!(switched && (s.cr0 & cr0::mp) != 0)) bits |= ModeKey::fwait;
   return bits;
 }

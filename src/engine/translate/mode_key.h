@@ -27,11 +27,12 @@ struct ModeKey {
       fsgsbase = 1 << 9,     ///< CR4.FSGSBASE
       syscall = 1 << 10,     ///< EFER.SCE
       timeStamp = 1 << 11,   ///< RDTSC executes here (CPL 0 or not CR4.TSD)
+      avx512 = 1 << 13,      ///< EVEX and mask register instructions execute (as avx, more of XCR0)
       portIo = 1 << 12,      ///< CPL <= IOPL: CLI and STI execute
       translatable = 1 << 31;
 
   /// Bits that are the same for kernel and user code.
-  static constexpr std::uint32_t shared = x87 | sse | avx | fwait | fsgsbase | syscall;
+  static constexpr std::uint32_t shared = x87 | sse | avx | avx512 | fwait | fsgsbase | syscall;
 
   bool has(std::uint32_t bit) const { return (bits & bit) != 0; }
   /// Bytes of an address, a stack slot and a branch target.

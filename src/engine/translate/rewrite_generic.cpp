@@ -46,7 +46,7 @@ bool writesVvvv(Op op) {
 /// Whether the register form means the same with the register's memory in its place. (LOCK is implied by XCHG; bit
 /// strings address beyond; the others that write 32 bits must clear the upper half.)
 bool slotMayReplaceRm(const Instruction& i) {
-  if (uses(i, registerOnly)) return false;
+  if (uses(i, registerOnly) || i.evexB) return false;  // with memory the bit would mean a broadcast
   if (i.info->cls == OpClass::native) return !uses(i, writesRm);
   switch (i.info->op) {
     case Op::xchg:
@@ -132,7 +132,7 @@ bool Rewriter::genericRegisters(const GuestInstruction& g) {
   bool rmMoved = rmG && moved(i.rm) && !(rmIsByte(i) && isHighByte(i, i.rm));
   bool vMoved = vG && moved(i.vexV);
   if (!regMoved && !rmMoved && !vMoved) {
-    if (isVex(i)) {
+    if (i.encoding != Encoding::legacy) {
       reencode(i.rm, i.reg, i.vexV);  // 32-bit code may set bits of the prefix that mean nothing there
     } else {
       verbatim();
