@@ -21,10 +21,11 @@ enum class HostFeature : std::uint8_t {
   membarrier,   ///< else entries that others might read half stay empty
   memfd,        ///< else an unlinked file in /dev/shm, /tmp or the current folder, and anonymous code memory
   userfaultfd,  ///< else mprotect finds stores to code
+  avx512,       ///< in guests
   reservation,  ///< as if the host had no address space for more than one soft TLB a vCPU
 };
-inline constexpr std::string_view kHostFeatureNames[] = {"bmi1",  "bmi2",        "fsgsbase",   "membarrier",
-                                                         "memfd", "userfaultfd", "reservation"};
+inline constexpr std::string_view kHostFeatureNames[] = {"bmi1",  "bmi2",        "fsgsbase", "membarrier",
+                                                         "memfd", "userfaultfd", "avx512",   "reservation"};
 
 /// Whether every host-without= of a --trace list names what there is. Errors: notFound.
 Status checkHostFeatures(std::string_view list);

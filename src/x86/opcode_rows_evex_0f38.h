@@ -95,7 +95,7 @@ inline constexpr EvexLine kEvex0f38[] = {
   {0x71, p66, 1, 7, "vpshldvq", "+Vx Hx Wx", 8, "zfb", avx512vbmi2},
   {0x72, p66, 1, 7, "vpshrdvw", "+Vx Hx Wx", 2, "zf", avx512vbmi2},
   {0x72, pF3, 0, 7, "vcvtneps2bf16", "=Vx Wx", 4, "zfb", avx512bf16},
-  {0x72, pF2, 0, 7, "vcvtne2ps2bf16", "=Vx Hx Wx", 4, "zfb", avx512bf16},
+  {0x72, pF2, 0, 7, "vcvtne2ps2bf16", "=Vx Hx Wx", 4, "zb", avx512bf16},
   {0x73, p66, 0, 7, "vpshrdvd", "+Vx Hx Wx", 4, "zfb", avx512vbmi2},
   {0x73, p66, 1, 7, "vpshrdvq", "+Vx Hx Wx", 8, "zfb", avx512vbmi2},
   {0x75, p66, 0, 7, "vpermi2b", "+Vx Hx Wx", 1, "z", avx512vbmi}, {0x75, p66, 1, 7, "vpermi2w", "+Vx Hx Wx", 2, "z"},

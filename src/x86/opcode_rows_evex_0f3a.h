@@ -35,7 +35,7 @@ inline constexpr EvexLine kEvex0f3a[] = {
   {0x3a, p66, 1, 4, "vinserti64x4", "=Vx Hx Wh Ib", 8, "z"}, {0x3b, p66, 0, 4, "vextracti32x8", "=Wh Vx Ib", 4, "z"},
   {0x3b, p66, 1, 4, "vextracti64x4", "=Wh Vx Ib", 8, "z"}, {0x3e, p66, 0, 7, "vpcmpub", "=k Hx Wx Ib", 1, "kf"},
   {0x3e, p66, 1, 7, "vpcmpuw", "=k Hx Wx Ib", 2, "kf"}, {0x3f, p66, 0, 7, "vpcmpb", "=k Hx Wx Ib", 1, "kf"},
-  {0x3f, p66, 1, 7, "vpcmpw", "=k Hx Wx Ib", 2, "kf"}, {0x42, p66, 0, 7, "vdbpsadbw", "=Vx Hx Wx Ib", 1, "zf"},
+  {0x3f, p66, 1, 7, "vpcmpw", "=k Hx Wx Ib", 2, "kf"}, {0x42, p66, 0, 7, "vdbpsadbw", "=Vx Hx Wx Ib", 1, "z"},
   {0x43, p66, 0, 6, "vshufi32x4", "=Vx Hx Wx Ib", 4, "zb"}, {0x43, p66, 1, 6, "vshufi64x2", "=Vx Hx Wx Ib", 8, "zb"},
   {0x44, p66, 2, 7, "vpclmulqdq", "=Vx Hx Wx Ib", 8, "", vpclmul},
   {0x50, p66, 0, 7, "vrangeps", "=Vx Hx Wx Ib", 4, "zfbr"}, {0x50, p66, 1, 7, "vrangepd", "=Vx Hx Wx Ib", 8, "zfbr"},
@@ -54,8 +54,8 @@ inline constexpr EvexLine kEvex0f3a[] = {
   {0x72, p66, 1, 7, "vpshrdw", "=Vx Hx Wx Ib", 2, "zf", avx512vbmi2},
   {0x73, p66, 0, 7, "vpshrdd", "=Vx Hx Wx Ib", 4, "zfb", avx512vbmi2},
   {0x73, p66, 1, 7, "vpshrdq", "=Vx Hx Wx Ib", 8, "zfb", avx512vbmi2},
-  {0xce, p66, 1, 7, "vgf2p8affineqb", "=Vx Hx Wx Ib", 8, "zfb", gfni},
-  {0xcf, p66, 1, 7, "vgf2p8affineinvqb", "=Vx Hx Wx Ib", 8, "zfb", gfni},
+  {0xce, p66, 1, 7, "vgf2p8affineqb", "=Vx Hx Wx Ib", 8, "zb", gfni},
+  {0xcf, p66, 1, 7, "vgf2p8affineinvqb", "=Vx Hx Wx Ib", 8, "zb", gfni},
 };
 // clang-format on
 

@@ -213,6 +213,10 @@ std::string_view reasonToDiffer(const Snippet& snippet, const Outcome& host, con
     return "flags that DAA, DAS, AAA and AAS leave undefined";
   if (eitherAlignmentFault(host, guest)) return "FXSAVE and FXRSTOR at a misaligned address with AC: #GP or #AC";
   x86::Instruction last{};
+  bool masked = stoppedAt(snippet, host, last) && last.opmask != 0 &&
+                (last.info->attributes & x86::attribute::suppressesFaults) != 0;
+  if (masked && host.vector == 13 && (snippet.code16 || snippet.code32))
+    return "a masked operand across the segment's end: whether masked-off elements fault is the processor's choice";
   if (!stoppedAt(snippet, guest, last)) return "";
   if (last.info->op == x86::Op::maskmov) return kMaskmov;
   if (host.vector == 13 && guest.vector == 14 && (last.segmentOverride == x86::fs || last.segmentOverride == x86::gs))

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/differential/generator.h"
 
+#include <cpuid.h>
+
 #include <cstring>
 
 #include "tests/differential/program.h"
@@ -9,12 +11,26 @@ namespace lodge::differential {
 
 using namespace x86;
 
+const Avx512Layout& avx512Layout() {
+  static const Avx512Layout layout = [] {
+    auto offset = [](unsigned component) {
+      unsigned a = 0, b = 0, c = 0, d = 0;
+      return __get_cpuid_count(0xd, component, &a, &b, &c, &d) != 0 && a != 0 ? std::size_t{b} : 0;
+    };
+    return Avx512Layout{offset(5), offset(6), offset(7)};
+  }();
+  return layout;
+}
+
 std::string_view reasonToLeaveOut(const Instruction& i) {
   if (i.codeSize != CodeSize::bits64 && (i.segmentOverride == fs || i.segmentOverride == gs))
     return "no such segment in the host's 32- and 16-bit code";
   bool quad = i.encoding == Encoding::vex && i.map == 3 && (i.opcode == 0x16 || i.opcode == 0x22) && i.vexW;
   if (quad && i.codeSize != CodeSize::bits64) return "VPEXTRQ, VPINSRQ: #UD on AMD, W is ignored on Intel (and here)";
-  if ((i.info->attributes & attribute::avx512) != 0) return "no model offers it";
+  bool widened = i.encoding == Encoding::evex && i.vexW && i.codeSize != CodeSize::bits64 &&
+                 (i.info->attributes & (attribute::regIsGpr | attribute::rmIsGpr)) != 0;
+  if (widened) return "W of a general register outside 64-bit mode: #UD on some processors, ignored on others";
+  if ((i.info->attributes & attribute::avx512) != 0 && avx512Layout().masks == 0) return "the host lacks it";
   switch (i.info->op) {
     case Op::cpuid:
     case Op::rdtsc:
@@ -161,8 +177,14 @@ void Generator::vectorState(Registers& r) {
     std::memcpy(bytes + 32 + 16 * i, &mantissa, 8);
     put16(40 + 16 * i, exponent);
   }
-  for (std::size_t base : {std::size_t{160}, std::size_t{576}}) {
-    for (std::size_t i = 0; i < 256; i += 8) {
+  const Avx512Layout& wide = avx512Layout();
+  struct Range {
+    std::size_t base, bytes;
+  };
+  for (Range range :
+       {Range{160, 256}, Range{576, 256}, Range{wide.upperHalves, 512}, Range{wide.upperRegisters, 1024}}) {
+    std::size_t base = range.base;
+    for (std::size_t i = 0; i < range.bytes && base != 0; i += 8) {
       double number = static_cast<double>(static_cast<std::int64_t>(random() >> 40)) / 1024.0 - 4096.0;
       float pair[2] = {static_cast<float>(number), static_cast<float>(below(1000)) - 500.0f};
       std::uint64_t word = random();
@@ -173,8 +195,14 @@ void Generator::vectorState(Registers& r) {
       std::memcpy(bytes + base + i, &word, 8);
     }
   }
-  std::uint64_t components = 7;
-  std::memcpy(bytes + 512, &components, 8);
+  for (unsigned i = 0; i < 8 && wide.masks != 0; ++i) {
+    std::uint64_t mask = chance(30)   ? random()
+                         : chance(30) ? random() & random()
+                         : chance(50) ? below(65536)
+                                      : below(3) - 1;
+    std::memcpy(bytes + wide.masks + 8 * i, &mask, 8);
+  }
+  std::memcpy(bytes + 512, &kVectorComponents, 8);
 }
 
 unsigned Generator::operandBytes(std::uint8_t* p) {
@@ -249,6 +277,22 @@ unsigned Generator::vexBytes(std::uint8_t* p) {
   return n + (code16_ ? operandBytes16(p + n) : operandBytes(p + n));
 }
 
+unsigned Generator::evexBytes(std::uint8_t* p) {
+  p[0] = 0x62;
+  p[1] = static_cast<std::uint8_t>((random() & 0xf0) | (1 + below(3)));
+  if (chance(60)) p[1] |= 0xf0;
+  if (narrow()) p[1] |= 0xc0;
+  p[2] = static_cast<std::uint8_t>(random() | 4);
+  if (chance(30)) p[2] |= 0x78;  // vvvv = 1111 where it must be
+  if (chance(40)) p[2] = static_cast<std::uint8_t>((p[2] & ~3) | 1);
+  p[3] = static_cast<std::uint8_t>(random());
+  if (chance(60)) p[3] |= 8;
+  if (chance(60)) p[3] &= 0xef;
+  if (chance(60)) p[3] &= 0x7f;
+  p[4] = static_cast<std::uint8_t>(random());
+  return 5 + (code16_ ? operandBytes16(p + 5) : operandBytes(p + 5));
+}
+
 bool Generator::isWanted(const Instruction& i) const {
   return !definedFlags_ || (flagEffects(i).undefined & ~flag::af) == 0;
 }
@@ -256,7 +300,8 @@ bool Generator::isWanted(const Instruction& i) const {
 unsigned Generator::instruction(std::uint8_t (&bytes)[kMaxInstructionLength]) {
   for (;;) {
     std::uint8_t raw[64];
-    unsigned available = chance(35) ? vexBytes(raw) : legacyBytes(raw);
+    bool wide = avx512Layout().masks != 0 && chance(30);
+    unsigned available = wide ? evexBytes(raw) : chance(35) ? vexBytes(raw) : legacyBytes(raw);
     Instruction decoded{};
     DecodeStatus status = decode(raw, available < 15 ? available : 15, codeSize(), decoded);
     if (status == DecodeStatus::invalid) {

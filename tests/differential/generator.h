@@ -46,6 +46,7 @@ class Generator {
   unsigned instruction(std::uint8_t (&bytes)[x86::kMaxInstructionLength]);
   unsigned legacyBytes(std::uint8_t* p);
   unsigned vexBytes(std::uint8_t* p);
+  unsigned evexBytes(std::uint8_t* p);
   unsigned operandBytes(std::uint8_t* p);
   unsigned operandBytes16(std::uint8_t* p);
   void registers(Registers& r);

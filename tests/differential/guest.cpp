@@ -156,7 +156,7 @@ void Guest::initialState(CpuState& state) const {
   state.cr4 =
       cr4::pae | cr4::pge | cr4::osfxsr | cr4::osxmmexcpt | cr4::osxsave | (hostHasFsgsbase() ? cr4::fsgsbase : 0);
   state.efer = efer::sce | efer::lme | efer::lma | efer::nxe;
-  state.xcr0 = 7;
+  state.xcr0 = model_->xcr0Supported & kVectorComponents;
   state.gdtr = {kKernelBase + kGdt, 0x4f, 0};
   state.idtr = {kKernelBase + kIdt, 0xfff, 0};
   state.tr = {kKernelBase + kTss, 0x67, kTr, 0x8b};
@@ -294,7 +294,7 @@ void Guest::reset(const Snippet& snippet) {
   state.rflags = snippet.before.rflags;
   std::memcpy(state.xsave, snippet.before.vector.data(), kVectorBytes);
   std::memset(state.xsave + 512, 0, 64);
-  state.xsave[512] = std::byte{7};
+  state.xsave[512] = static_cast<std::byte>(kVectorComponents);
 }
 
 /// What only guests can show. `frame`: RIP, CS, RFLAGS, RSP and SS as the exception frame has them; null without one.

@@ -35,6 +35,13 @@ void fillData(std::uint64_t seed, std::byte* data, std::size_t length) {
   }
 }
 
+/// Bytes of vector state in a signal frame (Linux arch/x86/include/uapi/asm/sigcontext.h, _fpx_sw_bytes).
+std::size_t frameBytes(const std::byte* vector) {
+  constexpr std::uint32_t kMagic = 0x46505853;
+  std::uint32_t words[5];
+  std::memcpy(words, vector + 464, sizeof words);
+  return words[0] != kMagic ? 512 : words[4] < kVectorBytes ? words[4] : kVectorBytes;
+}
 bool hostHasFsgsbase() {
   return (::getauxval(AT_HWCAP2) & 2) != 0;
 }
@@ -102,6 +109,12 @@ void writeGs(std::uint64_t base) {
 constexpr int kGregs[16] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
                             REG_R8,  REG_R9,  REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15};
 
+std::uint64_t frameComponents(const std::byte* vector) {
+  std::uint64_t components;
+  std::memcpy(&components, vector + 472, 8);
+  return components;
+}
+
 void loadNext(ucontext_t* context) {
   std::uint32_t index = child.current->load();
   auto* data = reinterpret_cast<std::byte*>(kDataBase);
@@ -110,7 +123,7 @@ void loadNext(ucontext_t* context) {
     child.active = false;
     std::memcpy(context->uc_mcontext.gregs, child.home.uc_mcontext.gregs, sizeof context->uc_mcontext.gregs);
     std::memcpy(vector, child.homeVector, 464);
-    std::memcpy(vector + 512, child.homeVector + 512, kVectorBytes - 512);
+    std::memcpy(vector + 512, child.homeVector + 512, frameBytes(vector) - 512);
     return;
   }
   const Snippet& snippet = child.snippets[index];
@@ -132,8 +145,8 @@ void loadNext(ucontext_t* context) {
   }
   // Bytes 464..511 are software-reserved: the kernel keeps its own description of the frame there.
   std::memcpy(vector, snippet.before.vector.data(), 464);
-  std::memcpy(vector + 576, snippet.before.vector.data() + 576, 256);
-  std::uint64_t components = 7;
+  std::memcpy(vector + 576, snippet.before.vector.data() + 576, frameBytes(vector) - 576);
+  std::uint64_t components = kVectorComponents & frameComponents(vector);
   std::memcpy(vector + 512, &components, 8);
   if (child.hasFsgsbase) {
     writeGs(snippet.before.gsBase);
@@ -159,7 +172,7 @@ void onSignal(int signal, siginfo_t*, void* argument) {
     if (signal != SIGTRAP) _exit(99);
     child.active = true;
     std::memcpy(&child.home, context, sizeof child.home);
-    std::memcpy(child.homeVector, vector, kVectorBytes);
+    std::memcpy(child.homeVector, vector, frameBytes(vector));
     loadNext(context);
     return;
   }
@@ -176,7 +189,7 @@ void onSignal(int signal, siginfo_t*, void* argument) {
   for (int i = 0; i < 16; ++i) outcome.after.gpr[i] = static_cast<std::uint64_t>(gregs[kGregs[i]]);
   outcome.after.rip = static_cast<std::uint64_t>(gregs[REG_RIP]);
   outcome.after.rflags = static_cast<std::uint64_t>(gregs[REG_EFL]);
-  std::memcpy(outcome.after.vector.data(), vector, kVectorBytes);
+  std::memcpy(outcome.after.vector.data(), vector, frameBytes(vector));
   outcome.vector = static_cast<std::uint32_t>(gregs[REG_TRAPNO]);
   outcome.errorCode = static_cast<std::uint32_t>(gregs[REG_ERR]);
   outcome.faultAddress = static_cast<std::uint64_t>(gregs[REG_CR2]);

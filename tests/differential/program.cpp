@@ -185,7 +185,7 @@ bool Program::isPlain(const Instruction& i) {
   if (i.lock || i.info->cls == OpClass::system || (i.info->attributes & attribute::stackAccess) != 0) return false;
   if (i.base != kNoRegister && i.base >= 12) return false;
   bool vex = i.encoding == Encoding::vex;
-  return i.reg < 12 && (i.memory || i.rm < 12) && (!vex || i.vexV < 12);
+  return i.reg < 12 && (i.memory || i.rm < 12) && (!vex || i.vexV < 12 || i.encoding == Encoding::evex);
 }
 
 bool Program::acceptable(const Instruction& i) {

@@ -88,7 +88,8 @@ void SingleStepper::step(VcpuContext& context, const x86::CpuState* state, const
   committing_ = 0;
   ++comparisons_;
   state_ = *state;
-  std::memcpy(state_.xsave, ucontext->uc_mcontext.fpregs, kVectorBytes);
+  std::memcpy(state_.xsave, ucontext->uc_mcontext.fpregs,
+              frameBytes(reinterpret_cast<const std::byte*>(ucontext->uc_mcontext.fpregs)));
   // The state before the instruction, or after it; further where host code has nothing for some instructions (NOP,
   // jumps) and where the interpreter did something in between. RIP is compared, so that nothing else can pass.
   std::uint64_t interpreted = guest_.cpu().instructionsInterpreted;

@@ -47,8 +47,20 @@ inline constexpr std::uint64_t kUpperHalf = 0xffff'9000'0000'0000;
 inline constexpr std::uint64_t kEntriesBase = kUpperHalf + 0x3'0000'0000;
 inline constexpr unsigned kEntryPages[] = {0, 1, 4};  ///< pages from kDataBase on
 
-/// The legacy region of an XSAVE area (512 bytes), the header (64) and the upper halves of YMM (256).
-inline constexpr std::size_t kVectorBytes = 512 + 64 + 256;
+/// The legacy region of an XSAVE area (512 bytes), the header (64), the upper halves of YMM (256), and AVX-512 state
+/// where the host keeps it.
+inline constexpr std::size_t kVectorBytes = 2688;
+/// Components of it that are compared.
+inline constexpr std::uint64_t kVectorComponents = 0xe7;
+
+/// Bytes of vector state in a signal frame.
+std::size_t frameBytes(const std::byte* vector);
+
+/// Where the host keeps AVX-512 state: offsets of mask registers, upper halves of ZMM0-15, and ZMM16-31; 0 without.
+struct Avx512Layout {
+  std::size_t masks, upperHalves, upperRegisters;
+};
+const Avx512Layout& avx512Layout();
 
 struct Registers {
   std::uint64_t gpr[16];

@@ -13,7 +13,7 @@ SCRIPT = "nproc\necho sum $(seq 1 1000 | sha256sum)\n"
 SUM = "sum 67d4ff71d43921d5739f387da09746f405e425b07d727e4c69d029461d1f051f -"
 LAUNCHER = pathlib.Path(__file__).resolve().parent / "restricted_host.py"
 # As in lodge run --help.
-FEATURES = ["bmi1", "bmi2", "fsgsbase", "membarrier", "memfd", "userfaultfd"]
+FEATURES = ["bmi1", "bmi2", "fsgsbase", "membarrier", "memfd", "userfaultfd", "avx512"]
 
 
 def boots(prefix=(), cpus=1, engine="translate", options=()):

@@ -84,7 +84,7 @@ void setAddress(const Instruction& i, Decoded& out) {
 
 /// #UD that depends on the mode and not on the bytes: VEX instructions on general registers.
 bool undefinedInMode(const Cpu& cpu, const Instruction& i) {
-  if (i.encoding != x86::Encoding::vex) return false;
+  if (i.encoding == x86::Encoding::legacy) return false;
   return !cpu.protectedMode() || cpu.virtual8086();
 }
 

@@ -152,7 +152,9 @@ bool writeLegacy(Cpu& cpu, const Decoded& d, std::uint64_t linear, const std::by
 
 unsigned componentBytes(const Decoded& d, unsigned i) {
   unsigned size = xsaveLayout().size[i];
-  return i == 2 && onlyXmm07(d) ? size / 2 : size;
+  if (!onlyXmm07(d)) return size;
+  constexpr unsigned kYmm = 2, kZmmHigh = 6, kZmm16To31 = 7;  // SDM vol. 1, 13.5
+  return i == kZmm16To31 ? 0 : i == kYmm || i == kZmmHigh ? size / 2 : size;
 }
 
 bool writeExtended(Cpu& cpu, const Decoded& d, std::uint64_t linear, const std::byte* image, std::uint64_t mask,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Execution of Op::native and of the small state instructions that need nothing but checks before they run natively.
 #include "base/bytes.h"
+#include "engine/interpret/evex_memory.h"
 #include "engine/interpret/handlers.h"
 #include "engine/interpret/operands.h"
 #include "engine/interpret/thunk.h"
@@ -15,8 +16,10 @@ bool checkVectorState(Cpu& cpu, const Instruction& insn) {
   const CpuState& s = cpu.state;
   std::uint32_t a = insn.info->attributes;
   bool monitored = (s.cr0 & x86::cr0::ts) != 0;
-  if (a & attribute::avx) {
-    bool enabled = (s.cr4 & x86::cr4::osxsave) != 0 && (s.xcr0 & 6) == 6 && cpu.protectedMode() && !cpu.virtual8086();
+  if (a & (attribute::avx | attribute::avx512)) {
+    std::uint64_t components = a & attribute::avx512 ? 0xe6 : 6;
+    bool enabled = (s.cr4 & x86::cr4::osxsave) != 0 && (s.xcr0 & components) == components && cpu.protectedMode() &&
+                   !cpu.virtual8086();
     if (!enabled) return x86::raiseUd(cpu);
   } else if (a & attribute::sse) {
     if ((s.cr0 & x86::cr0::em) != 0 || (s.cr4 & x86::cr4::osfxsr) == 0) return x86::raiseUd(cpu);
@@ -53,8 +56,11 @@ struct NativeOperand {
   bool store = false;            ///< `host` is a buffer that goes to `linear` afterwards
 };
 
+bool isAligned(const Thunk& t, std::uint64_t linear) {
+  return !t.aligned || (linear & (t.bytes - 1u)) == 0;
+}
 bool alignedOrFault(Cpu& cpu, const Thunk& t, std::uint64_t linear) {
-  if (!t.aligned || (linear & (t.bytes - 1u)) == 0) return true;
+  if (isAligned(t, linear)) return true;
   return x86::raiseGp(cpu, 0);
 }
 
@@ -101,19 +107,20 @@ bool locateSlow(Cpu& cpu, const Decoded& d, const Thunk& t, NativeOperand& o) {
   return !cpu.exception.valid && x86::readLinearBytes(cpu, o.linear, c.area, t.bytes);
 }
 
-[[gnu::always_inline]] inline bool locate(Cpu& cpu, const Decoded& d, const Thunk& t, NativeOperand& o) {
+/// A hit in the TLB. False: look closer; no exception is pending.
+[[gnu::always_inline]] inline bool locateQuick(Cpu& cpu, const Decoded& d, const Thunk& t, NativeOperand& o) {
   std::uint64_t offset = effectiveAddress(cpu, d);
   x86::Rights rights = x86::currentRights(cpu);
   if (t.writes) {
     if (!t.bounce && quickLinear<Access::write>(cpu, d.code64, d.segment, offset, t.bytes, o.linear)) {
-      if (!alignedOrFault(cpu, t, o.linear)) return false;
+      if (!isAligned(t, o.linear)) return false;
       o.host = o.written = x86::tlbWritable(cpu, o.linear, t.bytes, rights);
     }
   } else if (quickLinear<Access::read>(cpu, d.code64, d.segment, offset, t.bytes, o.linear)) {
-    if (!alignedOrFault(cpu, t, o.linear)) return false;
+    if (!isAligned(t, o.linear)) return false;
     if (!t.alignCopy || (o.linear & 15) == 0) o.host = x86::tlbReadable(cpu, o.linear, t.bytes, rights);
   }
-  return o.host != nullptr || locateSlow(cpu, d, t, o);
+  return o.host != nullptr;
 }
 
 void notePointers(Cpu& cpu, const Decoded& d, const Thunk& t, const NativeOperand& o) {
@@ -139,14 +146,8 @@ bool pendingX87(Cpu& cpu, const Thunk& t) {
   return (status & 0x80) != 0;
 }
 
-Outcome runNative(Cpu& cpu, const Decoded& d) {
-  if (!checkVectorState(cpu, d.insn)) return Outcome::fault;
-  const Thunk& t = *static_cast<const Thunk*>(d.native);
-  NativeOperand o;
-  if (t.bytes != 0 && !locate(cpu, d, t, o)) {
-    if (pendingX87(cpu, t)) x86::raise(cpu, x86::Vector::mf);  // comes before the operand's fault
-    return Outcome::fault;
-  }
+/// The operand is found.
+[[gnu::always_inline]] inline Outcome execute(Cpu& cpu, const Decoded& d, const Thunk& t, const NativeOperand& o) {
   CpuState& s = cpu.state;
   std::uint64_t registers[3] = {s.gpr[x86::rax], s.gpr[x86::rdx], 0};
   if (t.gpr == ThunkGpr::reg) registers[0] = s.gpr[d.insn.reg];
@@ -167,6 +168,26 @@ Outcome runNative(Cpu& cpu, const Decoded& d) {
   }
   if (t.usesFlags) s.rflags = (s.rflags & ~x86::flag::arithmetic) | (flags & x86::flag::arithmetic);
   return Outcome::next;
+}
+
+Outcome runNative(Cpu& cpu, const Decoded& d) {
+  if (!checkVectorState(cpu, d.insn)) return Outcome::fault;
+  const Thunk& t = *static_cast<const Thunk*>(d.native);
+  NativeOperand o;
+  if (t.bytes != 0 && !locateQuick(cpu, d, t, o) && !locateSlow(cpu, d, t, o)) {
+    if (pendingX87(cpu, t)) x86::raise(cpu, x86::Vector::mf);  // comes before the operand's fault
+    return Outcome::fault;
+  }
+  return execute(cpu, d, t, o);
+}
+
+/// EVEX: masked elements of the memory operand are not accessed. Where all of it may be, the host sees to that.
+Outcome runMasked(Cpu& cpu, const Decoded& d) {
+  if (!checkVectorState(cpu, d.insn)) return Outcome::fault;
+  const Thunk& t = *static_cast<const Thunk*>(d.native);
+  NativeOperand o;
+  if (locateQuick(cpu, d, t, o)) return execute(cpu, d, t, o);
+  return maskedElements(cpu, d);
 }
 
 /// Outside 64-bit code VZEROUPPER and VZEROALL leave registers 8 to 15 alone.
@@ -200,7 +221,13 @@ Outcome ldmxcsr(Cpu& cpu, const Decoded& d) {
 Handler vectorHandler(const Instruction& i) {
   switch (i.info->op) {
     case x86::Op::native:
+      // A masked store leaves what is masked, whether or not faults there are suppressed (VEXTRACTF32X4).
+      if (i.memory && i.opmask != 0 && (i.info->attributes & (attribute::suppressesFaults | attribute::writesRm)) != 0)
+        return &runMasked;
       return zeroesRegisters(i) && i.codeSize != x86::CodeSize::bits64 ? &zeroEightRegisters : &runNative;
+    case x86::Op::compress:
+    case x86::Op::expand:
+      return i.memory && i.opmask != 0 ? &runPacked : &runNative;
     case x86::Op::stmxcsr:
     case x86::Op::fwait:
     case x86::Op::emms:
@@ -213,7 +240,8 @@ Handler vectorHandler(const Instruction& i) {
 }
 
 bool runsThunk(const Instruction& i) {
-  return vectorHandler(i) == &runNative;
+  Handler handler = vectorHandler(i);
+  return handler == &runNative || handler == &runMasked || handler == &runPacked;
 }
 
 }  // namespace lodge::interpret

@@ -40,15 +40,15 @@ bool operandIsWord(const Instruction& i) {
 
 /// W outside 64-bit mode counts only where it is part of the opcode, not where it widens a general register.
 bool canonicalW(const Instruction& i) {
-  bool w = i.encoding == Encoding::vex ? i.vexW : (i.rex & 8) != 0;
+  bool w = i.encoding != Encoding::legacy ? i.vexW : (i.rex & 8) != 0;
   bool general = (i.info->attributes & (attribute::regIsGpr | attribute::rmIsGpr)) != 0;
   // PCMPESTRM and PCMPESTRI take their lengths from EAX and EDX, or with W from RAX and RDX.
-  general = general || (i.map == 3 && (i.opcode == 0x60 || i.opcode == 0x61));
+  general = general || (i.encoding != Encoding::evex && i.map == 3 && (i.opcode == 0x60 || i.opcode == 0x61));
   return w && (i.codeSize == x86::CodeSize::bits64 || !general);
 }
 
 struct Fields {
-  unsigned reg, rm;  // with bit 3
+  unsigned reg, rm;  // with bits 3 and 4
 };
 Fields canonicalFields(const Instruction& i) {
   constexpr unsigned kRax = 0, kRdi = 7;
@@ -81,11 +81,21 @@ void emitVex(Emitter& e, const Instruction& i, Fields f) {
   e.byte(i.opcode);
 }
 
+void emitEvex(Emitter& e, const Instruction& i, Fields f) {
+  e.byte(0x62);
+  e.byte((f.reg & 8 ? 0 : 0x80u) | (f.rm & 16 ? 0 : 0x40u) | (f.rm & 8 ? 0 : 0x20u) | (f.reg & 16 ? 0 : 0x10u) | i.map);
+  e.byte((canonicalW(i) ? 0x80u : 0) | (~i.vexV & 15u) << 3 | 4 | i.vexPp);
+  e.byte((i.zeroing ? 0x80u : 0) | i.evexLength << 5 | (i.evexB ? 0x10u : 0) | (i.vexV & 16 ? 0 : 8u) | i.opmask);
+  e.byte(i.opcode);
+}
+
 unsigned emitInstruction(std::uint8_t* out, const Instruction& i) {
   Emitter e(out);
   Fields f = canonicalFields(i);
   if (i.encoding == Encoding::vex) {
     emitVex(e, i, f);
+  } else if (i.encoding == Encoding::evex) {
+    emitEvex(e, i, f);
   } else {
     emitLegacy(e, i, f);
   }

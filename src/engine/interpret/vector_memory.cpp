@@ -2,22 +2,41 @@
 // Gathers, masked loads and stores, MASKMOVQ and MASKMOVDQU: element by element, with no fault where the mask says no
 // access.
 #include "base/bytes.h"
+#include "engine/interpret/evex_memory.h"
 #include "engine/interpret/handlers.h"
 #include "engine/interpret/operands.h"
 #include "engine/interpret/vector_state.h"
+#include "x86/vector_state.h"
 
 namespace lodge::interpret {
 
 namespace {
 
-/// VMOVUPS between vector register `number` and [rdi].
+/// VMOVUPS, or VMOVDQU64, between vector register `number` and [rdi].
 Instruction moveInstruction(unsigned number, unsigned bytes, bool store) {
+  Instruction insn;
+  if (bytes == 64) {
+    const std::uint8_t evex[] = {
+        0x62,
+        static_cast<std::uint8_t>((number & 8 ? 0 : 0x80) | 0x60 | (number & 16 ? 0 : 0x10) | 1),
+        0xfe,
+        0x48,
+        static_cast<std::uint8_t>(store ? 0x7f : 0x6f),
+        static_cast<std::uint8_t>(7 | (number & 7) << 3)};
+    x86::decode(evex, sizeof evex, x86::CodeSize::bits64, insn);
+    return insn;
+  }
   const std::uint8_t code[] = {
       0xc4, static_cast<std::uint8_t>(number < 8 ? 0xe1 : 0x61), static_cast<std::uint8_t>(bytes == 32 ? 0x7c : 0x78),
       static_cast<std::uint8_t>(store ? 0x11 : 0x10), static_cast<std::uint8_t>(7 | (number & 7) << 3)};
-  Instruction insn;
   x86::decode(code, sizeof code, x86::CodeSize::bits64, insn);
   return insn;
+}
+
+/// Bytes of a whole vector register on this host: what lies above an AVX2 instruction's result is kept at its fault.
+unsigned registerBytes() {
+  constexpr std::uint64_t kZmm = 0xe0;
+  return (x86::vectorComponents() & kZmm) == kZmm ? 64 : 32;
 }
 
 /// MOVUPS [rdi], xmm or MOVQ [rdi], mm.
@@ -53,21 +72,6 @@ unsigned maskedElementBytes(const Instruction& i) {
   return (floating ? (i.opcode & 1) != 0 : i.vexW) ? 8 : 4;
 }
 
-/// VMASKMOV and gathers raise no #AC (SDM vol. 2, exceptions type 6 and 12): AC does not count while one lives.
-class NoAlignmentCheck {
- public:
-  explicit NoAlignmentCheck(Cpu& cpu) : cpu_(cpu), held_(cpu.state.cpl == 3 ? cpu.state.rflags & x86::flag::ac : 0) {
-    cpu_.state.rflags &= ~held_;
-  }
-  ~NoAlignmentCheck() { cpu_.state.rflags |= held_; }
-  NoAlignmentCheck(const NoAlignmentCheck&) = delete;
-  NoAlignmentCheck& operator=(const NoAlignmentCheck&) = delete;
-
- private:
-  Cpu& cpu_;
-  std::uint64_t held_;
-};
-
 // --- gathers
 
 bool readElement(Cpu& cpu, const Decoded& d, std::uint64_t offset, unsigned size, std::uint64_t& value) {
@@ -84,9 +88,10 @@ Outcome gather(Cpu& cpu, const Decoded& d) {
   unsigned bytes = vectorBytes(d), size = d.insn.vexW ? 8 : 4, indexSize = (d.insn.opcode & 1) ? 8 : 4;
   unsigned count = bytes / (size > indexSize ? size : indexSize);
   std::byte *target = c.vectors[0], *index = c.vectors[1], *mask = c.vectors[2];
-  storeVector(cpu, d.insn.reg, 32, target);
+  unsigned whole = registerBytes();
+  storeVector(cpu, d.insn.reg, whole, target);
   storeVector(cpu, d.insn.index, bytes, index);
-  storeVector(cpu, d.insn.vexV, 32, mask);
+  storeVector(cpu, d.insn.vexV, whole, mask);
   NoAlignmentCheck noAlignmentCheck(cpu);
   std::uint64_t base = static_cast<std::uint64_t>(d.displacement);
   if (d.base != kNoOffset) base += qword(cpu, d.base);
@@ -103,12 +108,12 @@ Outcome gather(Cpu& cpu, const Decoded& d) {
     if (good) setElement(mask, i, size, 0);
   }
   // At the end, not at a fault, both registers become zero beyond the elements.
-  for (unsigned i = count * size; good && i < 32; i += 4) {
+  for (unsigned i = count * size; good && i < whole; i += 4) {
     setElement(target, i / 4, 4, 0);
     setElement(mask, i / 4, 4, 0);
   }
-  loadVector(cpu, d.insn.reg, 32, target);
-  loadVector(cpu, d.insn.vexV, 32, mask);
+  loadVector(cpu, d.insn.reg, whole, target);
+  loadVector(cpu, d.insn.vexV, whole, mask);
   return outcomeOf(good);
 }
 
@@ -199,7 +204,9 @@ void loadVector(Cpu& cpu, unsigned number, unsigned bytes, const void* from) {
 Handler maskedHandler(const Instruction& i) {
   switch (i.info->op) {
     case x86::Op::gather:
-      return &gather;
+      return i.encoding == x86::Encoding::evex ? &gatherByMask : &gather;
+    case x86::Op::scatter:
+      return &scatterByMask;
     case x86::Op::vmaskmov:
       return (i.info->attributes & x86::attribute::writesRm) != 0 ? &maskedStore : &maskedLoad;
     case x86::Op::maskmov:

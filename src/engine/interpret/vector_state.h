@@ -28,7 +28,8 @@ bool raiseFloatingPoint(Cpu& cpu, std::uint64_t hostVector);
 /// registers to and from memory. Returns the thunk's result (0: no exception).
 std::uint64_t runOnBuffer(Cpu& cpu, const Instruction& insn, void* buffer);
 
-/// Stores or loads the whole vector register `number` of an AVX instruction's length (16 or 32 bytes).
+/// Stores or loads the whole vector register `number` of an AVX instruction's length (16 or 32 bytes), or
+/// 64 bytes, by AVX-512, of any of the 32.
 void storeVector(Cpu& cpu, unsigned number, unsigned bytes, void* to);
 /// Bits above `bytes` are cleared, as every VEX-encoded instruction does.
 void loadVector(Cpu& cpu, unsigned number, unsigned bytes, const void* from);

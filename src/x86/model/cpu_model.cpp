@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "x86/cpu_model.h"
 
+#include <algorithm>
 #include <cstring>
 
+#include "base/trace.h"
 #include "x86/model/feature_bits.h"
 #include "x86/model/host_cpu.h"
 #include "x86/model/leaf_table.h"
@@ -12,15 +14,16 @@ namespace lodge::x86 {
 
 namespace {
 
-enum class Level : std::uint8_t { v2, v3, host };
+enum class Level : std::uint8_t { v2, v3, v4, host };
 
 struct ModelName {
   const char* name;
   Level level;
 };
-constexpr ModelName kNames[] = {{"x86-64-v2", Level::v2}, {"x86-64-v3", Level::v3}, {"host", Level::host}};
+constexpr ModelName kNames[] = {
+    {"x86-64-v2", Level::v2}, {"x86-64-v3", Level::v3}, {"x86-64-v4", Level::v4}, {"host", Level::host}};
 
-constexpr std::uint64_t kXcr0Legacy = 3, kXcr0Avx = 4;
+constexpr std::uint64_t kXcr0Legacy = 3, kXcr0Avx = 4, kXcr0Avx512 = 0xe0;
 // RAM reaches up to 1 TiB + 4 GiB, and 64-bit PCI windows lie above.
 constexpr unsigned kPhysicalBits = 46;
 
@@ -67,18 +70,49 @@ class Builder {
   bool hostHas(const FeatureBit& bit) const {
     CpuidResult r = host_.cpuid(bit.leaf, bit.subleaf);
     bool avxState = bit.feature != Feature::avx || (host_.xcr0() & kXcr0Avx) != 0;
-    return ((r[bit.reg] >> bit.bit) & 1) != 0 && avxState;
+    bool evexState = !isAvx512(bit) || hostHasAvx512();
+    return ((r[bit.reg] >> bit.bit) & 1) != 0 && avxState && evexState;
+  }
+
+  static bool isAvx512(const FeatureBit& bit) { return bit.tier == Tier::v4 || bit.tier == Tier::v4Optional; }
+
+  /// State, and the parts that are offered together.
+  bool hostHasAvx512() const {
+    constexpr std::uint32_t kF = 1 << 16, kDq = 1 << 17, kCd = 1 << 28, kBw = 1 << 30, kVl = 1u << 31;
+    constexpr std::uint32_t kAll = kF | kDq | kCd | kBw | kVl;
+    constexpr std::uint64_t kState = kXcr0Avx512 | kXcr0Avx;
+    return !isWithheld(HostFeature::avx512) && (host_.xcr0() & kState) == kState &&
+           (host_.cpuid(7, 0)[CpuidRegister::ebx] & kAll) == kAll;
   }
 
   bool inModel(const FeatureBit& bit) const {
     if (bit.vendor == OnlyFor::amd && !amd()) return false;
     if (bit.vendor == OnlyFor::intel && amd()) return false;
-    return bit.tier == Tier::v2 || bit.tier == Tier::v2Optional ||
-           (name_.level != Level::v2 && bit.tier != Tier::hostOnly) || name_.level == Level::host;
+    switch (bit.tier) {
+      case Tier::v2:
+      case Tier::v2Optional:
+        return true;
+      case Tier::v3:
+      case Tier::v3Optional:
+        return name_.level >= Level::v3;
+      case Tier::v4:
+      case Tier::v4Optional:
+        return name_.level >= Level::v4;
+      case Tier::hostOnly:
+        return name_.level == Level::host;
+    }
+    return false;
   }
 
   bool required(const FeatureBit& bit) const {
-    return bit.tier == Tier::v2 || (bit.tier == Tier::v3 && name_.level == Level::v3);
+    bool named = name_.level == Level::v3 || name_.level == Level::v4;
+    return bit.tier == Tier::v2 || (bit.tier == Tier::v3 && named) ||
+           (bit.tier == Tier::v4 && name_.level == Level::v4);
+  }
+
+  static const char* hintFor(Tier missing) {
+    if (missing == Tier::v2) return "use a newer host";
+    return missing == Tier::v3 ? "use --cpu x86-64-v2 or --cpu host" : "use --cpu x86-64-v3 or --cpu host";
   }
 
   Status addFeatures() {
@@ -88,7 +122,7 @@ class Builder {
         if (!required(bit)) continue;
         return Error(ErrorKind::unsupported, "CPU model '" + std::string(name_.name) + "' needs the feature " +
                                                  bit.name + ", which this host's CPU lacks")
-            .withHint(name_.level == Level::v3 ? "use --cpu x86-64-v2 or --cpu host" : "use a newer host");
+            .withHint(hintFor(bit.tier));
       }
       bool perSubleaf = bit.leaf == 7 || bit.leaf == 0xd;
       table_.setBit(bit.leaf, bit.subleaf, perSubleaf, bit.reg, bit.bit);
@@ -107,7 +141,8 @@ class Builder {
         case Feature::f16c:
         case Feature::vaes:
         case Feature::vpclmul:
-        case Feature::avxvnni: {
+        case Feature::avxvnni:
+        case Feature::avx512: {
           CpuidEntry& e = bit.leaf == 1 ? table_.leaf(1) : table_.subleaf(bit.leaf, bit.subleaf);
           std::uint32_t* regs[] = {&e.eax, &e.ebx, &e.ecx, &e.edx};
           *regs[static_cast<unsigned>(bit.reg)] &= ~(1u << bit.bit);
@@ -167,6 +202,14 @@ class Builder {
       CpuidResult avx = host_.cpuid(0xd, 2);
       table_.subleaf(0xd, 2) = {0xd, 2, avx.reg[0], avx.reg[1], avx.reg[2] & 2, 0, true};
       size = avx.reg[0] + avx.reg[1];
+    }
+    if (model_->has(Feature::avx512)) {
+      model_->xcr0Supported |= kXcr0Avx512;
+      for (std::uint32_t component : {5u, 6u, 7u}) {
+        CpuidResult part = host_.cpuid(0xd, component);
+        table_.subleaf(0xd, component) = {0xd, component, part.reg[0], part.reg[1], part.reg[2] & 2, 0, true};
+        size = std::max(size, part.reg[0] + part.reg[1]);
+      }
     }
     table_.subleaf(0xd, 0) = {0xd, 0, static_cast<std::uint32_t>(model_->xcr0Supported), size, size, 0, true};
   }

@@ -37,6 +37,7 @@ TEST(CpuModel, tableHasNoBitTwice) {
 TEST(CpuModel, leavesAreSortedAndUnique) {
   for (const std::string& name : cpuModelNames()) {
     auto model = makeCpuModel(name, 4);
+    if (!model && name == "x86-64-v4") continue;  // needs a host with AVX-512
     ASSERT_TRUE(model) << model.error().message();
     const auto& leaves = (*model)->leaves;
     for (std::size_t i = 1; i < leaves.size(); ++i) {
@@ -95,7 +96,7 @@ TEST(CpuModel, unknownNameIsRefusedWithTheList) {
   auto model = makeCpuModel("pentium", 1);
   ASSERT_FALSE(model);
   EXPECT_EQ(model.error().kind(), ErrorKind::notFound);
-  EXPECT_EQ(model.error().hint(), "known models: x86-64-v2, x86-64-v3, host");
+  EXPECT_EQ(model.error().hint(), "known models: x86-64-v2, x86-64-v3, x86-64-v4, host");
 }
 
 TEST(HostCpu, tscRateIsPlausible) {

@@ -21,6 +21,8 @@ enum class Tier : std::uint8_t {
   v2Optional,  ///< every model, where the host has it
   v3,          ///< x86-64-v3 and host; x86-64-v3 needs it
   v3Optional,  ///< x86-64-v3 and host, where the host has it (not part of the level, but cheap and common)
+  v4,          ///< x86-64-v4 and host; x86-64-v4 needs it
+  v4Optional,  ///< x86-64-v4 and host, where the host has it
   hostOnly,
 };
 

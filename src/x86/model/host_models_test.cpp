@@ -26,6 +26,9 @@ class MadeUpHost : public HostCpu {
       if (!missing) leaves_[{bit.leaf, bit.subleaf}].reg[static_cast<unsigned>(bit.reg)] |= 1u << bit.bit;
     }
     leaves_[{0xd, 2}] = {{256, 576, 0, 0}};
+    leaves_[{0xd, 5}] = {{64, 1088, 0, 0}};
+    leaves_[{0xd, 6}] = {{512, 1152, 0, 0}};
+    leaves_[{0xd, 7}] = {{1024, 1664, 0, 0}};
   }
   CpuidResult cpuid(std::uint32_t leaf, std::uint32_t subleaf) const override {
     auto at = leaves_.find({leaf, subleaf});
@@ -69,6 +72,34 @@ TEST(HostModels, aHostWithoutTheLevelIsNamedWithWhatItLacks) {
   EXPECT_EQ(model.error().hint(), "use --cpu x86-64-v2 or --cpu host");
   EXPECT_TRUE(make(host, "x86-64-v2")->has(Feature::sse42));
   EXPECT_FALSE(make(host, "host")->has(Feature::avx2));
+}
+
+TEST(HostModels, avx512) {
+  MadeUpHost host("GenuineIntel");
+  host.xcr0Value = 0xe7;
+  for (const char* name : {"x86-64-v4", "host"}) {
+    auto model = make(host, name);
+    EXPECT_TRUE(model->has(Feature::avx512)) << name;
+    EXPECT_TRUE(model->has(Feature::avx512vnni)) << name;
+    EXPECT_EQ(model->xcr0Supported, 0xe7u);
+    EXPECT_EQ(ask(*model, 0xd).ecx, 1664u + 1024);
+    EXPECT_EQ(ask(*model, 0xd, 6).ebx, 1152u);
+  }
+  auto v3 = make(host, "x86-64-v3");
+  EXPECT_FALSE(v3->has(Feature::avx512));
+  EXPECT_EQ(v3->xcr0Supported, 7u);
+}
+
+TEST(HostModels, avx512IsOfferedAsAWhole) {
+  MadeUpHost host("AuthenticAMD", {"avx512vl"});
+  host.xcr0Value = 0xe7;
+  auto all = make(host, "host");
+  for (Feature f : {Feature::avx512, Feature::avx512ifma, Feature::avx512vbmi}) EXPECT_FALSE(all->has(f));
+  EXPECT_EQ(ask(*all, 7).ebx & 0xdc23'0000, 0u);
+  auto model = makeCpuModelFor(host, "x86-64-v4", 1);
+  ASSERT_FALSE(model);
+  EXPECT_NE(model.error().message().find("avx512"), std::string::npos);
+  EXPECT_EQ(model.error().hint(), "use --cpu x86-64-v3 or --cpu host");
 }
 
 TEST(HostModels, avxNeedsTheHostsSystem) {
