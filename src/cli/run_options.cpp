@@ -355,8 +355,9 @@ std::vector<OptionSpec> runOptionTable() {
        .choices = {"auto", "translate", "interpret", "kvm"}},
       {.name = "cpu",
        .value = "MODEL",
-       .help = "The CPU that the guest sees: x86-64-v2, x86-64-v3 (the default), x86-64-v4 (AVX-512) or host (all that "
-               "can be offered here)."},
+       .help = "The CPU that the guest sees: host (all that can be offered here; the default), or one that is the same "
+               "on every "
+               "host that can have it: x86-64-v2, x86-64-v3, x86-64-v4 (with AVX-512)."},
       {.name = "no-reboot", .help = "A reset ends the machine; a triple fault too, as a crash."},
       {.name = "no-balloon", .help = "Leave out the balloon device, through which a guest gives memory back."},
       {.name = "code-cache", .value = "SIZE", .help = "The most memory for translated code; 128M if not given."},

@@ -94,7 +94,7 @@ struct MachineConfig {
   unsigned cpus = 1;  ///< 1..16
   std::uint64_t memory = 1_GiB;
   std::string engine = "auto";
-  std::string cpuModel = "x86-64-v3";
+  std::string cpuModel = "host";
   std::uint64_t codeCache = 128_MiB;
   Pointer pointer = Pointer::virtio;           ///< of the pc board
   Graphics graphics = Graphics::std;           ///< of the pc board

@@ -26,6 +26,10 @@ def file_system(debian):
     assert first == again
 
 
+def has_avx512(debian):
+    return debian.run("grep -q avx512bw /proc/cpuinfo", 30)[0] == 0
+
+
 def compiler(debian):
     """A C program, compiled at several levels and against several instruction sets, prints the same."""
     digests = set()
@@ -33,6 +37,10 @@ def compiler(debian):
         output = debian.check(f"cd /tmp && gcc {flags} -o compute /payload/compute.c -lm && ./compute", 240)
         digests.add(output)
     assert len(digests) == 1, digests
+    if has_avx512(debian):
+        output = debian.check("cd /tmp && gcc -O3 -march=x86-64-v4 -mprefer-vector-width=512 -ffp-contract=off -o compute "
+                              "/payload/compute.c -lm && ./compute", 240)
+        assert digests == {output}, output
     assert "sorted 1" in output and "primes 78498" in output, output
     debian.check("cd /tmp && cp /payload/compute.c a.c && echo 'all: a' >Makefile && make -s CFLAGS=-O1 LDLIBS=-lm && ./a", 240)
 
@@ -57,6 +65,13 @@ def openssl(debian):
     debian.check("cd /tmp && openssl ecparam -genkey -name prime256v1 -noout -out ec && openssl ec -in ec -pubout -out ec.pub "
                  "2>/dev/null && openssl dgst -sha256 -sign ec -out s plain && "
                  "openssl dgst -sha256 -verify ec.pub -signature s plain && openssl prime 1000000007", 120)
+    # Code for wide vectors against code without them.
+    narrow = "OPENSSL_ia32cap=:~0x602d0230000"
+    debian.check("cd /tmp && openssl req -x509 -key rsa -subj /CN=x -out cert 2>/dev/null && openssl cms -encrypt -aes-256-gcm "
+                 f"-binary -in plain -outform DER -out sealed cert && {narrow} openssl cms -decrypt -inkey rsa -inform DER "
+                 "-in sealed -binary | cmp - plain", 120)
+    debian.check(f"cd /tmp && openssl dgst -sha256 -sign rsa -out s plain && {narrow} openssl dgst -sha256 -sign rsa -out t plain "
+                 "&& cmp s t", 120)
     output = debian.check("openssl speed -seconds 1 -bytes 8192 -evp aes-128-gcm; openssl speed -seconds 1 -bytes 8192 -evp "
                           "chacha20-poly1305; openssl speed -seconds 1 -bytes 8192 sha256 sha512 md5; "
                           "openssl speed -seconds 1 rsa2048 ecdsap256 ecdhx25519", 300)
@@ -91,6 +106,9 @@ def processes(debian):
     """Forks, threads, futexes, signals, protections, wild branches, in small programs that check themselves."""
     for name in ("forks", "threads", "faults", "addresses"):
         debian.check(f"cd /tmp && gcc -O2 -Wall -pthread -o {name} /payload/{name}.c -lm && ./{name}", 400)
+    if has_avx512(debian):
+        debian.check("cd /tmp && gcc -nostdlib -static -o fresh /payload/fresh_vectors.S && gcc -O2 -o vectors /payload/vectors.c && "
+                     "./vectors /tmp/fresh", 300)
     debian.check("bash -c 'for i in $(seq 300); do (exit $((i % 7))) & done; wait'", 300)
     debian.check("for i in $(seq 200); do /bin/true; done", 200)
     output = debian.check("cd /tmp && gcc -g -o compute /payload/compute.c -lm && gdb -q -batch -ex 'break checksum' -ex run -ex "

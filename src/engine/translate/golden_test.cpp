@@ -101,7 +101,7 @@ std::string listing(const Assembler& a, const Record* records, unsigned count) {
 
 ModeKey keyOf(const Case& c) {
   std::uint32_t bits = ModeKey::translatable | ModeKey::code64 | ModeKey::x87 | ModeKey::sse | ModeKey::avx |
-                       ModeKey::fwait | ModeKey::fsgsbase | ModeKey::syscall | ModeKey::timeStamp;
+                       ModeKey::avx512 | ModeKey::fwait | ModeKey::fsgsbase | ModeKey::syscall | ModeKey::timeStamp;
   if (c.has("user")) bits |= ModeKey::user;
   if (c.has("smap")) bits |= ModeKey::smap | ModeKey::kernelTable;
   if (c.has("code32")) {
