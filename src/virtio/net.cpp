@@ -151,12 +151,14 @@ bool NetDevice::wanted(std::span<const std::uint8_t> frame) const {
 
 bool NetDevice::receive(std::span<const std::uint8_t> frame, const FrameOffload& offload) {
   if (!live_) return true;  // nobody listens: dropped, as on a cable to a card that is off
-  if (!accepts(offload)) {
-    // What finds no room is lost: there would be no telling which part.
-    finishOffload(frame, offload, [&](auto finished) { receive(finished, FrameOffload{}); });
-    return true;
-  }
   std::lock_guard lock(workMutex_);
+  if (accepts(offload)) return deliver(frame, offload);
+  // What finds no room is lost: there would be no telling which part.
+  finishOffload(frame, offload, [&](auto finished) { deliver(finished, FrameOffload{}); });
+  return true;
+}
+
+bool NetDevice::deliver(std::span<const std::uint8_t> frame, const FrameOffload& offload) {
   if (!wanted(frame)) return true;
   // A flow stays on one queue: its addresses and ports decide.
   unsigned queue = 0;
@@ -199,7 +201,7 @@ bool NetDevice::receive(std::span<const std::uint8_t> frame, const FrameOffload&
     }
     finished.push_back({std::move(chain), filled});
   }
-  finishAll(queue, std::move(finished));
+  finishAll(queue, finished);
   ++received_;
   return true;
 }

@@ -38,6 +38,8 @@ class NetDevice : public QueuedDevice {
   void sendFrame(const Chain& chain);
   bool accepts(const FrameOffload& offload) const;
   bool receive(std::span<const std::uint8_t> frame, const FrameOffload& offload);
+  /// A frame that the driver can take; under workMutex_.
+  bool deliver(std::span<const std::uint8_t> frame, const FrameOffload& offload);
   bool popBuffers(unsigned queue, std::size_t bytes, std::vector<Chain>& out);
   void control(unsigned queue);
   bool command(const Chain& chain);

@@ -3,6 +3,7 @@
 
 #include <deque>
 #include <mutex>
+#include <span>
 #include <vector>
 
 #include "virtio/device.h"
@@ -55,23 +56,17 @@ class QueuedDevice : public Device {
       serve(std::move(chain));
     }
   }
-  /// Returns a chain and interrupts the driver if it wants that. Any thread.
-  void finish(unsigned index, Chain chain, std::uint32_t written) {
-    bool interrupt;
-    {
-      std::lock_guard lock(slots_[index].mutex);
-      slots_[index].queue.push(std::move(chain), written);
-      interrupt = slots_[index].queue.interruptWanted();
-    }
-    if (interrupt) transport_->signalQueue(index);
-  }
-
-  /// The same for chains that belong together: the driver sees all of them at once.
   struct Finished {
     Chain chain;
     std::uint32_t written;
   };
-  void finishAll(unsigned index, std::vector<Finished> all) {
+  /// Returns a chain and interrupts the driver if it wants that. Any thread.
+  void finish(unsigned index, Chain chain, std::uint32_t written) {
+    Finished one{std::move(chain), written};
+    finishAll(index, {&one, 1});
+  }
+  /// The same for chains that belong together: the driver sees all of them at once.
+  void finishAll(unsigned index, std::span<Finished> all) {
     bool interrupt;
     {
       std::lock_guard lock(slots_[index].mutex);

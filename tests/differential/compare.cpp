@@ -189,6 +189,13 @@ bool onlyMemoryDiffers(Outcome host, const Outcome& guest, Comparing how) {
   return difference(host, guest, how).empty();
 }
 
+/// REP MOVS from one address of some memory to another of the same memory.
+bool movesBetweenAliases(const Snippet& s, const Outcome& host) {
+  auto inAlias = [](std::uint64_t address) { return address >= kDataAlias && address <= kDataAlias + kDataBytes; };
+  return inAlias(host.after.gpr[x86::rsi]) != inAlias(host.after.gpr[x86::rdi]) &&
+         contains(s, [](const x86::Instruction& i) { return i.info->op == x86::Op::movs && i.repeat != 0; });
+}
+
 bool onlyUpperHalvesDiffer(Outcome host, Outcome guest, Comparing how) {
   for (Outcome* side : {&host, &guest}) {
     for (std::uint64_t& r : side->after.gpr) r &= 0xffff'ffff;
@@ -212,6 +219,9 @@ std::string_view reasonToDiffer(const Snippet& snippet, const Outcome& host, con
   if (how.code32 && isDecimal(snippet) && onlyUndefinedFlagsDiffer(host, guest, how))
     return "flags that DAA, DAS, AAA and AAS leave undefined";
   if (eitherAlignmentFault(host, guest)) return "FXSAVE and FXRSTOR at a misaligned address with AC: #GP or #AC";
+  if (movesBetweenAliases(snippet, host) && onlyMemoryDiffers(host, guest, how))
+    return "REP MOVS between aliases of the same memory: the processor compares linear addresses only before it moves "
+           "more than an element at a time";
   x86::Instruction last{};
   bool masked = stoppedAt(snippet, host, last) && last.opmask != 0 &&
                 (last.info->attributes & x86::attribute::suppressesFaults) != 0;

@@ -52,10 +52,6 @@ struct Block {
   bool crossesPage() const { return count != 0 && instructions[count - 1].crossesPage; }
   std::uint64_t rip(const GuestInstruction& i) const { return page + i.offset; }
   std::uint64_t nextRip(const GuestInstruction& i) const { return key.wrap(page + i.offset + i.decoded.length); }
-  unsigned endOffset() const {
-    const GuestInstruction& last = instructions[count - 1];
-    return last.offset + last.decoded.length;
-  }
   /// Index of the instruction at `rip`, or -1.
   int indexOf(std::uint64_t rip) const;
 };
