@@ -89,6 +89,9 @@ struct X87Pointers {
   std::uint16_t cs, ds, opcode;
 };
 
+/// What host code that is not the guest's own is at, for statistics of time.
+enum class Work : std::uint8_t { other, translation, interpretation, device };
+
 /// One vCPU: architectural state, its surroundings and what the engines share. Created by an engine (which may place it
 /// next to its own tables); used only on its vCPU's thread but for raise() and `events`.
 struct Cpu {
@@ -118,6 +121,7 @@ struct Cpu {
   std::uint64_t hostMxcsr = 0;
   X87Pointers x87{};  ///< valid while fpuLive; else in state.xsave
   std::uint64_t instructionsInterpreted = 0;
+  volatile Work work = Work::other;  ///< read by signal handlers on the vCPU's thread
   /// The interpreter's own memory for this vCPU (engine/interpret/interpreter.h, ContextOwner).
   interpret::Context* interpreter = nullptr;
 
@@ -153,6 +157,19 @@ struct Cpu {
   bool mode64() const { return longMode() && state.segment[cs].longMode(); }
   bool protectedMode() const { return (state.cr0 & cr0::pe) != 0; }
   bool virtual8086() const { return (state.rflags & flag::vm) != 0; }
+};
+
+/// Sets Cpu::work while it lives.
+class WorkMark {
+ public:
+  WorkMark(Cpu& cpu, Work work) : cpu_(cpu), before_(cpu.work) { cpu.work = work; }
+  ~WorkMark() { cpu_.work = before_; }
+  WorkMark(const WorkMark&) = delete;
+  WorkMark& operator=(const WorkMark&) = delete;
+
+ private:
+  Cpu& cpu_;
+  Work before_;
 };
 
 }  // namespace lodge::x86

@@ -18,6 +18,7 @@ unsigned pieceSize(std::uint64_t gpa, unsigned left) {
 
 void readMmio(Cpu& cpu, Gpa gpa, std::byte* to, unsigned size) {
   cpu.parkFpu();
+  WorkMark mark(cpu, Work::device);
   while (size != 0) {
     unsigned piece = pieceSize(raw(gpa), size);
     storeHost(to, piece, cpu.environment->readMmio(gpa, piece));
@@ -29,6 +30,7 @@ void readMmio(Cpu& cpu, Gpa gpa, std::byte* to, unsigned size) {
 
 void writeMmio(Cpu& cpu, Gpa gpa, const std::byte* from, unsigned size) {
   cpu.parkFpu();
+  WorkMark mark(cpu, Work::device);
   while (size != 0) {
     unsigned piece = pieceSize(raw(gpa), size);
     cpu.environment->writeMmio(gpa, piece, loadHost(from, piece));

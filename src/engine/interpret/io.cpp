@@ -20,10 +20,12 @@ unsigned portSize(const Decoded& d) {
 
 std::uint64_t readPort(Cpu& cpu, std::uint16_t port, unsigned size) {
   cpu.parkFpu();
+  x86::WorkMark mark(cpu, x86::Work::device);
   return cpu.environment->readPort(port, size);
 }
 void writePort(Cpu& cpu, std::uint16_t port, unsigned size, std::uint64_t value) {
   cpu.parkFpu();
+  x86::WorkMark mark(cpu, x86::Work::device);
   cpu.environment->writePort(port, size, value);
 }
 

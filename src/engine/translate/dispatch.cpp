@@ -49,6 +49,7 @@ void VcpuContext::step() {
     }
     cpu->exception.valid = false;
   }
+  WorkMark mark(*cpu, Work::interpretation);
   interpret::step(*cpu);
 }
 
@@ -103,6 +104,7 @@ std::uint64_t TranslateVcpu::lookUp() {
   if (!unit) return 0;
   if (std::uint64_t host = context_.store->knownEntry(*unit, rip & kPageMask)) return host;
   context_.cpu->parkFpu();
+  WorkMark mark(*context_.cpu, Work::translation);
   return context_.store->entryFor(*unit, rip & kPageMask, true).host;
 }
 
@@ -186,10 +188,12 @@ bool TranslateVcpu::handleExit(ExitReason reason) {
     case ExitReason::indirect:
       cpu.state.rip = frame.target;
       return false;
-    case ExitReason::link:
+    case ExitReason::link: {
       cpu.parkFpu();
+      WorkMark mark(cpu, Work::translation);
       nextHost_ = context_.store->follow(frame.exitAddress, frame.page, cpu.state.rip).host;
       return false;
+    }
     case ExitReason::redo:
     case ExitReason::step: {
       TranslationStore::Place place;
@@ -224,6 +228,7 @@ void TranslateVcpu::executeSome() {
   ModeKey key = context_.modeNow();
   if (!key.has(ModeKey::translatable)) {
     nextHost_ = 0;
+    WorkMark mark(cpu, Work::interpretation);
     // An interrupt shadow ends with the next instruction.
     context_.counters.interpreted += interpret::run(cpu, cpu.state.interruptShadow != 0 ? 1 : kInterpreterSlice);
     return;

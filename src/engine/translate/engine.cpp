@@ -171,6 +171,14 @@ std::vector<std::pair<std::string, std::uint64_t>> TranslateVcpu::statistics() c
                                                             {"fault_signals_no_entry", c.emptyEntries},
                                                             {"flushes", c.flushes},
                                                             {"address_space_switches", c.addressSpaceSwitches}};
+  const TimeSamples& t = context_.samples;
+  for (auto [name, samples] : {std::pair{"time_user_microseconds", t.user},
+                               {"time_kernel_microseconds", t.kernel},
+                               {"time_translator_microseconds", t.translator},
+                               {"time_interpreter_microseconds", t.interpreter},
+                               {"time_devices_microseconds", t.devices},
+                               {"time_other_microseconds", t.other}})
+    all.emplace_back(name, samples * kSampleMicroseconds);
   if (lockstep_) {
     all.emplace_back("lockstep_checks", lockstep_->checks());
     all.emplace_back("lockstep_instructions", lockstep_->instructions());

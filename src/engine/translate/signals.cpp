@@ -284,7 +284,7 @@ Status install() {
   action.sa_sigaction = onKick;
   if (::sigaction(kickSignal(), &action, nullptr) != 0)
     return Error::fromErrno(errno, "install the kick signal's handler");
-  return {};
+  return installSampler();
 }
 }  // namespace
 
@@ -296,9 +296,14 @@ Status installSignalHandlers() {
 void setCurrentContext(VcpuContext* context) {
   if (context) {
     signalStack.install();
+    sampleThisThread();
     context->threadId = static_cast<int>(hostCall(SYS_gettid));
   }
   current = context;
+}
+
+VcpuContext* currentContext() {
+  return current;
 }
 
 void kickThread(const VcpuContext& context) {

@@ -14,6 +14,9 @@ Status installSignalHandlers();
 /// RSP is no stack in translated code, so signals must not be delivered on it.
 void setCurrentContext(VcpuContext* context);
 
+/// Whose code this thread runs; null: none's.
+VcpuContext* currentContext();
+
 /// Sends the kick signal to the context's thread.
 void kickThread(const VcpuContext& context);
 

@@ -7,6 +7,7 @@
 #include "engine/translate/address_space.h"
 #include "engine/translate/frame.h"
 #include "engine/translate/mode_key.h"
+#include "engine/translate/time_samples.h"
 #include "engine/translate/trampolines.h"
 #include "engine/translate/translation_store.h"
 #include "x86/cpu.h"
@@ -46,6 +47,7 @@ struct VcpuContext final : CodeUser, x86::TranslationCacheListener {
   void (*onHostStep)(VcpuContext& context, const x86::CpuState* state, const void* ucontext, void* argument) = nullptr;
   void* hostStepArgument = nullptr;
   VcpuCounters counters;
+  TimeSamples samples;
   struct SteppedOp {
     std::uint64_t count = 0;
     const char* mnemonic = nullptr;
