@@ -16,7 +16,7 @@ namespace lodge::translate {
 namespace {
 
 int sampleSignal() {
-  return SIGRTMIN + 4;
+  return SIGRTMIN + 5;
 }
 
 std::uint64_t& placeOf(VcpuContext& context, std::uint64_t pc) {

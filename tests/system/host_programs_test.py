@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Static programs, compiled on the host, give in the guest what the host's own processor gives."""
+
+import pathlib
+import subprocess
+import tempfile
+
+from kit.case import main
+from kit.guest import run_busybox
+
+SOURCES = pathlib.Path(__file__).resolve().parent / "guest"
+SECONDS = 240
+
+
+def compiled(source, *flags):
+    with tempfile.TemporaryDirectory(prefix="lodge-test-") as folder:
+        program = pathlib.Path(folder) / "program"
+        subprocess.run(["gcc", "-O2", "-static", *flags, "-o", program, SOURCES / source, "-lm"], check=True)
+        return program.read_bytes()
+
+
+def in_guest(program, **options):
+    status, output = run_busybox("/lodge/program", SECONDS, files=[("program", program)], memory="256M", **options)
+    assert status == 0, f"status {status}: {output}"
+    return output
+
+
+def natively(program):
+    with tempfile.NamedTemporaryFile(prefix="lodge-test-", delete=False) as file:
+        path = pathlib.Path(file.name)
+        file.write(program)
+    try:
+        path.chmod(0o755)
+        return subprocess.run([path], check=True, capture_output=True, text=True, timeout=60).stdout.strip()
+    finally:
+        path.unlink()
+
+
+def mathematics():
+    """All of libm, in all rounding modes, with exception flags."""
+    program = compiled("libm.c")
+    expected, seen = natively(program).splitlines(), in_guest(program).splitlines()
+    differing = [line for line, other in zip(expected, seen) if line != other]
+    assert len(expected) > 60 and len(seen) == len(expected) and not differing, differing
+
+
+def legacy_calls():
+    """The vsyscall page, INT 80 from 64-bit code; x32 is absent."""
+    assert in_guest(compiled("legacy_calls.c"), append="console=ttyS0 quiet vsyscall=xonly") == "legacy calls work"
+
+
+def code32():
+    """A 32-bit process on the 64-bit kernel."""
+    program = compiled("code32.c", "-m32", "-nostdlib", "-ffreestanding", "-fno-stack-protector", "-fno-pie", "-no-pie", "-msse2")
+    assert in_guest(program) == "32-bit code works"
+    assert in_guest(program, cpus=2, options=("--cpu", "x86-64-v2")) == "32-bit code works"
+
+
+main(mathematics, legacy_calls, code32)
