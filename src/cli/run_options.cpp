@@ -28,7 +28,7 @@ Status readCpus(const Invocation& invocation, MachineConfig& config) {
   auto cpus = parseNumber(invocation.value("cpus"), UINT16_MAX);
   if (!cpus) {
     return Error(ErrorKind::invalidArgument, "--cpus " + inQuotes(invocation.value("cpus")) + " is not a number")
-        .withHint("--cpus takes 1 to 16");
+        .withHint("--cpus takes 1 to 64");
   }
   config.cpus = static_cast<unsigned>(*cpus);
   return {};
@@ -322,7 +322,7 @@ std::vector<OptionSpec> runOptionTable() {
        .choices = {"virtio", "usb", "ps2"}},
       {.name = "boot-menu", .help = "The pc board's firmware shows its boot menu."},
       {.name = "snapshot", .help = "Drop the writes to all disks at the end: image files are not changed."},
-      {.name = "cpus", .letter = 'c', .value = "N", .help = "How many CPUs, 1 to 16; 1 if not given."},
+      {.name = "cpus", .letter = 'c', .value = "N", .help = "How many CPUs, 1 to 64; 1 if not given."},
       {.name = "memory", .letter = 'm', .value = "SIZE", .help = "How much memory: 512M, 1G, 1.5G; 1G if not given."},
       {.name = "net",
        .letter = 'n',

@@ -11,7 +11,7 @@
 namespace lodge {
 
 namespace {
-constexpr unsigned kMaxCpus = 16;
+constexpr unsigned kMaxCpus = 64;
 constexpr std::uint64_t kMinMemory = 16_MiB;
 constexpr std::size_t kMaxDisks = 20, kMaxNets = 8;
 

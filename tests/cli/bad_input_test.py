@@ -78,8 +78,8 @@ class BadInput(LodgeTest):
         self.run_fails("--initrd", big, texts=["does not fit into 64 MiB", "-m"])
 
     def test_sizes(self):
-        self.run_fails("--cpus", "0", texts=["0 CPUs", "1 to 16"])
-        self.run_fails("--cpus", "17", texts=["17 CPUs", "1 to 16"])
+        self.run_fails("--cpus", "0", texts=["0 CPUs", "1 to 64"])
+        self.run_fails("--cpus", "65", texts=["65 CPUs", "1 to 64"])
         self.run_fails("--memory", "10M", texts=["10 MiB of memory", "16M"])
         self.run_fails("--memory", "0M", texts=["0 B of memory", "16M"])
         self.run_fails("--memory", "20M", kernel=str(paths.VMLINUZ), texts=["does not fit into 20 MiB", "-m"])

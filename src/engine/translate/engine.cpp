@@ -39,6 +39,10 @@ TranslationStore::Options optionsOf(const EngineSetup& setup) {
   return options;
 }
 
+std::uint64_t microsecondsOf(std::uint64_t ticks, const x86::CpuModel& model) {
+  return model.tscHz < 1'000'000 ? 0 : ticks / (model.tscHz / 1'000'000);
+}
+
 void leave(CodeUser& user) {
   auto& context = static_cast<VcpuContext&>(user);
   context.frame->attention = 1;
@@ -171,6 +175,10 @@ std::vector<std::pair<std::string, std::uint64_t>> TranslateVcpu::statistics() c
                                                             {"fault_signals_no_entry", c.emptyEntries},
                                                             {"flushes", c.flushes},
                                                             {"address_space_switches", c.addressSpaceSwitches}};
+  const CountedMutex::Counters lock = context_.store->lockCounters();
+  all.emplace_back("store_lock_taken", lock.taken);
+  all.emplace_back("store_lock_waited", lock.waited);
+  all.emplace_back("store_lock_held_microseconds", microsecondsOf(lock.heldTicks, *context_.cpu->model));
   const TimeSamples& t = context_.samples;
   for (auto [name, samples] : {std::pair{"time_user_microseconds", t.user},
                                {"time_kernel_microseconds", t.kernel},

@@ -104,18 +104,27 @@ unsigned hashOf(std::uint64_t ramPage, std::uint64_t page, std::uint32_t key) {
 }  // namespace
 
 PageUnit* TranslationStore::unitFor(std::uint64_t ramPage, std::uint64_t page, ModeKey key) {
+  // Every process that starts comes here for every page of code that others have run before.
+  if (PageUnit* unit = findUnit(ramPage, page, key)) return unit;
   std::scoped_lock lock(mutex_);
   return unitForLocked(ramPage, page, key);
 }
 
-PageUnit* TranslationStore::unitForLocked(std::uint64_t ramPage, std::uint64_t page, ModeKey key) {
+/// Units are published whole, and only go when no vCPU is inside: no lock is needed to find one.
+PageUnit* TranslationStore::findUnit(std::uint64_t ramPage, std::uint64_t page, ModeKey key) const {
   bool shared = shares(key);
-  for (PageUnit* u = byKey_[hashOf(ramPage, shared ? 0 : page, key.bits) % kHashSize]; u; u = u->nextByKey) {
-    if (u->ramPage != ramPage || u->key != key.bits || (u->page != page && !shared)) continue;
-    u->page = page;
-    return u;
+  PageUnit** head = &byKey_[hashOf(ramPage, shared ? 0 : page, key.bits) % kHashSize];
+  for (PageUnit* u = __atomic_load_n(head, __ATOMIC_ACQUIRE); u; u = u->nextByKey) {
+    if (u->ramPage != ramPage || u->key != key.bits) continue;
+    if (shared) __atomic_store_n(&u->page, page, __ATOMIC_RELAXED);  // what dumps show
+    if (shared || u->page == page) return u;
   }
-  return makeUnitLocked(ramPage, page, key);
+  return nullptr;
+}
+
+PageUnit* TranslationStore::unitForLocked(std::uint64_t ramPage, std::uint64_t page, ModeKey key) {
+  PageUnit* unit = findUnit(ramPage, page, key);
+  return unit ? unit : makeUnitLocked(ramPage, page, key);
 }
 
 /// One vCPU: nobody reads entries while they are written.
@@ -167,7 +176,7 @@ PageUnit* TranslationStore::makeUnitLocked(std::uint64_t ramPage, std::uint64_t 
   units_[unit->id] = unit;
   PageUnit*& head = byKey_[hashOf(ramPage, unit->isShared ? 0 : page, key.bits) % kHashSize];
   unit->nextByKey = head;
-  head = unit;
+  __atomic_store_n(&head, unit, __ATOMIC_RELEASE);  // findUnit() reads it without the lock
   PageUnit*& ramHead = byRamPage_[ramPage % kHashSize];
   unit->nextByRamPage = ramHead;
   ramHead = unit;
@@ -223,7 +232,7 @@ TranslationStore::Entry TranslationStore::follow(std::uint64_t exitAddress, std:
   std::scoped_lock lock(mutex_);
   if (source->dead.load(std::memory_order_acquire)) return {};
   PageUnit* unit = source->unit;
-  if (link->key != unit->key) unit = unitForLocked(unit->ramPage, unit->page, ModeKey{link->key});
+  if (link->key != unit->key) unit = unitForLocked(unit->ramPage, unit->pageNow(sharedPage), ModeKey{link->key});
   if (!unit) return {};
   Entry entry = entryForLocked(*unit, link->targetOffset, link->ungrouped);
   if (entry.host != 0 && !link->linkedTo && !source->dead && !entry.owner->dead) {

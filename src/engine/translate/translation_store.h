@@ -4,7 +4,6 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <span>
 #include <string>
 
@@ -14,6 +13,7 @@
 #include "engine/translate/code_cache.h"
 #include "engine/translate/code_guard.h"
 #include "engine/translate/code_map.h"
+#include "engine/translate/counted_mutex.h"
 #include "engine/translate/idle_trim.h"
 #include "engine/translate/perf_map.h"
 #include "engine/translate/rewriter.h"
@@ -118,11 +118,13 @@ class TranslationStore : public CodeWriteObserver {
     std::uint64_t entryTableBytes;  ///< now
   };
   Counters counters() const { return counters_; }
+  CountedMutex::Counters lockCounters() const { return mutex_.counters(); }
 
  private:
   TranslationStore(GuestMemory& memory, const Options& options) : memory_(memory), options_(options) {}
   Status makeTables();
   Status makeThunks();
+  PageUnit* findUnit(std::uint64_t ramPage, std::uint64_t page, ModeKey key) const;
   PageUnit* unitForLocked(std::uint64_t ramPage, std::uint64_t page, ModeKey key);
   PageUnit* makeUnitLocked(std::uint64_t ramPage, std::uint64_t page, ModeKey key);
   Translation* translateLocked(PageUnit& unit, unsigned offset, bool ungrouped);
@@ -169,7 +171,7 @@ class TranslationStore : public CodeWriteObserver {
   std::uint32_t unitCount_ = 0;
   bool membarrier_ = false;
 
-  mutable std::mutex mutex_;
+  mutable CountedMutex mutex_;
   PageUnit** byKey_ = nullptr;
   PageUnit** byRamPage_ = nullptr;
   std::unique_ptr<Block> block_;  ///< work space of translateLocked()
