@@ -15,6 +15,7 @@
 #include "cli/doctor.h"
 #include "cli/host_files.h"
 #include "control/runtime_folder.h"
+#include "engine/kvm/probe_cache.h"
 
 namespace lodge::cli {
 
@@ -83,7 +84,9 @@ Finding examineRuntimeFolder() {
 }
 
 std::vector<Finding> examineHost() {
+  // Asked anew, whatever was known; and machines that start from now on know what came out.
   kvm::ProbeResult kvm = kvm::probe();
+  if (kvm.openable) kvm::ProbeCache::ofHost().store(kvm);
   return {examineProcessor(),   examineVirtualization(), examineKvm(kvm), examineInstructions(),  examineMemory(),
           examineOvercommit(),  examineMapCount(),       examineMemfd(),  examineReservations(),  examineMembarrier(),
           examineUserfaultfd(), examineNamespaces(),     examineTap(),    examineRuntimeFolder(), examineEngine(kvm)};

@@ -115,7 +115,7 @@ Status Translator::one(const std::string& option) {
                                     "-mon",    "-msg",     "-overcommit", "-audiodev", "-soundhw"};
   if (std::ranges::count(kIgnored, option) != 0) return {};
   if (option == "-enable-kvm") {
-    out_.notes.emplace_back("-enable-kvm: /dev/kvm is not used here; guest code is translated");
+    out_.notes.emplace_back("-enable-kvm: the engine is chosen by what this host has (lodge doctor)");
     return {};
   }
   if (option == "-snapshot" || option == "-no-reboot") {
@@ -196,7 +196,7 @@ Status Translator::withValue(const std::string& option, const std::string& text)
     }
   } else if (option == "-accel") {
     if (text.starts_with("kvm"))
-      out_.notes.emplace_back("-accel kvm: /dev/kvm is not used here; guest code is translated");
+      out_.notes.emplace_back("-accel kvm: the engine is chosen by what this host has (lodge doctor)");
   } else if (option == "-cpu") {
     if (text.starts_with("host") || text.starts_with("max")) add("cpu", "host");
   }
@@ -364,7 +364,7 @@ VerbSpec qemuVerb() {
           "-no-reboot, -daemonize, -kernel, -initrd, -append, -cpu host, -M pc and q35, and some that mean nothing "
           "here "
           "(-display, -serial, -monitor...). The program does the same when it is called by the "
-          "name qemu-system-x86_64. With -enable-kvm guest code is translated all the same.",
+          "name qemu-system-x86_64. -enable-kvm or not, the engine is the one that lodge doctor names.",
       .examples = {{"lodge qemu -enable-kvm -m 2048 -hda disk.img -cdrom install.iso -boot d -vnc :19",
                     "Installs an operating system; its screen is at port 5919."}},
       .run = [](const Invocation&, const Program&) { return 0; },  // program.cpp hands the words over as they are

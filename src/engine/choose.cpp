@@ -2,6 +2,7 @@
 #include "engine/choose.h"
 
 #include "base/text.h"
+#include "engine/kvm/probe_cache.h"
 
 namespace lodge {
 
@@ -32,9 +33,9 @@ EngineChoice chooseBest(EnginesBuilt built, const std::function<kvm::ProbeResult
 
 EnginesBuilt enginesBuilt() {
 #ifdef LODGE_HAVE_TRANSLATE
-  return {.translate = true, .kvm = false};
+  return {.translate = true, .kvm = true};
 #else
-  return {.translate = false, .kvm = false};
+  return {.translate = false, .kvm = true};
 #endif
 }
 
@@ -53,7 +54,8 @@ Result<EngineChoice> chooseEngine(std::string_view requested, EnginesBuilt built
 }
 
 Result<EngineChoice> chooseEngine(std::string_view requested) {
-  return chooseEngine(requested, enginesBuilt(), [] { return kvm::probe(); });
+  return chooseEngine(requested, enginesBuilt(),
+                      [] { return kvm::ProbeCache::ofHost().get([] { return kvm::probe(); }); });
 }
 
 }  // namespace lodge

@@ -20,6 +20,7 @@ enum class VcpuExit : std::uint8_t {
   halted,    ///< HLT (or waiting for SIPI): call waitForEvent(), then run() again
   stopped,   ///< event::stop was set; it is cleared by whoever resumes
   shutdown,  ///< triple fault
+  failed,    ///< the engine cannot go on with this guest; it has logged why
 };
 
 /// One virtual CPU on an engine. run(), waitForEvent() and cpu() between runs belong to the vCPU's thread.
@@ -52,15 +53,23 @@ class Engine {
   virtual std::string_view name() const = 0;
   /// `index` 0..cpus-1. The CPU is at power-up state, BSP running.
   virtual Result<std::unique_ptr<Vcpu>> createVcpu(unsigned index, x86::CpuEnvironment& environment) = 0;
+  /// Notes the stores of guests to video memory since the last call, if it does not do so as they happen:
+  /// GuestMemory::noteStore(). Any thread.
+  virtual void collectVideoStores() {}
   /// What the engine made of the guest code at `linear`, as text for people (`lodge stats --dump`); empty if nothing.
   /// Any thread.
   virtual std::string describeCode([[maybe_unused]] std::uint64_t linear) const { return {}; }
 };
 
-/// By name: "translate" or "interpret". Errors: unsupported, and the engine's own.
+/// By name: "kvm", "translate" or "interpret". Errors: unsupported, and the engine's own.
 Result<std::unique_ptr<Engine>> makeEngine(std::string_view name, const EngineSetup& setup);
+
+/// Takes from a CPU model what the engine of that name cannot give on this host, before anything is made of the model.
+/// Errors: unsupported, io.
+Status limitModel(std::string_view engine, x86::CpuModel& model);
 
 Result<std::unique_ptr<Engine>> makeInterpretEngine(const EngineSetup& setup);
 Result<std::unique_ptr<Engine>> makeTranslateEngine(const EngineSetup& setup);
+Result<std::unique_ptr<Engine>> makeKvmEngine(const EngineSetup& setup);
 
 }  // namespace lodge

@@ -61,7 +61,7 @@ class BoardMachine : public Machine {
 
  private:
   Status openKernel();
-  Status openProcessors();
+  Status openProcessors(const std::string& chosen);
   Status load();
   BoardEvents boardEvents();
   /// Flash that only system management mode may change: Secure Boot rests on it.
@@ -122,6 +122,9 @@ Status BoardMachine::open(ConsoleSink& console) {
   if (config_.board == Board::pc) {
     x86::setPhysicalAddressBits(*model_, layout::pcAddressBits(GuestMemory::kHoleEnd + memory_->highSize()));
   }
+  auto choice = chooseEngine(config_.engine);
+  if (!choice) return std::move(choice).error();
+  if (Status limited = limitModel(choice->name, *model_); !limited) return limited;
   if (Status s = openKernel(); !s) return s;
   auto output = [&console](const char* data, std::size_t length) { console.output(data, length); };
   auto chipset = Chipset::create(config_, loop_, *memory_, ports_, mmio_, boardEvents(), output);
@@ -130,7 +133,7 @@ Status BoardMachine::open(ConsoleSink& console) {
   auto devices = PciDevices::create(config_, loop_, *memory_, ports_, mmio_, *chipset_, std::move(flash), output);
   if (!devices) return std::move(devices).error();
   devices_ = std::move(*devices);
-  return openProcessors();
+  return openProcessors(choice->name);
 }
 
 Status BoardMachine::openKernel() {
@@ -142,32 +145,31 @@ Status BoardMachine::openKernel() {
   return {};
 }
 
-Status BoardMachine::openProcessors() {
-  auto choice = chooseEngine(config_.engine);
-  if (!choice) return std::move(choice).error();
+Status BoardMachine::openProcessors(const std::string& chosen) {
   auto started = std::chrono::steady_clock::now();
   EngineSetup setup{*memory_, *model_, config_.cpus, config_.codeCache, config_.trace};
-  auto engine = makeEngine(choice->name, setup);
-  if (!engine && config_.engine == "auto" && choice->name != "interpret") {
-    log(LogLevel::warning, "engine {}: {}; the machine gets 'interpret', which is 30 times slower ({})", choice->name,
+  auto engine = makeEngine(chosen, setup);
+  if (!engine && config_.engine == "auto" && chosen != "interpret") {
+    log(LogLevel::warning, "engine {}: {}; the machine gets 'interpret', which is 30 times slower ({})", chosen,
         engine.error().message(), engine.error().hint());
     engine = makeEngine("interpret", setup);
   }
   if (!engine) return std::move(engine).error();
   engine_ = std::move(*engine);
-  auto onShutdown = [this] {
-    stopAnd([this] {
-      log(LogLevel::info, "the guest triple-faulted");
-      if (config_.noReboot)
+  auto onEnd = [this](VcpuExit exit) {
+    stopAnd([this, exit] {
+      if (exit == VcpuExit::shutdown) log(LogLevel::info, "the guest triple-faulted");
+      if (config_.noReboot || exit == VcpuExit::failed)
         end(MachineEnd::crashed, 0);
       else
         guestReset();
     });
   };
   auto processors = Processors::create({*engine_, *model_, loop_, chipset_->apicBus(), ports_, mmio_, smmOnlyBase(),
-                                        traces(config_.trace, "io"), onShutdown});
+                                        traces(config_.trace, "io"), onEnd});
   if (!processors) return std::move(processors).error();
   processors_ = std::move(*processors);
+  devices_->setBeforeLook([this] { engine_->collectVideoStores(); });
   engineStart_ = std::chrono::steady_clock::now() - started;
   memory_->setMapObserver([this] { processors_->forgetTranslations(); });
   return load();

@@ -22,7 +22,10 @@ bool PcDisplay::refresh() {
       vga_.redraw();
     }
   }
-  if (!onGpu) return vga_.draw(screen_);
+  if (!onGpu) {
+    if (beforeLook_) beforeLook_();
+    return vga_.draw(screen_);
+  }
   bool moved = takeCursor();
   return gpu_->draw({screen_.pixels, screen_.width, screen_.height}) || moved;
 }

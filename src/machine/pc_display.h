@@ -21,6 +21,9 @@ class PcDisplay : public Display {
   /// What pointer events go to before the mouse.
   void setTablet(Tablet tablet) { tablet_ = std::move(tablet); }
 
+  /// Called before each look at the VGA's memory: an engine whose guests store there unseen tells of the stores then.
+  void setBeforeLook(std::function<void()> beforeLook) { beforeLook_ = std::move(beforeLook); }
+
   /// A second graphics device, which has the screen while its driver shows something.
   void setGpu(virtio::GpuDevice* gpu) { gpu_ = gpu; }
 
@@ -35,6 +38,7 @@ class PcDisplay : public Display {
   Vga& vga_;
   I8042& input_;
   Tablet tablet_;
+  std::function<void()> beforeLook_;
   virtio::GpuDevice* gpu_ = nullptr;
   bool onGpu_ = false;
   bool takeCursor();

@@ -30,6 +30,10 @@ class PciDevices {
                                                     virtio::ConsoleDevice::Output consoleOutput);
   void reset();
   Display* display() { return pc_ ? pc_->display() : nullptr; }
+  /// PcDisplay::setBeforeLook(), if there is a screen.
+  void setBeforeLook(std::function<void()> beforeLook) {
+    if (pc_ && pc_->display()) pc_->display()->setBeforeLook(std::move(beforeLook));
+  }
   RemovableDrives& drives() { return drives_; }
   virtio::BalloonDevice* balloon() { return balloon_; }
   virtio::ConsoleDevice* console() { return console_; }

@@ -52,7 +52,7 @@ Status Processors::add(unsigned index) {
   auto vcpu = setup_.engine.createVcpu(index, *world);
   if (!vcpu) return std::move(vcpu).error();
   p.signals.cpu = &(*vcpu)->cpu();
-  p.thread = std::make_unique<VcpuThread>(std::move(*vcpu), gate_, setup_.onShutdown);
+  p.thread = std::make_unique<VcpuThread>(std::move(*vcpu), gate_, setup_.onEnd);
   return {};
 }
 

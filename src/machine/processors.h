@@ -27,9 +27,9 @@ class Processors {
     ApicBus& apicBus;
     IoBus& ports;
     IoBus& memory;
-    std::uint64_t smmOnlyBase;         ///< VcpuEnvironment's
-    bool traceIo;                      ///< --trace io
-    std::function<void()> onShutdown;  ///< a triple fault; on the vCPU's thread
+    std::uint64_t smmOnlyBase;            ///< VcpuEnvironment's
+    bool traceIo;                         ///< --trace io
+    std::function<void(VcpuExit)> onEnd;  ///< a triple fault, or an engine's failure; on the vCPU's thread
   };
   static Result<std::unique_ptr<Processors>> create(const Setup& setup);
   ~Processors();

@@ -8,8 +8,8 @@
 
 namespace lodge {
 
-VcpuThread::VcpuThread(std::unique_ptr<Vcpu> vcpu, RunGate& gate, std::function<void()> onShutdown)
-    : vcpu_(std::move(vcpu)), gate_(gate), onShutdown_(std::move(onShutdown)) {}
+VcpuThread::VcpuThread(std::unique_ptr<Vcpu> vcpu, RunGate& gate, std::function<void(VcpuExit)> onEnd)
+    : vcpu_(std::move(vcpu)), gate_(gate), onEnd_(std::move(onEnd)) {}
 
 VcpuThread::~VcpuThread() {
   join();
@@ -41,7 +41,8 @@ void VcpuThread::main() {
     if (gate_.isPaused()) continue;
     bool running = true;
     while (running) {
-      switch (vcpu_->run()) {
+      VcpuExit exit = vcpu_->run();
+      switch (exit) {
         case VcpuExit::halted:
           vcpu_->waitForEvent();
           break;
@@ -49,7 +50,8 @@ void VcpuThread::main() {
           running = false;
           break;
         case VcpuExit::shutdown:
-          onShutdown_();
+        case VcpuExit::failed:
+          onEnd_(exit);
           vcpu_->waitForEvent();
           running = (cpu().events.load() & x86::event::stop) == 0;
           break;

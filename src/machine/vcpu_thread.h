@@ -13,8 +13,9 @@ namespace lodge {
 /// The thread that runs one vCPU: execute, sleep in HLT, wait at the gate while the machine is paused.
 class VcpuThread {
  public:
-  /// `onShutdown` is called on this thread after a triple fault; the vCPU does not run again until it is reset.
-  VcpuThread(std::unique_ptr<Vcpu> vcpu, RunGate& gate, std::function<void()> onShutdown);
+  /// `onEnd` is called on this thread after a triple fault (shutdown) or when the engine failed; the vCPU does not run
+  /// again until it is reset.
+  VcpuThread(std::unique_ptr<Vcpu> vcpu, RunGate& gate, std::function<void(VcpuExit)> onEnd);
   /// The gate must have been told to let threads leave.
   ~VcpuThread();
 
@@ -31,7 +32,7 @@ class VcpuThread {
 
   std::unique_ptr<Vcpu> vcpu_;
   RunGate& gate_;
-  std::function<void()> onShutdown_;
+  std::function<void(VcpuExit)> onEnd_;
   std::thread thread_;
 };
 

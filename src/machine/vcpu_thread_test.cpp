@@ -31,8 +31,8 @@ std::atomic<int> FakeVcpu::runs{0};
 TEST(VcpuThread, pausesResumesAndLeaves) {
   FakeVcpu::runs = 0;
   RunGate gate(2);
-  VcpuThread a(std::make_unique<FakeVcpu>(), gate, [] {});
-  VcpuThread b(std::make_unique<FakeVcpu>(), gate, [] {});
+  VcpuThread a(std::make_unique<FakeVcpu>(), gate, [](VcpuExit) {});
+  VcpuThread b(std::make_unique<FakeVcpu>(), gate, [](VcpuExit) {});
   a.start();
   b.start();
   gate.waitUntilParked();

@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <functional>
+
+#include "engine/kvm/abi.h"
+#include "x86/cpu.h"
+#include "x86/cpu_model.h"
+
+namespace lodge::kvm {
+
+/// The CPU's leaves for KVM_SET_CPUID2, as the CPU would answer at power-up. KVM itself follows what depends on its
+/// control registers later.
+CpuidList cpuidEntries(x86::Cpu& cpu);
+
+/// What KVM_GET_SUPPORTED_CPUID says of /dev/kvm, as a function of leaf and subleaf; zeros where it says nothing.
+/// Errors: io.
+Result<CpuidList> supportedCpuid(int system);
+
+/// Takes from the model what KVM cannot give its guests on this host, so that a guest is told the truth: before there
+/// are CPUs. Features that Lodge carries out itself (the local APIC's, paravirtual ones) stay.
+void limitModel(x86::CpuModel& model, CpuidList& supported, std::uint64_t archCapabilities);
+
+/// The same by the host's /dev/kvm. Errors: unsupported, io.
+Status limitModel(x86::CpuModel& model, const char* device = "/dev/kvm");
+
+}  // namespace lodge::kvm

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+// The kvm engine: the guest's instructions run on the host's processor.
+#include "engine/kvm/engine.h"
+
+#include "engine/kvm/vcpu.h"
+#include "engine/kvm/vm.h"
+
+namespace lodge {
+
+namespace kvm {
+
+namespace {
+
+class KvmEngine : public Engine {
+ public:
+  KvmEngine(const EngineSetup& setup, std::unique_ptr<Vm> vm) : setup_(setup), vm_(std::move(vm)) {}
+
+  std::string_view name() const override { return "kvm"; }
+  Result<std::unique_ptr<Vcpu>> createVcpu(unsigned index, x86::CpuEnvironment& environment) override {
+    return KvmVcpu::create(*vm_, setup_, index, environment);
+  }
+  void collectVideoStores() override { vm_->collectVideoStores(); }
+
+ private:
+  EngineSetup setup_;
+  std::unique_ptr<Vm> vm_;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<Engine>> makeEngine(const EngineSetup& setup, const char* device) {
+  auto vm = Vm::create(device, setup.memory);
+  if (!vm) return std::move(vm).error();
+  return std::unique_ptr<Engine>(std::make_unique<KvmEngine>(setup, std::move(*vm)));
+}
+
+}  // namespace kvm
+
+Result<std::unique_ptr<Engine>> makeKvmEngine(const EngineSetup& setup) {
+  return kvm::makeEngine(setup, "/dev/kvm");
+}
+
+}  // namespace lodge

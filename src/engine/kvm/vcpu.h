@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <linux/kvm.h>
+
+#include <array>
+#include <atomic>
+#include <optional>
+
+#include "engine/engine.h"
+#include "engine/kvm/vm.h"
+
+namespace lodge::kvm {
+
+/// One virtual CPU on KVM. While it runs, the guest's registers are KVM's and CpuState is stale; save() and load() move
+/// them. MSRs that KVM does not keep (Vm) are in CpuState all the time.
+class KvmVcpu : public Vcpu {
+ public:
+  static Result<std::unique_ptr<Vcpu>> create(Vm& vm, const EngineSetup& setup, unsigned index,
+                                              x86::CpuEnvironment& environment);
+  ~KvmVcpu() override;
+  KvmVcpu(const KvmVcpu&) = delete;
+  KvmVcpu& operator=(const KvmVcpu&) = delete;
+
+  x86::Cpu& cpu() override { return cpu_; }
+  VcpuExit run() override;
+  void waitForEvent() override;
+  std::vector<std::pair<std::string, std::uint64_t>> statistics() const override;
+
+ private:
+  explicit KvmVcpu(Vm& vm) : vm_(vm) {}
+  Status open(const EngineSetup& setup, unsigned index, x86::CpuEnvironment& environment);
+  Status setCpuid();
+  static void kick(x86::Cpu& cpu);
+
+  // vcpu.cpp
+  bool enter();
+  std::optional<VcpuExit> attend();
+  void attendByState();
+  void prepareInterrupts();
+  VcpuExit shutDown();
+  bool fail(const std::string& why);
+  bool failCall(const char* what);  ///< errno says why
+
+  // vcpu_exits.cpp: false: the vCPU cannot go on.
+  bool handleExit();
+  void portAccess();
+  void memoryAccess();
+  void readMsr();
+  void writeMsr();
+  bool internalError();
+
+  // vcpu_state.cpp
+  bool load();
+  bool save();
+  bool loadMsrs();
+  bool saveMsrs();
+  bool loadEvents();
+  void finishDelivery(const kvm_vcpu_events& events);
+  bool setTscOffset();
+  bool completeAccess();
+
+  // Counters by KVM_EXIT_*, for the last of which there is no name yet.
+  static constexpr std::size_t kExitReasons = 64;
+  enum Counter : std::uint8_t { kRuns, kSignals, kInterrupts, kSaves, kCounters };
+  void count(Counter counter) { counters_[counter].fetch_add(1, std::memory_order_relaxed); }
+
+  Vm& vm_;
+  x86::Cpu cpu_;
+  UniqueFd fd_, stats_;
+  kvm_run* run_ = nullptr;
+  std::atomic<int> thread_{0};
+  std::atomic<bool> inKvmRun_{false};
+  bool registersInKvm_ = false;  ///< else CpuState has them
+  bool accessOpen_ = false;      ///< an I/O, memory or MSR access that the next KVM_RUN completes
+  bool failed_ = false;          ///< since the last run()
+  bool interruptFlag_ = false, windowOpen_ = false;
+  bool interruptWanted_ = false;  ///< the APIC had something when the window was closed
+  std::uint64_t tscOffset_ = 0;   ///< what KVM has
+  std::array<std::atomic<std::uint64_t>, kExitReasons> exits_{};
+  std::array<std::atomic<std::uint64_t>, kCounters> counters_{};
+};
+
+}  // namespace lodge::kvm

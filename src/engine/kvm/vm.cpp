@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/kvm/vm.h"
+
+#include <fcntl.h>
+
+#include <algorithm>
+#include <bit>
+
+#include "engine/kvm/abi.h"
+
+namespace lodge::kvm {
+
+namespace {
+
+// Intel's processors without "unrestricted guest" run real mode with the help of four pages of the guest's address
+// space, where no board has anything (src/machine/layout.h).
+constexpr unsigned long kIdentityMap = 0xfeff'c000, kTss = 0xfeff'd000;
+
+struct Needed {
+  unsigned long number;
+  const char* name;
+};
+// The newest is of Linux 5.14.
+constexpr Needed kNeeded[] = {
+    {KVM_CAP_USER_MEMORY, "KVM_CAP_USER_MEMORY"},
+    {KVM_CAP_READONLY_MEM, "KVM_CAP_READONLY_MEM"},
+    {KVM_CAP_EXT_CPUID, "KVM_CAP_EXT_CPUID"},
+    {KVM_CAP_IMMEDIATE_EXIT, "KVM_CAP_IMMEDIATE_EXIT"},
+    {KVM_CAP_VCPU_EVENTS, "KVM_CAP_VCPU_EVENTS"},
+    {KVM_CAP_DEBUGREGS, "KVM_CAP_DEBUGREGS"},
+    {KVM_CAP_XSAVE, "KVM_CAP_XSAVE"},
+    {KVM_CAP_XCRS, "KVM_CAP_XCRS"},
+    {KVM_CAP_X86_USER_SPACE_MSR, "KVM_CAP_X86_USER_SPACE_MSR"},
+    {KVM_CAP_X86_MSR_FILTER, "KVM_CAP_X86_MSR_FILTER"},
+    {KVM_CAP_SREGS2, "KVM_CAP_SREGS2"},
+};
+
+Error failed(const char* what) {
+  return Error::fromErrno(errno, what);
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Vm>> Vm::create(const char* device, GuestMemory& memory) {
+  auto vm = std::unique_ptr<Vm>(new Vm(memory));
+  if (Status opened = vm->open(device); !opened) return std::move(opened).error();
+  return vm;
+}
+
+int Vm::capability(unsigned long number) const {
+  return std::max(0, call(vm_.get(), KVM_CHECK_EXTENSION, number));
+}
+
+Status Vm::open(const char* device) {
+  system_.reset(::open(device, O_RDWR | O_CLOEXEC));
+  if (!system_) return Error::fromErrno(errno, std::string("open ") + device);
+  vm_.reset(call(system_.get(), KVM_CREATE_VM));
+  if (!vm_) return failed("KVM_CREATE_VM");
+  if (Status s = requireCapabilities(); !s) return s;
+  int size = call(system_.get(), KVM_GET_VCPU_MMAP_SIZE);
+  if (size < static_cast<int>(sizeof(kvm_run))) return failed("KVM_GET_VCPU_MMAP_SIZE");
+  runSize_ = static_cast<std::size_t>(size);
+  std::uint64_t identityMap = kIdentityMap;
+  if (capability(KVM_CAP_SET_IDENTITY_MAP_ADDR) > 0) {
+    if (call(vm_.get(), KVM_SET_IDENTITY_MAP_ADDR, &identityMap) != 0) return failed("KVM_SET_IDENTITY_MAP_ADDR");
+  }
+  if (capability(KVM_CAP_SET_TSS_ADDR) > 0 && call(vm_.get(), KVM_SET_TSS_ADDR, kTss) != 0)
+    return failed("KVM_SET_TSS_ADDR");
+  hasSmm_ = capability(KVM_CAP_X86_SMM) > 0 && capability(KVM_CAP_MULTI_ADDRESS_SPACE) >= 2;
+  if (Status s = interceptMsrs(); !s) return s;
+  return syncMemory();
+}
+
+Status Vm::requireCapabilities() const {
+  for (const Needed& needed : kNeeded) {
+    if (capability(needed.number) > 0) continue;
+    return Error(ErrorKind::unsupported, std::string("this host's KVM has no ") + needed.name)
+        .withHint("use a kernel of version 5.14 or newer, or --engine translate");
+  }
+  return {};
+}
+
+// The processor's own registers, which guests use often, are KVM's; all others are Lodge's (x86/msr.h), so that they
+// read the same on every engine.
+Status Vm::interceptMsrs() {
+  kvm_enable_cap enable{};
+  enable.cap = KVM_CAP_X86_USER_SPACE_MSR;
+  enable.args[0] = KVM_MSR_EXIT_REASON_INVAL | KVM_MSR_EXIT_REASON_UNKNOWN | KVM_MSR_EXIT_REASON_FILTER;
+  if (call(vm_.get(), KVM_ENABLE_CAP, &enable) != 0) return failed("enable KVM_CAP_X86_USER_SPACE_MSR");
+  // A bit a register from `base` on; 1: KVM's.
+  std::uint8_t speculation[1] = {0b11};  // SPEC_CTRL, PRED_CMD
+  std::uint8_t tsc[1] = {0b1};
+  std::uint8_t sysenter[1] = {0b111};
+  std::uint8_t pat[1] = {0b1};
+  std::uint8_t syscall[1] = {0b1'1111};  // EFER, STAR, LSTAR, CSTAR, SFMASK
+  std::uint8_t bases[1] = {0b1111};      // FS, GS, KERNEL_GS, TSC_AUX
+  constexpr std::uint32_t kRead = KVM_MSR_FILTER_READ, kBoth = KVM_MSR_FILTER_READ | KVM_MSR_FILTER_WRITE;
+  kvm_msr_filter filter{};
+  filter.flags = KVM_MSR_FILTER_DEFAULT_DENY;
+  filter.ranges[0] = {kBoth, 2, 0x48, speculation};
+  filter.ranges[1] = {kRead, 1, 0x10, tsc};
+  filter.ranges[2] = {kBoth, 3, 0x174, sysenter};
+  filter.ranges[3] = {kBoth, 1, 0x277, pat};
+  filter.ranges[4] = {kBoth, 5, 0xc000'0080, syscall};
+  filter.ranges[5] = {kBoth, 4, 0xc000'0100, bases};
+  if (call(vm_.get(), KVM_X86_SET_MSR_FILTER, &filter) != 0) return failed("KVM_X86_SET_MSR_FILTER");
+  return {};
+}
+
+Status Vm::setSlot(std::uint32_t slot, const MemoryMapping& mapping, std::uint64_t length) {
+  kvm_userspace_memory_region region{};
+  region.slot = slot;
+  region.flags = (mapping.writable ? 0u : KVM_MEM_READONLY) | (mapping.video ? KVM_MEM_LOG_DIRTY_PAGES : 0u);
+  region.guest_phys_addr = mapping.gpa;
+  region.memory_size = length;
+  region.userspace_addr = reinterpret_cast<std::uint64_t>(memory_.cpuRw() + mapping.offset);
+  if (call(vm_.get(), KVM_SET_USER_MEMORY_REGION, &region) != 0) return failed("KVM_SET_USER_MEMORY_REGION");
+  return {};
+}
+
+Status Vm::syncMemory() {
+  std::lock_guard lock(slotsMutex_);
+  if (Status s = syncSpace(0, false); !s) return s;
+  return hasSmm_ ? syncSpace(1, true) : Status{};
+}
+
+Status Vm::syncSpace(std::uint32_t space, bool smm) {
+  auto& slots = slots_[space];
+  auto wanted = memoryMappings(memory_, smm);
+  for (std::size_t i = 0; i < slots.size(); ++i) {
+    if (!slots[i] || std::find(wanted.begin(), wanted.end(), *slots[i]) != wanted.end()) continue;
+    if (Status s = setSlot(static_cast<std::uint32_t>(i) | space << 16, *slots[i], 0); !s) return s;
+    slots[i].reset();
+  }
+  for (const MemoryMapping& mapping : wanted) {
+    if (std::find(slots.begin(), slots.end(), std::optional(mapping)) != slots.end()) continue;
+    auto free = std::find(slots.begin(), slots.end(), std::nullopt);
+    if (free == slots.end()) free = slots.insert(free, std::nullopt);
+    auto number = static_cast<std::uint32_t>(free - slots.begin());
+    if (Status s = setSlot(number | space << 16, mapping, mapping.length); !s) return s;
+    *free = mapping;
+  }
+  return {};
+}
+
+void Vm::collectVideoStores() {
+  std::lock_guard lock(slotsMutex_);
+  for (std::size_t i = 0; i < slots_[0].size(); ++i) {
+    const auto& slot = slots_[0][i];
+    if (!slot || !slot->video) continue;
+    std::vector<std::uint64_t> bits((slot->length / kPageSize + 63) / 64);
+    kvm_dirty_log log{};
+    log.slot = static_cast<std::uint32_t>(i);
+    log.dirty_bitmap = bits.data();
+    if (call(vm_.get(), KVM_GET_DIRTY_LOG, &log) != 0) continue;
+    for (std::size_t word = 0; word < bits.size(); ++word) {
+      for (std::uint64_t left = bits[word]; left != 0; left &= left - 1) {
+        std::uint64_t page = word * 64 + static_cast<unsigned>(std::countr_zero(left));
+        memory_.noteStore(slot->offset + page * kPageSize);
+      }
+    }
+  }
+}
+
+}  // namespace lodge::kvm

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A host with a working KVM where this one has none: Debian's cloud kernel under QEMU's TCG, which emulates AMD's SVM,
+with its own KVM modules and Lodge with its libraries in the initramfs. Machines in it run by --engine kvm, one level down.
+
+By hand: tests/kit/run_nested.py COMMAND, e.g. 'lodge doctor'."""
+
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import tarfile
+import tempfile
+
+from kit import paths
+from kit.archive import cpio_archive
+from kit.case import Skip
+from kit.console import Console
+from kit.machine import _die_with_parent
+
+# Unless told that the TSC can be relied on, the kernel gives it up (this processor does not say that it is invariant), and
+# its KVM then stops the guest's TSC whenever the guest does not run. Its check of the timer's interrupt fails on a busy
+# host, and leaves it without one.
+APPEND = "console=ttyS0 quiet tsc=reliable clocksource=tsc no_timer_check nowatchdog mitigations=off"
+PREPARE = """
+for module in $(cat /lodge/modules/order); do insmod /lodge/modules/$module || exit 90; done
+[ -c /dev/kvm ] || { echo 'no /dev/kvm'; exit 91; }
+mkdir -p /run /root /var/tmp
+export HOME=/root XDG_RUNTIME_DIR=/run PATH=$PATH:/lodge
+echo "nested: ready"
+sh /lodge/script
+echo "nested: exit status $?"
+"""
+
+
+def have_kvm_here():
+    """Whether this host's own KVM passes the probe."""
+    done = subprocess.run([paths.LODGE, "doctor", "--json"], capture_output=True, text=True)
+    return re.search(r'"kvm": \{[^}]*"usable": true', done.stdout) is not None
+
+
+def packed(program, name):
+    """The program as lodge/NAME, with the shared libraries that it needs at their own places."""
+    entries = [(f"lodge/{name}", 0o755, pathlib.Path(program).read_bytes())]
+    listed = subprocess.run(["ldd", program], capture_output=True, text=True)
+    for library in re.findall(r"(/\S+) \(0x", listed.stdout):
+        entries.append((library.lstrip("/"), 0o755, pathlib.Path(library).read_bytes()))
+    return entries
+
+
+def kvm_modules():
+    """The kernel's KVM modules, and a list of them in the order in which they load."""
+    with tarfile.open(paths.GUEST / "modules.tar") as tar:
+        names = {pathlib.Path(name).name: name for name in tar.getnames()}
+        dependencies = tar.extractfile(names["modules.dep"]).read().decode()
+        order = []
+        for line in dependencies.splitlines():
+            module, _, needs = line.partition(":")
+            if module.endswith(("/kvm-amd.ko", "/kvm-intel.ko")):
+                wanted = [*reversed(needs.split()), module] if "amd" in module else []
+                order += [each for each in wanted if each not in order]
+        bare = [pathlib.Path(each).name for each in order]
+        entries = [(f"lodge/modules/{name}", 0o644, tar.extractfile(names[name]).read()) for name in bare]
+    return [*entries, ("lodge/modules/order", 0o644, "\n".join(bare).encode())]
+
+
+class FirstLevel:
+    """The first-level guest, running a script in which `lodge` is Lodge. A context manager."""
+
+    def __init__(self, script, files=(), disks=(), cpus=1, memory="2G", programs=()):
+        """`files`: (name, bytes), to be found under /lodge; `disks`: host files, as /dev/vda and so on, whose changes are
+        dropped; `programs`: (path, name) of further programs to be packed with their libraries."""
+        if not shutil.which("qemu-system-x86_64"):
+            raise Skip("there is no qemu-system-x86_64 here, and no KVM that works")
+        self._folder = tempfile.TemporaryDirectory(prefix="lodge-nested-")
+        initrd = pathlib.Path(self._folder.name) / "initrd"
+        entries = [("lodge/run", 0o755, PREPARE.encode()), ("lodge/script", 0o755, script.encode()), *kvm_modules(), *packed(paths.LODGE, "lodge"),
+                   ("lodge/vmlinuz", 0o644, paths.VMLINUZ.read_bytes()), ("lodge/initrd", 0o644, paths.INITRD.read_bytes())]
+        for path, name in programs:
+            entries += packed(path, name)
+        entries += [(f"lodge/{name}", 0o755, data) for name, data in files]
+        unique = {name: (name, mode, data) for name, mode, data in entries}
+        first = paths.INITRD.read_bytes()
+        initrd.write_bytes(first + bytes(-len(first) % 4) + cpio_archive(list(unique.values())))
+        command = ["qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-machine", "q35", "-nodefaults",
+                   "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio", "-smp", str(cpus), "-m", memory,
+                   "-kernel", str(paths.VMLINUZ), "-initrd", str(initrd), "-append", APPEND, "-device", "virtio-rng-pci"]
+        for number, disk in enumerate(disks):
+            command += ["-drive", f"if=none,id=d{number},format=raw,file={disk},snapshot=on",
+                        "-device", f"virtio-blk-pci,drive=d{number}"]
+        paths.CONSOLES.mkdir(parents=True, exist_ok=True)
+        log = paths.CONSOLES / f"{os.environ.get('LODGE_TEST_NAME', 'nested')}-{os.getpid()}.log"
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0,
+                                        preexec_fn=_die_with_parent)
+        self.console = Console(self.process.stdout.fileno(), self.process.stdin.fileno(), log)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self.console.join(10)
+        self._folder.cleanup()
+
+    def result(self, seconds):
+        """Waits for the script's end; returns (exit status, its output)."""
+        end = self.console.wait_for(r"^nested: exit status (\d+)$", seconds)
+        text = self.console.text
+        return int(end.group(1)), text[text.index("nested: ready\n") + len("nested: ready\n"):end.start()].strip("\n")

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The kvm engine on a KVM that works: this host's own, or one level down (kit/nested.py):
+kvm_test.py units | busybox CPUS | debian CPUS | refusal."""
+
+import re
+import subprocess
+import sys
+
+from kit import paths
+from kit.archive import cpio_archive
+from kit.case import Skip, main
+from kit.guest import Debian, run_busybox
+from kit.nested import FirstLevel, have_kvm_here
+
+SECONDS = 800
+# QEMU 7.2's TCG does not come back from a triple fault of a guest's guest in real mode.
+NOT_NESTED = "*TripleFault*"
+
+SCRIPT = """
+nproc
+uname -srm
+i=0
+while [ $i -lt $(nproc) ]; do
+  taskset $(printf %x $((1 << i))) sh -c 'n=0; while [ $n -lt 300 ]; do n=$((n+1)); done; echo worked $n' || exit 1
+  i=$((i+1))
+done
+sleep 0.2
+awk '/LOC:/ { for (i = 2; i <= NF - 3; i++) if ($i + 0 == 0) exit 1 }' /proc/interrupts || exit 2
+dmesg | grep -E 'BUG:|Oops|lockup|rcu.*stall|unchecked MSR|general protection' && exit 3
+cat /sys/devices/system/clocksource/clocksource0/current_clocksource
+echo sum $(seq 1 1000 | sha256sum)
+"""
+
+
+def units():
+    """The engine's unit tests, of which none may be skipped here."""
+    program = paths.BUILD / "src/engine/kvm/kvm_test"
+    if have_kvm_here():
+        done = subprocess.run([program], capture_output=True, text=True, timeout=SECONDS)
+        status, output = done.returncode, done.stdout
+    else:
+        with FirstLevel(f"/lodge/kvm_test --gtest_color=no --gtest_filter=-{NOT_NESTED}", programs=[(program, "kvm_test")]) as guest:
+            status, output = guest.result(SECONDS)
+    assert status == 0 and "SKIPPED" not in output, output[-4000:]
+    assert re.search(r"PASSED.* \d+ tests", output), output[-1000:]
+
+
+def busybox_in_nested(cpus):
+    first = paths.INITRD.read_bytes()
+    initrd = first + bytes(-len(first) % 4) + cpio_archive([("lodge/run", 0o755, SCRIPT.encode())])
+    run = (f"lodge run --engine kvm --kernel /lodge/vmlinuz --initrd /lodge/initrd2 --memory 256M --cpus {cpus} "
+           "--append 'console=ttyS0 quiet' --stats </dev/null 2>&1")
+    with FirstLevel(run, files=[("initrd2", initrd)], cpus=cpus) as guest:
+        status, output = guest.result(SECONDS)
+    assert status == 0, output[-4000:]
+    print("  " + "\n  ".join(re.findall(r"^vcpu\d\.(?:exits|kvm\.exits|kvm\..*_exits).*$", output, re.MULTILINE)))
+    begin = output.index("lodge-guest: ready\n") + len("lodge-guest: ready\n")
+    end = re.search(r"^lodge-guest: exit status (\d+)$", output, re.MULTILINE)
+    assert end, output[-4000:]
+    return int(end.group(1)), output[begin:end.start()].strip("\n")
+
+
+def busybox():
+    cpus = int(sys.argv[2])
+    if have_kvm_here():
+        status, output = run_busybox(SCRIPT, SECONDS, cpus=cpus, engine="kvm")
+    else:
+        status, output = busybox_in_nested(cpus)
+    lines = output.splitlines()
+    assert status == 0, f"the script's status is {status}:\n{output}"
+    assert lines[0] == str(cpus), output
+    assert lines.count("worked 300") == cpus, output
+    assert "kvm-clock" in lines, output
+    assert lines[-1] == "sum 67d4ff71d43921d5739f387da09746f405e425b07d727e4c69d029461d1f051f -", output
+
+
+class NestedDebian(Debian):
+    """Debian on a machine of the first level, whose console is the first level's."""
+
+    def __init__(self, first_level):
+        self.machine = first_level
+        self._count = 0
+
+
+def use(debian, cpus):
+    """Processors, disk, network and balloon at work."""
+    assert debian.check("nproc", 120) == str(cpus)
+    debian.check("dd if=/dev/urandom of=/root/data bs=1M count=16 2>/dev/null && sync && sha256sum /root/data >/root/sum && "
+                 "echo 3 >/proc/sys/vm/drop_caches && sha256sum -c /root/sum", 300)
+    assert "10.0.2.15" in debian.check("ip -4 addr", 120)
+    debian.check("ping -c 2 -W 20 10.0.2.2", 120)
+    assert "balloon" in debian.check("cat /sys/bus/virtio/drivers/*/module/holders /dev/null; ls /sys/bus/virtio/drivers", 60)
+    assert debian.run("dmesg | grep -E 'BUG:|Oops|lockup|unchecked MSR|general protection'", 60)[0] == 1
+
+
+def debian():
+    cpus = int(sys.argv[2])
+    if have_kvm_here():
+        with Debian(cpus=cpus, engine="kvm") as machine:
+            use(machine, cpus)
+            assert machine.power_off() == 0
+        return
+    run = (f"lodge run --engine kvm --kernel /lodge/vmlinuz --initrd /lodge/initrd --memory 768M --cpus {cpus} --net user "
+           "--append 'console=ttyS0 quiet root=/dev/vda rw systemd.default_timeout_start_sec=1200 systemd.default_device_timeout_sec=1200' --disk /dev/vda --snapshot --stats")
+    with FirstLevel(run, disks=[paths.DEBIAN], cpus=cpus) as guest:
+        machine = NestedDebian(guest)
+        machine.login(1200)
+        use(machine, cpus)
+        guest.console.send("poweroff\n")
+        status, output = guest.result(600)
+    assert status == 0, output[-3000:]
+    print("  " + "\n  ".join(re.findall(r"^vcpu\d\.(?:exits|kvm\.exits|kvm\..*_exits).*$", output, re.MULTILINE)))
+
+
+def refusal():
+    """Where KVM does not work, asking for it is an error that says why, soon."""
+    if have_kvm_here():
+        raise Skip("this host's KVM works")
+    done = subprocess.run([paths.LODGE, "run", "--engine", "kvm", "--kernel", paths.VMLINUZ], capture_output=True, text=True,
+                          stdin=subprocess.DEVNULL, timeout=60)
+    assert done.returncode != 0
+    assert re.search(r"--engine kvm: (the probe guest|there is no /dev/kvm|/dev/kvm )", done.stderr), done.stderr
+    assert "--engine translate" in done.stderr, done.stderr
+
+
+main({"units": units, "busybox": busybox, "debian": debian, "refusal": refusal}[sys.argv[1]])
