@@ -22,10 +22,18 @@ struct Finding {
 /// Looks at everything. Takes up to some seconds if the host's KVM is broken.
 std::vector<Finding> examineHost();
 
-// One look each, in doctor_cpu.cpp, doctor_memory.cpp and doctor_kernel.cpp.
+// One look each, in doctor_cpu.cpp, doctor_kvm.cpp, doctor_memory.cpp, doctor_host.cpp and doctor_kernel.cpp.
 Finding examineProcessor();
 Finding examineVirtualization();
 Finding examineInstructions();
+Finding examineModules();
+Finding examineNesting();
+Finding examineOtherHypervisors();
+Finding examineCapabilities();
+Finding examineHugePages();
+Finding examineKsm();
+Finding examineIommu();
+Finding examineBridges();
 Finding examineKvm(const kvm::ProbeResult& result);
 Finding examineMemory();
 Finding examineOvercommit();
@@ -38,5 +46,7 @@ Finding examineNamespaces();
 Finding examineTap();
 Finding examineRuntimeFolder();
 Finding examineEngine(const kvm::ProbeResult& result);
+/// Each engine by its name: usable, or why not and what to do.
+Finding examineEngines(const kvm::ProbeResult& result);
 
 }  // namespace lodge::cli

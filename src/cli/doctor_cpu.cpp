@@ -102,6 +102,23 @@ Finding examineKvm(const kvm::ProbeResult& result) {
   return finding;
 }
 
+Finding examineEngines(const kvm::ProbeResult& result) {
+  EnginesBuilt built = enginesBuilt();
+  Finding finding{.key = "engines", .title = "Engines", .text = {}};
+  std::string kvm = "usable";
+  if (!result.usable) {
+    bool permission = result.present && !result.openable;
+    kvm = "not usable (" + result.reason + ")" +
+          (permission ? "; 'usermod -aG kvm USER' and a new login give the right to it" : "");
+  }
+  std::string translate = built.translate ? "usable" : "not in this version";
+  finding.facts = {{"kvm", {{"usable", result.usable}, {"text", kvm}}},
+                   {"translate", {{"usable", built.translate}, {"text", translate}}},
+                   {"interpret", {{"usable", true}, {"text", "usable"}}}};
+  finding.text = "kvm: " + kvm + "; translate: " + translate + "; interpret: usable";
+  return finding;
+}
+
 Finding examineEngine(const kvm::ProbeResult& result) {
   Finding finding{.key = "engine", .title = "Engine"};
   EnginesBuilt built = enginesBuilt();
@@ -112,7 +129,6 @@ Finding examineEngine(const kvm::ProbeResult& result) {
     return finding;
   }
   finding.text = fmt::format("a machine gets '{}', because {}", choice->name, choice->reason);
-  if (!built.kvm) finding.text += result.usable ? ", though KVM would work here" : ", and KVM would not work here";
   finding.facts = {{"choice", choice->name}, {"reason", choice->reason}};
   return finding;
 }

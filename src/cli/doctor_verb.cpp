@@ -51,10 +51,9 @@ VerbSpec doctorVerb() {
       .summary = "say what this host offers, and which engine machines get",
       .description =
           "Looks at what this host offers to machines: the processor, hardware virtualization and whether a probe "
-          "guest "
-          "really runs on /dev/kvm at speed, memory, namespaces, tap devices; and says which engine a machine gets, "
-          "and "
-          "why. Exits with 4 if machines cannot run.",
+          "guest really runs on /dev/kvm at speed, what that can do, memory, huge pages, namespaces, tap devices and "
+          "bridges; and says which engines can be used, which one a machine gets, and why. The probe's verdict is kept "
+          "until the host is started again; this asks anew. Exits with 4 if machines cannot run.",
       .options = {{.name = "json", .help = "As JSON, with every fact."}},
       .examples = {{"lodge doctor", "Before the first machine, or when one is slow."},
                    {"lodge doctor --json | jq .kvm.usable", "In a script."}},

@@ -107,6 +107,10 @@ class Usage(LodgeTest):
         self.assertIn("/dev/kvm", text.stdout)
         report = json.loads(self.lodge("doctor", "--json").stdout)
         self.assertIn(report["engine"]["choice"], ["translate", "interpret", "kvm"])
+        for engine in ["kvm", "translate", "interpret"]:
+            self.assertIn("usable", report["engines"][engine])
+        for key in ["modules", "nested", "otherHypervisors", "kvmCapabilities", "hugePages", "ksm", "iommu", "bridges"]:
+            self.assertIn("text", report[key])
         for key in ["hardwareVirtualization", "kvm", "memory", "tap", "userNamespaces", "userfaultfd", "memfd"]:
             self.assertIn("text", report[key])
         self.assertEqual(report["runtimeFolder"]["path"], os.path.join(self.folder, "lodge"))

@@ -7,6 +7,7 @@
 #include <bit>
 
 #include "engine/kvm/abi.h"
+#include "engine/kvm/capabilities.h"
 
 namespace lodge::kvm {
 
@@ -15,25 +16,6 @@ namespace {
 // Intel's processors without "unrestricted guest" run real mode with the help of four pages of the guest's address
 // space, where no board has anything (src/machine/layout.h).
 constexpr unsigned long kIdentityMap = 0xfeff'c000, kTss = 0xfeff'd000;
-
-struct Needed {
-  unsigned long number;
-  const char* name;
-};
-// The newest is of Linux 5.14.
-constexpr Needed kNeeded[] = {
-    {KVM_CAP_USER_MEMORY, "KVM_CAP_USER_MEMORY"},
-    {KVM_CAP_READONLY_MEM, "KVM_CAP_READONLY_MEM"},
-    {KVM_CAP_EXT_CPUID, "KVM_CAP_EXT_CPUID"},
-    {KVM_CAP_IMMEDIATE_EXIT, "KVM_CAP_IMMEDIATE_EXIT"},
-    {KVM_CAP_VCPU_EVENTS, "KVM_CAP_VCPU_EVENTS"},
-    {KVM_CAP_DEBUGREGS, "KVM_CAP_DEBUGREGS"},
-    {KVM_CAP_XSAVE, "KVM_CAP_XSAVE"},
-    {KVM_CAP_XCRS, "KVM_CAP_XCRS"},
-    {KVM_CAP_X86_USER_SPACE_MSR, "KVM_CAP_X86_USER_SPACE_MSR"},
-    {KVM_CAP_X86_MSR_FILTER, "KVM_CAP_X86_MSR_FILTER"},
-    {KVM_CAP_SREGS2, "KVM_CAP_SREGS2"},
-};
 
 Error failed(const char* what) {
   return Error::fromErrno(errno, what);
@@ -72,9 +54,9 @@ Status Vm::open(const char* device) {
 }
 
 Status Vm::requireCapabilities() const {
-  for (const Needed& needed : kNeeded) {
-    if (capability(needed.number) > 0) continue;
-    return Error(ErrorKind::unsupported, std::string("this host's KVM has no ") + needed.name)
+  for (const Capability& needed : knownCapabilities()) {
+    if (!needed.needed || capability(needed.number) > 0) continue;
+    return Error(ErrorKind::unsupported, "this host's KVM has no KVM_CAP_" + std::string(needed.name))
         .withHint("use a kernel of version 5.14 or newer, or --engine translate");
   }
   return {};
