@@ -39,6 +39,11 @@ class CodeCache {
   void commit(const Assembler& hot, const Assembler& cold);
   /// Data that lives until reset(); zeroed; 16-byte aligned. Null when full.
   void* allocate(std::uint64_t bytes);
+  /// The number of such data, and back.
+  std::uint32_t numberOf(const void* data) const {
+    return static_cast<std::uint32_t>((static_cast<const std::uint8_t*>(data) - data_) / kDataAlignment);
+  }
+  void* dataAt(std::uint32_t number) const { return data_ + number * kDataAlignment; }
   /// Whether one more translation of the largest size fits for sure, with `otherBytes` of memory elsewhere counted in.
   bool hasRoom(std::uint64_t otherBytes = 0) const;
 
@@ -63,6 +68,7 @@ class CodeCache {
   std::uint64_t dataBytes() const { return dataUsed_; }
   std::uint32_t translations() const { return count_.load(std::memory_order_acquire); }
 
+  static constexpr std::uint64_t kDataAlignment = 16;
   static constexpr std::uint32_t kLargestTranslation = 64 * 1024;  ///< in either region
 
  private:

@@ -38,23 +38,39 @@ struct Candidate {
 
 class Planner {
  public:
-  Planner(const Block& block, GroupPlan& plan) : block_(block), plan_(plan) {}
+  Planner(const Block& block, GroupPlan& plan);
   void run();
 
  private:
-  bool isPlannable(unsigned n) const;
-  bool accesses(const Instruction& i) const;
+  bool mayPlan(const GuestInstruction& g) const;
+  bool isPlannable(unsigned n) const { return plannable_[n]; }
   unsigned word() const { return block_.key.wordBytes(); }
   struct Candidates {
-    std::array<Candidate, RegisterTracker::kOrigins> by{};
+    std::array<Candidate, RegisterTracker::kOrigins> by;  // those in `used`
+    std::uint32_t used = 0;                               ///< a bit an origin
     RegisterTracker tracker;
     explicit Candidates(unsigned wordBytes) : tracker(wordBytes) {}
-    /// Whether the group of `origin` is cut into by one of another origin that has more members.
-    bool isBetterLeft(unsigned origin) const {
-      for (unsigned o = 0; o < RegisterTracker::kOrigins; ++o) {
-        if (o != origin && by[o].members > by[origin].members && by[o].first <= by[origin].last) return true;
+    void add(unsigned n, const TrackedAccess& a) {
+      if (!a.present) return;
+      std::uint32_t bit = 1u << a.value.origin;
+      if ((used & bit) == 0) by[a.value.origin] = {};
+      used |= bit;
+      by[a.value.origin].add(n, a);
+    }
+    /// Calls look(origin, candidate) until it is true.
+    template <class Look>
+    bool any(Look look) const {
+      for (std::uint32_t left = used; left != 0; left &= left - 1) {
+        auto origin = static_cast<unsigned>(__builtin_ctz(left));
+        if (look(origin, by[origin])) return true;
       }
       return false;
+    }
+    /// Whether the group of `origin` is cut into by one of another origin that has more members.
+    bool isBetterLeft(unsigned origin) const {
+      return any([&](unsigned o, const Candidate& c) {
+        return o != origin && c.members > by[origin].members && c.first <= by[origin].last;
+      });
     }
   };
   Candidates candidatesAt(unsigned start) const;
@@ -63,11 +79,26 @@ class Planner {
 
   const Block& block_;
   GroupPlan& plan_;
+  std::array<bool, Block::kMaxInstructions> plannable_;
+  std::array<bool, Block::kMaxInstructions> mayLead_;  ///< it accesses memory, and so does what it goes on with
 };
 
+Planner::Planner(const Block& block, GroupPlan& plan) : block_(block), plan_(plan) {
+  const RegisterTracker fresh(word());
+  unsigned accesses = 0;  // from here on, as far as a group could reach
+  for (unsigned n = block.count; n-- > 0;) {
+    const GuestInstruction& g = block.instructions[n];
+    plannable_[n] = mayPlan(g);
+    if (!plannable_[n]) accesses = 0;
+    unsigned own = plannable_[n] ? unsigned{fresh.mayTrack(g.decoded)} + fresh.stackAccess(g.decoded).present : 0;
+    accesses += own;
+    mayLead_[n] = own != 0 && accesses > 1;
+    if (g.isLabel) accesses = 0;
+  }
+}
+
 /// Instructions that no group goes across use all scratch registers.
-bool Planner::isPlannable(unsigned n) const {
-  const GuestInstruction& g = block_.instructions[n];
+bool Planner::mayPlan(const GuestInstruction& g) const {
   if ((g.treatment == Treatment::interpret || g.treatment == Treatment::system)) return false;
   const Instruction& i = g.decoded;
   bool general = i.encoding == Encoding::vex && (i.info->attributes & attribute::vvvvIsGpr) != 0;
@@ -80,9 +111,8 @@ Planner::Candidates Planner::candidatesAt(unsigned start) const {
   for (unsigned n = start; n < block_.count && isPlannable(n); ++n) {
     const GuestInstruction& g = block_.instructions[n];
     if (n != start && g.isLabel) break;
-    for (const TrackedAccess& a : {tracker.operandAccess(g.decoded), tracker.stackAccess(g.decoded)}) {
-      if (a.present) found.by[a.value.origin].add(n, a);
-    }
+    found.add(n, tracker.operandAccess(g.decoded));
+    found.add(n, tracker.stackAccess(g.decoded));
     tracker.update(g.decoded);
   }
   return found;
@@ -100,12 +130,16 @@ bool Planner::hoist(unsigned n, std::uint8_t base, unsigned earliest, unsigned& 
     RegisterTracker tracker(word());
     for (unsigned m = p; m < n; ++m) tracker.update(block_.instructions[m].decoded);
     const Instruction& i = block_.instructions[n].decoded;
-    for (std::uint8_t r = 0; r < RegisterTracker::kRegisters; ++r) {
-      const Candidate& c = found.by[r];
-      if (c.members < 2) continue;
-      if (!c.contains(tracker.operandAccess(i), r) && !c.contains(tracker.stackAccess(i), r)) continue;
-      at = p;
+    TrackedAccess operand = tracker.operandAccess(i), stack = tracker.stackAccess(i);
+    auto holds = [&](unsigned origin, const Candidate& c) {
+      auto r = static_cast<std::uint8_t>(origin);
+      if (origin >= RegisterTracker::kRegisters || c.members < 2) return false;
+      if (!c.contains(operand, r) && !c.contains(stack, r)) return false;
       holder = r;
+      return true;
+    };
+    if (found.any(holds)) {
+      at = p;
       return true;
     }
   }
@@ -140,26 +174,20 @@ unsigned Planner::accept(unsigned at, std::uint8_t base) {
   return c.last + 1;
 }
 
-/// Whether a group can begin with it.
-bool Planner::accesses(const Instruction& i) const {
-  RegisterTracker fresh(word());
-  return fresh.operandAccess(i).present || fresh.stackAccess(i).present;
-}
-
 void Planner::run() {
   unsigned earliest = 0;
   for (unsigned n = 0; n < block_.count;) {
-    if (!isPlannable(n) || !accesses(block_.instructions[n].decoded)) {
+    if (!mayLead_[n]) {
       ++n;
       continue;
     }
     Candidates found = candidatesAt(n);
     unsigned best = RegisterTracker::kOrigins;
-    for (unsigned o = 0; o < RegisterTracker::kOrigins; ++o) {
-      const Candidate& c = found.by[o];
-      if (c.members < 2 || c.first != n) continue;
+    found.any([&](unsigned o, const Candidate& c) {
+      if (c.members < 2 || c.first != n) return false;
       if (best == RegisterTracker::kOrigins || c.members > found.by[best].members) best = o;
-    }
+      return false;
+    });
     if (best == RegisterTracker::kOrigins || found.isBetterLeft(best)) {
       ++n;
       continue;

@@ -58,6 +58,7 @@ void TranslationStore::invalidatePageLocked(std::uint64_t ramPage) {
       }
     }
     u->translations.store(nullptr, std::memory_order_release);
+    u->ranges.store(nullptr, std::memory_order_release);
     std::uint16_t offsets[kPageSize / 4];
     unsigned count = 0;
     for (unsigned offset = 0; offset < kPageSize; ++offset) {
@@ -95,7 +96,16 @@ void TranslationStore::dropLocked(PageUnit& unit, Predicate isMeant) {
     }
     t->dead.store(true, std::memory_order_release);
     place->store(t->next.load(std::memory_order_relaxed), std::memory_order_release);
+    dropRangeLocked(unit, *t);
     detachLocked(*t);
+  }
+}
+
+void TranslationStore::dropRangeLocked(PageUnit& unit, const Translation& t) {
+  RangeList* list = unit.ranges.load(std::memory_order_relaxed);
+  std::uint32_t count = list ? list->count.load(std::memory_order_relaxed) : 0, number = cache_->numberOf(&t);
+  for (std::uint32_t i = 0; i < count; ++i) {
+    if (list->all()[i].where == number) list->all()[i].length = 0;
   }
 }
 

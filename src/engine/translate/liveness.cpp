@@ -54,16 +54,19 @@ class LookAhead {
 struct Exits {
   std::uint32_t taken = 0;  ///< at a direct branch's target outside the block
   std::uint32_t next = 0;   ///< at the next instruction outside the block
+  int target = -1;          ///< of a direct branch: its index in the block
 };
 
 Exits exitsOf(Block& block, unsigned n, const std::uint8_t* bytes, std::uint64_t features) {
   const GuestInstruction& i = block.instructions[n];
   Exits exits;
   bool direct = i.decoded.info->form == Form::j;
-  if (i.treatment == Treatment::interpret) return {kAll, kAll};
-  if (direct && block.indexOf(branchTarget(block, i)) < 0) {
-    exits.taken = LookAhead(block, bytes, features).live(branchTarget(block, i), kAll);
+  if (direct) exits.target = block.indexOf(branchTarget(block, i));
+  if (i.treatment == Treatment::interpret) {
+    exits.taken = exits.next = kAll;
+    return exits;
   }
+  if (direct && exits.target < 0) exits.taken = LookAhead(block, bytes, features).live(branchTarget(block, i), kAll);
   if ((!i.endsBlock && n + 1 == block.count) || i.changesKey)
     exits.next = LookAhead(block, bytes, features).live(block.nextRip(i), kAll);
   return exits;
@@ -73,8 +76,7 @@ std::uint32_t liveAfter(const Block& block, unsigned n, const Exits& exits) {
   const GuestInstruction& i = block.instructions[n];
   std::uint32_t live = exits.taken | exits.next;
   if (i.decoded.info->form == Form::j) {
-    int target = block.indexOf(branchTarget(block, i));
-    if (target >= 0) live |= block.instructions[static_cast<unsigned>(target)].liveIn;
+    if (exits.target >= 0) live |= block.instructions[static_cast<unsigned>(exits.target)].liveIn;
   } else if (i.endsBlock && !i.changesKey) {
     live = kAll;
   }
@@ -85,12 +87,14 @@ std::uint32_t liveAfter(const Block& block, unsigned n, const Exits& exits) {
 
 void solveLiveness(Block& block, const std::uint8_t* pageBytes, std::uint64_t features, bool strict) {
   std::array<Exits, Block::kMaxInstructions> exits;
+  bool goesBack = false;
   for (unsigned n = 0; n < block.count; ++n) {
     exits[n] = strict ? Exits{kAll, kAll} : exitsOf(block, n, pageBytes, features);
+    goesBack = goesBack || (exits[n].target >= 0 && exits[n].target <= static_cast<int>(n));
     block.instructions[n].liveIn = block.instructions[n].liveOut = strict ? kAll : 0;
   }
   if (strict) return;
-  // Backward; again while branches backwards inside the block bring news. Sets only grow from 0, so this ends.
+  // Backward; again while branches back inside the block bring news. Sets only grow from 0, so this ends.
   bool changed = true;
   while (changed) {
     changed = false;
@@ -102,7 +106,7 @@ void solveLiveness(Block& block, const std::uint8_t* pageBytes, std::uint64_t fe
         FlagEffects e = flagEffects(i.decoded);
         in = ((out & ~(e.written | e.undefined)) | e.read) & kAll;
       }
-      if (in != i.liveIn || out != i.liveOut) changed = true;
+      if (in != i.liveIn || out != i.liveOut) changed = goesBack;
       i.liveIn = in;
       i.liveOut = out;
     }

@@ -50,9 +50,8 @@ void RegisterTracker::update(const Instruction& i) {
   TrackedValue stackPointer = now_[rsp];
   TrackedValue frame = now_[rbp];
   std::uint16_t written = writtenRegisters(i);
-  for (unsigned r = 0; r < 16; ++r) {
-    if ((written >> r & 1) != 0) now_[r] = {TrackedValue::kUnknown, 0};
-  }
+  for (unsigned left = written; left != 0; left &= left - 1)
+    now_[static_cast<unsigned>(__builtin_ctz(left))] = {TrackedValue::kUnknown, 0};
   switch (i.info->op) {
     case Op::push:
       now_[rsp] = {stackPointer.origin, stackPointer.offset - word_};
@@ -89,9 +88,13 @@ bool RegisterTracker::mayWrap(const Instruction& i) const {
   return word_ == 4 && (i.index != kNoRegister || i.displacement < -kMaxReach || i.displacement > kMaxReach);
 }
 
+bool RegisterTracker::mayTrack(const Instruction& i) const {
+  if (!i.memory || i.base == kNoRegister || i.addressSize != word_ || mayWrap(i)) return false;
+  return i.segment != fs && i.segment != gs && i.info->op != Op::lea;
+}
+
 TrackedAccess RegisterTracker::operandAccess(const Instruction& i) {
-  if (!i.memory || i.base == kNoRegister || i.addressSize != word_ || mayWrap(i)) return {};
-  if (i.segment == fs || i.segment == gs || i.info->op == Op::lea) return {};
+  if (!mayTrack(i)) return {};
   MemoryOperand m = memoryOperand(i);
   if (m.bytes == 0) return {};
   TrackedValue v = address(i);

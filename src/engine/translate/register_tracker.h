@@ -39,6 +39,8 @@ class RegisterTracker {
   }
   /// The access of the memory operand; absent where the address is not a known sum.
   TrackedAccess operandAccess(const x86::Instruction& i);
+  /// Whether operandAccess() may be present at all.
+  bool mayTrack(const x86::Instruction& i) const;
   /// The implicit access off RSP (or RBP) of PUSH, POP, CALL, RET, LEAVE.
   TrackedAccess stackAccess(const x86::Instruction& i) const;
   void update(const x86::Instruction& i);

@@ -63,6 +63,25 @@ struct Translation {
   std::uint64_t entryFor(unsigned offset) const;
 };
 
+/// Which part of its page a translation is of, and where it is (CodeCache::dataAt()): what is looked for is found, or
+/// is known not to be there, without a look at translations, which lie all over memory.
+struct TranslationRange {
+  std::uint32_t where;
+  std::uint16_t offset;
+  std::uint16_t length : 15;  ///< 0: it was dropped
+  std::uint16_t ungrouped : 1;
+
+  bool covers(unsigned at) const { return at - offset < length; }
+};
+static_assert(sizeof(TranslationRange) == 8);
+
+/// Those of a page. It only grows, and is replaced when it is full; readers need no lock.
+struct RangeList {
+  std::atomic<std::uint32_t> count;
+  std::uint32_t capacity;
+  TranslationRange* all() { return reinterpret_cast<TranslationRange*>(this + 1); }
+};
+
 /// All translations of one guest page in one mode: as seen at one linear address, or (user code) at any: then code
 /// takes its page from Frame::page.
 struct PageUnit {
@@ -77,6 +96,7 @@ struct PageUnit {
   PageUnit* nextByKey;      ///< in PageUnits' hash chains
   PageUnit* nextByRamPage;
   std::atomic<Translation*> translations;
+  std::atomic<RangeList*> ranges;  ///< of the same translations
   /// The unit that followed when an instruction which goes on there was executed. Translated code compares.
   PageUnit* nextPage;
   std::uint64_t* misaligned;  ///< Block::misaligned

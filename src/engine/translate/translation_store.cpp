@@ -184,23 +184,49 @@ PageUnit* TranslationStore::makeUnitLocked(std::uint64_t ramPage, std::uint64_t 
   return unit;
 }
 
-bool TranslationStore::findEntry(const PageUnit& unit, unsigned offset, bool ungrouped, Entry& entry) {
-  for (Translation* t = unit.translations.load(std::memory_order_acquire); t;
-       t = t->next.load(std::memory_order_acquire)) {
-    std::uint64_t host = t->ungrouped == ungrouped ? t->entryFor(offset) : 0;
-    if (host == 0) continue;
-    entry = {host, t};
-    return true;
+/// Calls look(range) for the unit's translations, the newest first, until it is true.
+template <class Look>
+bool TranslationStore::eachRange(const PageUnit& unit, Look look) const {
+  RangeList* list = unit.ranges.load(std::memory_order_acquire);
+  for (std::uint32_t i = list ? list->count.load(std::memory_order_acquire) : 0; i-- > 0;) {
+    if (look(list->all()[i])) return true;
   }
   return false;
 }
 
+bool TranslationStore::findEntry(const PageUnit& unit, unsigned offset, bool ungrouped, Entry& entry) const {
+  return eachRange(unit, [&](const TranslationRange& r) {
+    if (!r.covers(offset) || r.ungrouped != ungrouped) return false;
+    auto* t = static_cast<Translation*>(cache_->dataAt(r.where));
+    std::uint64_t host = t->entryFor(offset);
+    if (host != 0) entry = {host, t};
+    return host != 0;
+  });
+}
+
 bool TranslationStore::isInsideGroup(const PageUnit& unit, unsigned offset) const {
-  for (Translation* t = unit.translations.load(std::memory_order_acquire); t;
-       t = t->next.load(std::memory_order_acquire)) {
-    if (!t->ungrouped && offset > t->pageOffset && offset < unsigned{t->pageOffset} + t->guestBytes) return true;
+  return eachRange(
+      unit, [&](const TranslationRange& r) { return r.ungrouped == 0 && r.covers(offset) && offset != r.offset; });
+}
+
+/// Makes the translation findable. False: there is no memory for that.
+bool TranslationStore::addRangeLocked(PageUnit& unit, const Translation& t) {
+  RangeList* list = unit.ranges.load(std::memory_order_relaxed);
+  std::uint32_t count = list ? list->count.load(std::memory_order_relaxed) : 0;
+  if (!list || count == list->capacity) {
+    constexpr std::uint32_t kFirst = 5;  // of 48 bytes
+    std::uint32_t capacity = list ? 2 * list->capacity : kFirst;
+    auto* larger = static_cast<RangeList*>(cache_->allocate(sizeof(RangeList) + capacity * sizeof(TranslationRange)));
+    if (!larger) return false;
+    for (std::uint32_t i = 0; i < count; ++i) larger->all()[i] = list->all()[i];
+    larger->capacity = capacity;
+    larger->count.store(count, std::memory_order_relaxed);
+    unit.ranges.store(larger, std::memory_order_release);
+    list = larger;
   }
-  return false;
+  list->all()[count] = {cache_->numberOf(&t), t.pageOffset, t.guestBytes, t.ungrouped};
+  list->count.store(count + 1, std::memory_order_release);
+  return true;
 }
 
 TranslationStore::Entry TranslationStore::entryForLocked(PageUnit& unit, unsigned offset, bool ungrouped) {
@@ -335,6 +361,7 @@ Translation* TranslationStore::installLocked(PageUnit& unit, const Block& block,
   if (perfMap_) perfMap_->note(*t);
   t->next.store(unit.translations.load(std::memory_order_relaxed), std::memory_order_relaxed);
   unit.translations.store(t, std::memory_order_release);
+  if (!addRangeLocked(unit, *t)) needsReset_ = true;
   ++counters_.translations;
   counters_.loops += code.loopCount;
   counters_.guestInstructions += count;

@@ -132,7 +132,11 @@ class TranslationStore : public CodeWriteObserver {
   Translation* installLocked(PageUnit& unit, const Block& block, unsigned count, const Assembler& hot,
                              const Assembler& cold, const RewrittenCode& code, bool ungrouped);
   bool shares(ModeKey key) const { return options_.sharing && key.has(ModeKey::user); }
-  static bool findEntry(const PageUnit& unit, unsigned offset, bool ungrouped, Entry& entry);
+  template <class Look>
+  bool eachRange(const PageUnit& unit, Look look) const;
+  bool findEntry(const PageUnit& unit, unsigned offset, bool ungrouped, Entry& entry) const;
+  bool addRangeLocked(PageUnit& unit, const Translation& t);
+  void dropRangeLocked(PageUnit& unit, const Translation& t);
   Entry entryForLocked(PageUnit& unit, unsigned offset, bool ungrouped);
   void setEntriesLocked(PageUnit& unit, std::span<const std::uint16_t> offsets, std::uint64_t host);
   void noteEntryTable(PageUnit& unit, unsigned offset);
