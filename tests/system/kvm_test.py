@@ -1,15 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """The kvm engine on a KVM that works: this host's own, or one level down (kit/nested.py):
-kvm_test.py units | busybox CPUS | debian CPUS | refusal."""
+kvm_test.py units | busybox CPUS | debian CPUS | firmware | refusal."""
 
+import pathlib
 import re
 import subprocess
 import sys
+import tempfile
 
 from kit import paths
 from kit.archive import cpio_archive
+from kit.boot_disk import make_boot_disk
 from kit.case import Skip, main
 from kit.guest import Debian, run_busybox
+from kit.machine import Disk, Machine, Spec
 from kit.nested import FirstLevel, have_kvm_here
 
 SECONDS = 800
@@ -100,7 +104,7 @@ def debian():
             use(machine, cpus)
             assert machine.power_off() == 0
         return
-    run = (f"lodge run --engine kvm --kernel /lodge/vmlinuz --initrd /lodge/initrd --memory 768M --cpus {cpus} --net user "
+    run = (f"setsid cttyhack lodge run --engine kvm --kernel /lodge/vmlinuz --initrd /lodge/initrd --memory 768M --cpus {cpus} --net user "
            "--append 'console=ttyS0 quiet root=/dev/vda rw systemd.default_timeout_start_sec=1200 systemd.default_device_timeout_sec=1200' --disk /dev/vda --snapshot --stats")
     with FirstLevel(run, disks=[paths.DEBIAN], cpus=cpus) as guest:
         machine = NestedDebian(guest)
@@ -110,6 +114,32 @@ def debian():
         status, output = guest.result(600)
     assert status == 0, output[-3000:]
     print("  " + "\n  ".join(re.findall(r"^vcpu\d\.(?:exits|kvm\.exits|kvm\..*_exits).*$", output, re.MULTILINE)))
+
+
+def firmware():
+    """SeaBIOS and GRUB in real mode, ROM, shadowed RAM and the screen; then the kernel."""
+    with tempfile.TemporaryDirectory(prefix="lodge-test-") as folder:
+        folder = pathlib.Path(folder)
+        initrd = folder / "initrd"
+        first = paths.INITRD.read_bytes()
+        initrd.write_bytes(first + bytes(-len(first) % 4) + cpio_archive([("lodge/run", 0o755, b"echo from the disk\n")]))
+        disk = folder / "disk"
+        make_boot_disk(disk, initrd=initrd)
+        if have_kvm_here():
+            with Machine(Spec(kernel=None, disks=[Disk(disk)], engine="kvm", options=("--vnc", ":91"))) as machine:
+                machine.console.wait_for("^from the disk$", SECONDS)
+                assert machine.wait_end(60) == 0
+            return
+        roms = [(f"/usr/share/seabios/{name}", pathlib.Path(f"/usr/share/seabios/{name}").read_bytes())
+                for name in ("bios-256k.bin", "vgabios-stdvga.bin")]
+        run = """setsid cttyhack lodge run --engine kvm --name m --memory 256M --disk /dev/vda --stats &
+        sleep 8
+        lodge screenshot m /tmp/picture.png && echo picture $(wc -c </tmp/picture.png) bytes
+        wait $!"""
+        with FirstLevel(run, files=roms, disks=[disk]) as guest:
+            status, output = guest.result(SECONDS)
+        assert status == 0 and "\nfrom the disk\n" in output, output[-4000:]
+        assert "picture" in output, output[-4000:]
 
 
 def refusal():
@@ -123,4 +153,4 @@ def refusal():
     assert "--engine translate" in done.stderr, done.stderr
 
 
-main({"units": units, "busybox": busybox, "debian": debian, "refusal": refusal}[sys.argv[1]])
+main({"units": units, "busybox": busybox, "debian": debian, "firmware": firmware, "refusal": refusal}[sys.argv[1]])

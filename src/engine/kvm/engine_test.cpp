@@ -8,7 +8,7 @@
 #include <thread>
 
 #include "engine/kvm/cpuid.h"
-#include "engine/kvm/probe.h"
+#include "engine/kvm/probe_cache.h"
 #include "x86/model/host_cpu.h"
 #include "x86/system.h"
 
@@ -64,7 +64,7 @@ class KvmEngineTest : public testing::Test {
   static constexpr std::uint64_t kCode = 0x1000, kStack = 0x8000;
 
   void SetUp() override {
-    static const ProbeResult probed = probe();
+    static const ProbeResult probed = ProbeCache::ofHost().get([] { return probe(); });
     if (!probed.usable) GTEST_SKIP() << "no KVM to test with: " << probed.reason;
     memory_ = std::move(*GuestMemory::create(4_MiB));
     auto model = x86::makeCpuModel("x86-64-v2", 1);
@@ -138,6 +138,19 @@ TEST_F(KvmEngineTest, DevicesInMemory) {
   EXPECT_EQ(vcpu_->run(), VcpuExit::halted);
   ASSERT_EQ(environment_.stores.size(), 1u);
   EXPECT_EQ(environment_.stores[0], std::make_tuple(8_MiB + 0x20, 4u, 8_MiB + 0x10 + 4));
+}
+
+TEST_F(KvmEngineTest, InstructionsThatKvmCannotEmulateAreInterpreted) {
+  state().segment[x86::ds] = {8_MiB, 0xffff, 0, 0x93};
+  // fninit; fld1; fadd dword [0x10]; fist dword [0x20]; mov al, 7; hlt
+  startReal({0xdb, 0xe3, 0xd9, 0xe8, 0xd8, 0x06, 0x10, 0x00, 0xdb, 0x16, 0x20, 0x00, 0xb0, 0x07, 0xf4});
+  EXPECT_EQ(vcpu_->run(), VcpuExit::halted);
+  stop(*vcpu_);
+  vcpu_->run();
+  EXPECT_EQ(state().gpr[x86::rax] & 0xff, 7u);
+  ASSERT_EQ(environment_.stores.size(), 1u);
+  // The bits of 8 MiB + 0x14 as a number are next to nothing.
+  EXPECT_EQ(environment_.stores[0], std::make_tuple(8_MiB + 0x20, 4u, 1u));
 }
 
 TEST_F(KvmEngineTest, InterruptsWakeAHaltAndWaitForTheirFlag) {

@@ -223,7 +223,8 @@ std::vector<std::pair<std::string, std::uint64_t>> KvmVcpu::statistics() const {
   std::vector<std::pair<std::string, std::uint64_t>> all{{"runs", counters_[kRuns]},
                                                          {"signals", counters_[kSignals]},
                                                          {"interrupts", counters_[kInterrupts]},
-                                                         {"saves", counters_[kSaves]}};
+                                                         {"saves", counters_[kSaves]},
+                                                         {"interpreted", counters_[kInterpreted]}};
   for (std::size_t reason = 0; reason < kExitReasons; ++reason) {
     if (std::uint64_t n = exits_[reason]; n != 0) all.emplace_back("exits." + exitReasonName(reason), n);
   }

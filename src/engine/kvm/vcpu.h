@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "engine/engine.h"
+#include "engine/interpret/interpreter.h"
 #include "engine/kvm/vm.h"
 
 namespace lodge::kvm {
@@ -49,6 +50,7 @@ class KvmVcpu : public Vcpu {
   void readMsr();
   void writeMsr();
   bool internalError();
+  bool interpretOne();
 
   // vcpu_state.cpp
   bool load();
@@ -62,11 +64,12 @@ class KvmVcpu : public Vcpu {
 
   // Counters by KVM_EXIT_*, for the last of which there is no name yet.
   static constexpr std::size_t kExitReasons = 64;
-  enum Counter : std::uint8_t { kRuns, kSignals, kInterrupts, kSaves, kCounters };
+  enum Counter : std::uint8_t { kRuns, kSignals, kInterrupts, kSaves, kInterpreted, kCounters };
   void count(Counter counter) { counters_[counter].fetch_add(1, std::memory_order_relaxed); }
 
   Vm& vm_;
   x86::Cpu cpu_;
+  std::unique_ptr<interpret::ContextOwner> interpreter_;  ///< made when it is first needed
   UniqueFd fd_, stats_;
   kvm_run* run_ = nullptr;
   std::atomic<int> thread_{0};

@@ -6,6 +6,7 @@
 #include <bit>
 #include <cstring>
 
+#include "engine/interpret/interpreter.h"
 #include "engine/kvm/abi.h"
 #include "engine/kvm/vcpu.h"
 #include "x86/system.h"
@@ -49,7 +50,23 @@ bool KvmVcpu::handleExit() {
   }
 }
 
+// An instruction that reaches a device, and that KVM's emulator does not know (vector and x87 ones): the interpreter
+// does.
+bool KvmVcpu::interpretOne() {
+  if (!save()) return false;
+  if (!interpreter_) {
+    auto owner = interpret::ContextOwner::create(cpu_);
+    if (!owner) return fail("the interpreter: " + owner.error().message());
+    interpreter_ = std::move(*owner);
+  }
+  count(kInterpreted);
+  bool runs = interpret::step(cpu_);
+  cpu_.parkFpu();
+  return runs || cpu_.state.activity != x86::Activity::shutdown;
+}
+
 bool KvmVcpu::internalError() {
+  if (run_->internal.suberror == KVM_INTERNAL_ERROR_EMULATION) return interpretOne();
   return fail(fmt::format("KVM failed inside (suberror {})", std::uint32_t{run_->internal.suberror}));
 }
 

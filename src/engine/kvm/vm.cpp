@@ -50,6 +50,12 @@ Status Vm::open(const char* device) {
     return failed("KVM_SET_TSS_ADDR");
   hasSmm_ = capability(KVM_CAP_X86_SMM) > 0 && capability(KVM_CAP_MULTI_ADDRESS_SPACE) >= 2;
   if (Status s = interceptMsrs(); !s) return s;
+  // Also in user mode, where KVM would give the guest #UD (Linux 5.15).
+  kvm_enable_cap emulation{};
+  emulation.cap = KVM_CAP_EXIT_ON_EMULATION_FAILURE;
+  emulation.args[0] = 1;
+  if (capability(KVM_CAP_EXIT_ON_EMULATION_FAILURE) > 0 && call(vm_.get(), KVM_ENABLE_CAP, &emulation) != 0)
+    return failed("enable KVM_CAP_EXIT_ON_EMULATION_FAILURE");
   return syncMemory();
 }
 
