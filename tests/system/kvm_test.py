@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The kvm engine on a KVM that works: this host's own, or one level down (kit/nested.py):
-kvm_test.py units | busybox CPUS | debian CPUS | firmware | refusal."""
+kvm_test.py units | busybox CPUS | debian CPUS | firmware | secure_boot | refusal."""
 
 import pathlib
 import re
@@ -142,6 +142,21 @@ def firmware():
         assert "picture" in output, output[-4000:]
 
 
+def secure_boot():
+    """OVMF, whose variables are behind system management mode, starts nothing that is not signed."""
+    if have_kvm_here():
+        raise Skip("system.uefi does this on the engine of this host")
+    files = []
+    for name in ("OVMF_CODE_4M.secboot.fd", "OVMF_VARS_4M.ms.fd"):
+        path = pathlib.Path("/usr/share/OVMF") / name
+        if not path.exists():
+            raise Skip(f"the host has no {path}")
+        files.append((str(path), path.read_bytes()))
+    run = "truncate -s 64M /tmp/d; lodge run --engine kvm --memory 256M --disk /tmp/d --secure-boot --snapshot </dev/null"
+    with FirstLevel(run, files=files) as guest:
+        guest.console.wait_for("Security Violation", SECONDS)
+
+
 def refusal():
     """Where KVM does not work, asking for it is an error that says why, soon."""
     if have_kvm_here():
@@ -153,4 +168,5 @@ def refusal():
     assert "--engine translate" in done.stderr, done.stderr
 
 
-main({"units": units, "busybox": busybox, "debian": debian, "firmware": firmware, "refusal": refusal}[sys.argv[1]])
+TESTS = (units, busybox, debian, firmware, secure_boot, refusal)
+main({test.__name__: test for test in TESTS}[sys.argv[1]])
