@@ -198,6 +198,19 @@ TEST_F(KvmEngineTest, MsrsThatAreOurs) {
   EXPECT_EQ(environment_.apic_.msrs[0x808], 5u);
 }
 
+TEST_F(KvmEngineTest, ARefusedValueIsAFault) {
+  std::uint16_t handler[2] = {0x2000, 0};
+  ASSERT_TRUE(memory_->writeObject(Gpa{13 * 4}, handler));
+  ASSERT_TRUE(memory_->write(Gpa{0x2000}, std::as_bytes(std::span("\xb3\x0d\xf4", 3))));  // mov bl, 13; hlt
+  // mov ecx, 0xc0000080 (EFER); mov eax, 1 << 30; xor edx, edx; wrmsr; hlt
+  startReal({0x66, 0xb9, 0x80, 0, 0, 0xc0, 0x66, 0xb8, 0, 0, 0, 0x40, 0x66, 0x31, 0xd2, 0x0f, 0x30, 0xf4});
+  EXPECT_EQ(vcpu_->run(), VcpuExit::halted);
+  stop(*vcpu_);
+  EXPECT_EQ(vcpu_->run(), VcpuExit::stopped);
+  EXPECT_EQ(state().gpr[x86::rbx] & 0xff, 13u);
+  EXPECT_EQ(state().efer, 0u);
+}
+
 TEST_F(KvmEngineTest, TripleFaultIsAShutdown) {
   state().idtr = {0, 0, 0};
   startReal({0x0f, 0x0b});  // ud2
