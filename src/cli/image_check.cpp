@@ -72,8 +72,13 @@ int run(const Invocation& invocation, const Program& program) {
   auto image = image::openImage(path, invocation.value("format"), *options);
   if (!image) return imageFail(program, image.error());
   auto info = (*image)->info();
-  auto result = (*image)->check(repair);
+  auto result = [&] {
+    ProgressBar bar(invocation, program);
+    (*image)->onProgress(bar.callback());
+    return (*image)->check(repair);
+  }();
   if (!result) {
+    if (ProgressBar::interrupted()) return imageFail(program, Error(ErrorKind::interrupted, "interrupted"));
     int status = imageFail(program, std::move(result).error().context("check " + inQuotes(path)));
     return program.qemuImg ? 63 : status;
   }
@@ -104,6 +109,7 @@ VerbSpec imageCheck() {
                    .choices = {"leaks", "all"}},
                   image_option::output(),
                   image_option::json(),
+                  image_option::progress(),
                   image_option::quiet(),
                   image_option::sourceCache(),
                   image_option::cache("writeback"),

@@ -1,14 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <functional>
-
 #include "image/format.h"
 
 namespace lodge::image {
-
-/// Called now and then, from any thread but one at a time; false: stop.
-using Progress = std::function<bool(std::uint64_t done, std::uint64_t total)>;
 
 struct CopyOptions {
   unsigned threads = 0;     ///< 0: as many as there is work for

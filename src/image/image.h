@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -69,6 +70,9 @@ struct CheckResult {
   }
 };
 
+/// Called now and then, from any thread but one at a time; false: stop.
+using Progress = std::function<bool(std::uint64_t done, std::uint64_t total)>;
+
 enum class Repair : std::uint8_t { none, leaks, all };
 enum class Preallocation : std::uint8_t { off, metadata, falloc, full };
 
@@ -105,7 +109,10 @@ class Image : public Store {
   // What a format may not have: errors unsupported, naming the format.
   /// Bytes; multiples of 512. What is added reads as zero.
   virtual Status resize(std::uint64_t newBytes, Preallocation preallocation);
+  /// Errors: also interrupted (progress said so, while nothing was repaired yet).
   virtual Result<CheckResult> check(Repair repair);
+  /// Told by what takes long and has no other way: check().
+  void onProgress(Progress progress) { progress_ = std::move(progress); }
   virtual Status createSnapshot(const std::string& name);
   virtual Status applySnapshot(const std::string& idOrName);
   virtual Status deleteSnapshot(const std::string& idOrName);
@@ -120,6 +127,10 @@ class Image : public Store {
 
  protected:
   Error lacks(std::string_view what);
+  const Progress& progress() const { return progress_; }
+
+ private:
+  Progress progress_;
 };
 
 /// A range's status through the whole chain: never `unallocated` (zero instead).

@@ -15,8 +15,8 @@ namespace {
 
 class Check {
  public:
-  Check(BlockTable& table, BlockFile& file, Repair repair, CheckResult& result)
-      : table_(table), file_(file), repair_(repair), result_(result) {}
+  Check(BlockTable& table, BlockFile& file, Repair repair, CheckResult& result, const Progress& progress)
+      : table_(table), file_(file), repair_(repair), result_(result), progress_(progress) {}
 
   int run() {
     result_.totalClusters = table_.blocks();
@@ -47,12 +47,21 @@ class Check {
   static constexpr std::size_t kMostUnits = 16u << 20;  ///< 64 MiB
 
   std::uint64_t span() const { return table_.blockUnits(); }
+  /// What has begun to repair goes on to its end.
+  bool isCancelled(std::uint64_t block) {
+    constexpr std::uint64_t kStep = 16384;
+    if (!progress_ || block / kStep == reported_) return false;
+    reported_ = block / kStep;
+    std::uint64_t bytes = span() * table_.unitBytes();
+    return !progress_(block * bytes, table_.blocks() * bytes) && repair_ == Repair::none;
+  }
 
   int collect(bool first) {
     std::uint32_t last = BlockTable::kNone;
     std::uint64_t seen = 0;
     for (std::uint64_t block = table_.nextMapped(0); block < table_.blocks(); block = table_.nextMapped(block + 1)) {
       std::uint32_t unit = BlockTable::kNone;
+      if (first && isCancelled(block)) return ECANCELED;
       if (table_.unitOf(block, unit) != 0) {
         if (first) ++result_.checkErrors;
         continue;
@@ -217,6 +226,8 @@ class Check {
   BlockFile& file_;
   Repair repair_;
   CheckResult& result_;
+  const Progress& progress_;
+  std::uint64_t reported_ = ~std::uint64_t{0};
   std::vector<BlockTable::Used> used_;  ///< ascending
   std::size_t nextUsed_ = 0;
   std::uint64_t from_ = 0, to_ = kAll;  ///< the units that this round looks at
@@ -230,8 +241,8 @@ class Check {
 
 }  // namespace
 
-int checkBlocks(BlockTable& table, BlockFile& file, Repair repair, CheckResult& result) {
-  return Check(table, file, repair, result).run();
+int checkBlocks(BlockTable& table, BlockFile& file, Repair repair, CheckResult& result, const Progress& progress) {
+  return Check(table, file, repair, result, progress).run();
 }
 
 }  // namespace lodge::image

@@ -37,7 +37,7 @@ class BlockTable {
 
 /// Looks for entries outside the file, blocks that two entries share, and space that nobody uses; repairs as asked:
 /// entries outside are dropped, shared blocks copied, unused space given back (a hole, or cut off at the end: the
-/// caller truncates to `result.imageEnd`). The caller flushes the tables.
-int checkBlocks(BlockTable& table, BlockFile& file, Repair repair, CheckResult& result);
+/// caller truncates to `result.imageEnd`). The caller flushes the tables. ECANCELED: `progress` said so.
+int checkBlocks(BlockTable& table, BlockFile& file, Repair repair, CheckResult& result, const Progress& progress = {});
 
 }  // namespace lodge::image

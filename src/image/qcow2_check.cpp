@@ -22,6 +22,7 @@ class Checker {
     std::uint64_t allocated = std::min(fileBytes_, image_.file_->allocatedBytes());
     sparse_ = allocated < fileBytes_;
     workLeft_ = kLeastWork + allocated / 8 * kWorkPerEntry;
+    steps_ = image_.l1_.size() * 2;  // their tables are looked at twice; more often if the image is very large
     unsigned refcountErrors = 0;
     std::uint64_t flags = 0;
     // Of a very large image one part of the file after the other; each time all tables are walked.
@@ -34,7 +35,9 @@ class Checker {
       flags += checkCopied(false);
       return 0;
     });
+    if (cancelled_) return Error(ErrorKind::interrupted, "interrupted");
     if (exhausted()) return tooMuch();
+    steps_ = 0;  // what comes goes on to its end
     result_.corruptions += flags;
     result_.leaks += idleFlags_;
     result_.totalClusters = (image_.size() + image_.cluster() - 1) / image_.cluster();
@@ -53,7 +56,14 @@ class Checker {
   static constexpr std::size_t kMostBad = 1u << 20;
   static constexpr std::uint64_t kLeastWork = 200'000'000, kWorkPerEntry = 64;
 
-  bool exhausted() const { return workLeft_ == 0; }
+  bool exhausted() const { return workLeft_ == 0 || cancelled_; }
+  /// A table more was looked at.
+  void step() {
+    if (steps_ == 0 || !image_.progress()) return;
+    done_ = std::min(done_ + 1, steps_);
+    std::uint64_t bytes = header_.bytesPerL2() / 2;  // of the disk, each step
+    cancelled_ = cancelled_ || !image_.progress()(done_ * bytes, steps_ * bytes);
+  }
   void spend(std::uint64_t entries) { workLeft_ -= std::min(workLeft_, entries); }
   /// Whether a table lies in a hole of the file: it is empty, and need not be read.
   bool inHole(std::uint64_t table) {
@@ -156,6 +166,7 @@ class Checker {
     std::vector<std::uint64_t> twice = repeated(l1);
     std::vector<bool> seen;
     for (std::size_t i = 0; i < l1.size() && !exhausted(); ++i) {
+      if (active) step();
       std::uint64_t table = l1[i] & entry::offsetMask;
       if (table == 0) continue;
       auto what = [&] { return fmt::format("L2 table {} of the {}", i, name); };
@@ -331,6 +342,7 @@ class Checker {
     std::uint64_t wrong = 0;
     std::unique_lock lock(image_.mutex_);
     for (std::size_t i = 0; i < image_.l1_.size() && !exhausted(); ++i) {
+      if (!repair) step();
       std::uint64_t table = image_.l1_[i] & entry::offsetMask;
       if (table == 0 || table % image_.cluster() != 0 || table >= fileBytes_) continue;
       bool alone = counts_.at(table / image_.cluster()) == 1;
@@ -552,6 +564,8 @@ class Checker {
   Header& header_;
   Repair repair_;
   std::uint64_t fileBytes_ = 0, workLeft_ = 0;
+  std::uint64_t steps_ = 0, done_ = 0;  ///< how much there is to look at, and was; 0: progress is not told
+  bool cancelled_ = false;
   bool sparse_ = false;
   std::uint64_t holeFrom_ = 0, holeTo_ = 0;  // of the file, as was seen last
   CheckResult result_;

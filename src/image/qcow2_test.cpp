@@ -157,6 +157,16 @@ TEST(Qcow2, everyCompressionTypeComesBack) {
     EXPECT_EQ(kit.read(*image, 70001, 100), Bytes(all.begin() + 70001, all.begin() + 70101));
     kit.expectClean(*image);
     EXPECT_GT(image->check(Repair::none)->compressedClusters, 40u);
+    std::uint64_t last = 0, most = 0;
+    image->onProgress([&](std::uint64_t done, std::uint64_t total) { return last = done, most = total, true; });
+    EXPECT_TRUE(image->check(Repair::none).ok());
+    EXPECT_EQ(last, most);
+    EXPECT_GE(most, all.size());
+    image->onProgress([](std::uint64_t, std::uint64_t) { return false; });
+    auto interrupted = image->check(Repair::none);
+    ASSERT_FALSE(interrupted.ok());
+    EXPECT_EQ(interrupted.error().kind(), ErrorKind::interrupted);
+    image->onProgress({});
     // A write into a compressed cluster brings the rest of it along.
     kit.write(*image, 70000, Bytes(10, 7));
     std::fill_n(all.begin() + 70000, 10, 7);

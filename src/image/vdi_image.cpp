@@ -126,7 +126,7 @@ Result<ImageInfo> VdiImage::info() {
 Result<CheckResult> VdiImage::check(Repair repair) {
   CheckResult result;
   std::uint32_t counted = header_.allocatedBlocks;
-  if (int error = checkBlocks(*this, *file_, repair, result); error != 0) {
+  if (int error = checkBlocks(*this, *file_, repair, result, progress()); error != 0) {
     return Error::fromErrno(error, "check " + inQuotes(file_->name()));
   }
   std::uint64_t end = header_.dataOffset + result.imageEnd;

@@ -54,7 +54,7 @@ Result<CheckResult> VhdImage::check(Repair repair) {
     result.imageEnd = virtualBytes_ + sizeof(Footer);
     return result;
   }
-  if (int error = checkBlocks(*this, *file_, repair, result); error != 0) return failed(error);
+  if (int error = checkBlocks(*this, *file_, repair, result, progress()); error != 0) return failed(error);
   std::uint64_t end = alignUp(result.imageEnd, kSector);
   Footer front{}, last{};
   std::uint64_t bytes = file_->size();

@@ -68,7 +68,7 @@ Result<CheckResult> VhdxImage::check(Repair repair) {
       if (int error = begin(); error != 0) return failed(error);
     }
   }
-  if (int error = checkBlocks(*this, *file_, repair, result); error != 0) return failed(error);
+  if (int error = checkBlocks(*this, *file_, repair, result, progress()); error != 0) return failed(error);
   if (repair == Repair::none) return result;
   end_ = std::max(end_, alignUp(result.imageEnd, 1_MiB));
   int error = file_->flush();

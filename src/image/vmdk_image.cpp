@@ -184,6 +184,7 @@ Result<ImageInfo> VmdkImage::info() {
 Result<CheckResult> VmdkImage::check(Repair repair) {
   CheckResult sum;
   for (Part& part : parts_) {
+    part.image->onProgress(progress());
     auto one = part.image->check(repair);
     if (!one) return one;
     sum.corruptions += one->corruptions;

@@ -123,7 +123,7 @@ Result<CheckResult> SparseExtent::check(Repair repair) {
     result.note("two grain tables are in one place; the check ends here");
     return result;
   }
-  if (int error = checkBlocks(*this, *file_, repair, result); error != 0) return failed(error);
+  if (int error = checkBlocks(*this, *file_, repair, result, progress()); error != 0) return failed(error);
   if (int error = compareTables(repair, result); error != 0) return failed(error);
   if (repair == Repair::none) return result;
   end_ = std::max(end_, result.imageEnd);
