@@ -6,46 +6,11 @@
 #include <filesystem>
 
 #include "base/text.h"
+#include "network/store.h"
 
 namespace lodge::cli {
 
 namespace {
-
-constexpr const char* kForwardForm =
-    "write forward=tcp:127.0.0.1:2222:22 (protocol, host address and port, guest port)";
-
-Error badForward(std::string_view text, std::string_view why) {
-  return Error(ErrorKind::invalidArgument, fmt::format("forward {}: {}", inQuotes(text), why)).withHint(kForwardForm);
-}
-
-/// Parts between colons, with colons in brackets kept and the brackets dropped.
-std::optional<std::vector<std::string>> addressFields(std::string_view text) {
-  std::vector<std::string> fields(1);
-  bool inside = false;
-  for (char c : text) {
-    if (c == '[' || c == ']') {
-      if (inside == (c == '[')) return std::nullopt;
-      inside = !inside;
-    } else if (c == ':' && !inside) {
-      fields.emplace_back();
-    } else {
-      fields.back() += c;
-    }
-  }
-  if (inside) return std::nullopt;
-  return fields;
-}
-
-bool isAddress(const std::string& text) {
-  in6_addr address;  // large enough for either family
-  return ::inet_pton(AF_INET, text.c_str(), &address) == 1 || ::inet_pton(AF_INET6, text.c_str(), &address) == 1;
-}
-
-std::optional<std::uint16_t> port(const std::string& text) {
-  auto value = text.starts_with("0x") ? std::nullopt : parseNumber(text, 65535);
-  if (!value || *value == 0) return std::nullopt;
-  return static_cast<std::uint16_t>(*value);
-}
 
 Status setting(NetConfig& net, const std::string& field) {
   auto value = [&] { return std::string_view(field).substr(field.find('=') + 1); };
@@ -101,28 +66,89 @@ Result<std::optional<NetConfig>> parseTap(const std::vector<std::string>& fields
   return Error(ErrorKind::invalidArgument, "--net tap names no device").withHint("write --net tap,ifname=tap0");
 }
 
+Result<std::optional<NetConfig>> parseNetwork(std::string_view text, const std::vector<std::string>& fields) {
+  auto store = network::Store::open();
+  if (!network::isNetworkName(fields[0]) || !store || !store->has(fields[0])) {
+    return Error(ErrorKind::invalidArgument, "--net " + inQuotes(text) + ": unknown kind " + inQuotes(fields[0]))
+        .withHint("there are user (NAT), tap (ifname=NAME), none and the networks that 'lodge network list' shows");
+  }
+  NetConfig net;
+  net.network = fields[0];
+  auto settings = parsePortSettings(std::span(fields).subspan(1));
+  if (!settings) return std::move(settings).error().context("--net " + fields[0]);
+  if (auto mac = settings->find("mac"); mac != settings->end()) {
+    net.mac = macFrom(mac->get<std::string>());
+    settings->erase("mac");
+  }
+  net.port = settings->dump();
+  return std::optional<NetConfig>(std::move(net));
+}
+
 }  // namespace
 
-Result<PortForward> parseForward(std::string_view text) {
-  auto fields = addressFields(text);
-  if (!fields) return badForward(text, "brackets do not match");
-  if (fields->size() != 4 && fields->size() != 5) return badForward(text, "it has not four parts");
-  PortForward forward;
-  if ((*fields)[0] != "tcp" && (*fields)[0] != "udp") return badForward(text, "the protocol must be tcp or udp");
-  forward.udp = (*fields)[0] == "udp";
-  forward.hostAddress = (*fields)[1];
-  if (fields->size() == 5) forward.guestAddress = (*fields)[3];
-  for (const std::string& address : {forward.hostAddress, forward.guestAddress}) {
-    if (!address.empty() && !isAddress(address)) return badForward(text, inQuotes(address) + " is not an IP address");
+Result<network::Json> parsePortSettings(std::span<const std::string> fields) {
+  network::Json json = network::Json::object();
+  network::CableSettings cable;
+  bool hasCable = false;
+  for (const std::string& field : fields) {
+    std::size_t equals = field.find('=');
+    std::string key = field.substr(0, equals), value = equals == std::string::npos ? "" : field.substr(equals + 1);
+    auto take = [&](auto result, auto& out) -> Status {
+      if (!result) return std::move(result).error();
+      out = *result;
+      hasCable = true;
+      return {};
+    };
+    Status status;
+    if (key == "mac") {
+      auto mac = parseMac(value);
+      if (!mac) return std::move(mac).error();
+      json["mac"] = toText(*mac);
+    } else if (key == "ip") {
+      auto address = ipFrom(value);
+      if (!address) status = Error(ErrorKind::invalidArgument, "ip=" + inQuotes(value) + " is no IP address");
+      if (value == "any") {
+        status = {};
+        json["addresses"] = network::Json::array();
+      } else {
+        json["addresses"].push_back(value);
+      }
+    } else if (key == "rate") {
+      status =
+          value == "none" ? take(Result<std::uint64_t>(0), cable.rate) : take(network::rateFrom(value), cable.rate);
+    } else if (key == "delay") {
+      status = take(network::delayFrom(value), cable.delay);
+    } else if (key == "loss") {
+      status = take(network::lossFrom(value), cable.lossParts);
+    } else if (key == "vlan" || key == "trunk") {
+      network::Json list = network::Json::array();
+      for (std::string_view part : split(value, '+')) {
+        auto vlan = parseNumber(part, 4094);
+        if (!vlan || *vlan == 0)
+          return Error(ErrorKind::invalidArgument, field + ": VLANs are numbers from 1 to 4094")
+              .withHint("write vlan=10 for an access port, trunk=10+20 for tagged frames");
+        list.push_back(*vlan);
+      }
+      if (key == "trunk")
+        json["trunk"] = list;
+      else
+        json["vlan"] = list[0];
+    } else if (key == "mirror") {
+      json["mirrorOf"] = value;
+    } else if (key == "link" && (value == "up" || value == "down")) {
+      json["up"] = value == "up";
+    } else if (key == "spoof" && (value == "on" || value == "off")) {
+      json["antiSpoof"] = value == "off";
+    } else {
+      status = Error(ErrorKind::invalidArgument, "unknown setting " + inQuotes(field))
+                   .withHint(
+                       "there are mac=, ip=, rate=100M, delay=20ms, loss=1%, vlan=, trunk=10+20, mirror=PORT, "
+                       "link=up|down and spoof=on|off");
+    }
+    if (!status) return std::move(status).error();
   }
-  auto hostPort = port((*fields)[2]);
-  auto guestPort = port(fields->back());
-  if (!hostPort || !guestPort) {
-    return badForward(text, inQuotes(!hostPort ? (*fields)[2] : fields->back()) + " is not a port from 1 to 65535");
-  }
-  forward.hostPort = *hostPort;
-  forward.guestPort = *guestPort;
-  return forward;
+  if (hasCable) json["cable"] = network::toJson(cable);
+  return json;
 }
 
 Result<MacAddress> parseMac(std::string_view text) {
@@ -145,10 +171,7 @@ Result<std::optional<NetConfig>> parseNet(std::string_view text) {
   std::vector<std::string> fields = splitFields(text, ',');
   if (text == "none") return std::optional<NetConfig>();
   if (fields[0] == "tap") return parseTap(fields);
-  if (fields[0] != "user") {
-    return Error(ErrorKind::invalidArgument, "--net " + inQuotes(text) + ": unknown kind " + inQuotes(fields[0]))
-        .withHint("there are user (NAT), tap (ifname=NAME) and none");
-  }
+  if (fields[0] != "user") return parseNetwork(text, fields);
   NetConfig net;
   for (std::size_t i = 1; i < fields.size(); ++i) {
     if (Status set = setting(net, fields[i]); !set) return std::move(set).error().context("--net");

@@ -17,7 +17,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   [[maybe_unused]] auto bytes = parseSize(text);
   [[maybe_unused]] auto disk = cli::parseDisk(text);
   [[maybe_unused]] auto net = cli::parseNet(text);
-  [[maybe_unused]] auto forward = cli::parseForward(text);
+  [[maybe_unused]] auto forward = parseForward(text);
   cli::MonitorKeys keys;
   (void)keys.feed(text);
   std::vector<std::string> words;

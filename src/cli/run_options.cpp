@@ -333,7 +333,10 @@ std::vector<OptionSpec> runOptionTable() {
            "card. Settings of user: forward=tcp:127.0.0.1:2222:22 (protocol, host address and port, guest port; may be "
            "repeated), mac=52:54:00:12:34:56, hostname=NAME, ipv6=off, tftp=FOLDER (whose "
            "files the guest may read by TFTP), bootfile=NAME (what DHCP names for starting from the network), "
-           "restricted (no way out).",
+           "restricted (no way out). Or the name of a network ('lodge help network create'), which is brought up if it "
+           "is "
+           "not; settings: mac=, ip=ADDRESS, rate=100M, delay=20ms, loss=1%, vlan=N, trunk=N+N (tagged), mirror=PORT "
+           "(copies of another port's frames), link=down, spoof=on (frames under other addresses pass).",
        .repeats = true},
       {.name = "name",
        .value = "NAME",

@@ -37,6 +37,7 @@ VerbSpec insertVerb();
 VerbSpec statsVerb();
 VerbSpec rmVerb();
 VerbSpec imageVerb();
+VerbSpec networkVerb();
 VerbSpec qemuVerb();
 VerbSpec doctorVerb();
 VerbSpec completionVerb();

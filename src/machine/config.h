@@ -16,6 +16,8 @@ namespace lodge {
 struct NetConfig {
   UserNetOptions user;
   std::string tap;                ///< name of a tap device, instead of the user network
+  std::string network;            ///< name of a network (network/client.h), instead of both
+  std::string port = "{}";        ///< the port's settings there: JSON (network/port.h), without name and mac
   std::optional<MacAddress> mac;  ///< derived from the machine's name if not given
 };
 

@@ -7,6 +7,7 @@
 #include <functional>
 
 #include "machine/layout.h"
+#include "network/client.h"
 #include "virtio/entropy.h"
 #include "virtio/input.h"
 
@@ -153,13 +154,28 @@ Status PciDevices::addPointer(const MachineConfig& config, GuestMemory& memory) 
   return {};
 }
 
+namespace {
+
+Result<std::unique_ptr<NetBackend>> openNetworkCard(EventLoop& loop, const NetConfig& net, const std::string& machine,
+                                                    const MacAddress& mac) {
+  network::Json settings = network::Json::parse(net.port, nullptr, false);
+  if (!settings.is_object()) return Error(ErrorKind::internal, "the settings of a network port are no JSON");
+  settings["name"] = machine;
+  settings["mac"] = toText(mac);
+  return network::openNetworkPort(loop, net.network, settings);
+}
+
+}  // namespace
+
 Status PciDevices::addNets(const MachineConfig& config, EventLoop& loop, GuestMemory& memory) {
   for (const NetConfig& net : config.nets) {
     UserNetOptions options = net.user;
     if (options.hostname.empty()) options.hostname = config.name;
-    auto backend = net.tap.empty() ? openUserNet(loop, options) : openTapNet(loop, net.tap);
-    if (!backend) return std::move(backend).error();
     MacAddress mac = net.mac ? *net.mac : macFor(config.name, nets_.size());
+    auto backend = !net.network.empty() ? openNetworkCard(loop, net, config.name, mac)
+                   : net.tap.empty()    ? openUserNet(loop, options)
+                                        : openTapNet(loop, net.tap);
+    if (!backend) return std::move(backend).error();
     auto device =
         std::make_unique<virtio::NetDevice>(memory, loop, std::move(*backend), mac, std::min(config.cpus, kMaxQueues));
     nets_.push_back(device.get());

@@ -3,7 +3,6 @@
 
 #include <sys/uio.h>
 
-#include <array>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -13,10 +12,9 @@
 
 #include "base/error.h"
 #include "base/event_loop.h"
+#include "net/address.h"
 
 namespace lodge {
-
-using MacAddress = std::array<std::uint8_t, 6>;
 
 /// Checksum and segmentation work left to the other side: struct virtio_net_hdr's meaning (virtio 1.2, 5.1.6).
 struct FrameOffload {
@@ -59,12 +57,35 @@ struct UserNetOptions {
   std::string hostname;
   std::string tftp;      ///< a folder whose files the guest may read by TFTP from the host's address; empty: none
   std::string bootFile;  ///< what DHCP names for starting from the network
+
+  // The addresses; empty ones are those of 10.0.2.0/24 and fec0::/64.
+  std::string network, host, nameServer, firstLease;  ///< "10.0.2.0/24", "10.0.2.2", "10.0.2.3", "10.0.2.15"
+  std::string network6;                               ///< "fd00:1234::/64": the host is ::2, the name server ::3
+  unsigned mtu = 1500;
+  std::string dnsSocket;   ///< path of a Unix stream socket that answers TCP connections to port 53 of `dnsAddress`
+  std::string dnsAddress;  ///< in the network, and neither the host's nor `nameServer`
+};
+
+/// The user network's forwards while it runs. I/O thread.
+class ForwardControl {
+ public:
+  virtual ~ForwardControl() = default;
+  /// Errors: as openUserNet().
+  virtual Status addForward(const PortForward& forward) = 0;
+  virtual void removeForward(const PortForward& forward) = 0;
 };
 
 /// Rootless NAT by libslirp: DHCP, DNS, TCP, UDP, ICMP echo where the host allows it, IPv6. 10.0.2.0/24; the host
 /// is 10.0.2.2. Errors: busy (a forward's port is taken: the message names it), permissionDenied (a port under 1024),
 /// io.
 Result<std::unique_ptr<NetBackend>> openUserNet(EventLoop& loop, const UserNetOptions& options);
+
+/// The same with control over its forwards; `control` points into the returned object.
+struct UserNetParts {
+  std::unique_ptr<NetBackend> backend;
+  ForwardControl* control = nullptr;
+};
+Result<UserNetParts> openUserNetParts(EventLoop& loop, const UserNetOptions& options);
 
 /// A tap device of the host that exists and that this user may open; `interfaceName`: "tap0". Errors: notFound (hint:
 /// how to make it), permissionDenied, busy, invalidArgument.

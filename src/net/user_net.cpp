@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <cstring>
 #include <deque>
+#include <optional>
 #include <set>
 #include <unordered_map>
 #include <vector>
@@ -23,7 +24,7 @@ namespace {
 
 constexpr std::size_t kMaxQueuedFrames = 1024;
 
-class UserNet : public NetBackend {
+class UserNet : public NetBackend, public ForwardControl {
  public:
   explicit UserNet(EventLoop& loop) : loop_(loop) {
     pollTimer_ = loop_.makeTimer([this] { poll(); });
@@ -45,6 +46,8 @@ class UserNet : public NetBackend {
   }
   void send(std::span<const std::uint8_t> frame, const FrameOffload& offload) override;
   bool supportsOffload() const override { return true; }
+  Status addForward(const PortForward& forward) override;
+  void removeForward(const PortForward& forward) override;
 
  private:
   struct Socket {
@@ -60,7 +63,6 @@ class UserNet : public NetBackend {
     std::unique_ptr<Timer> timer;
   };
 
-  Status addForward(const PortForward& forward);
   void wantRefresh();
   void refresh();
   void poll();
@@ -73,6 +75,7 @@ class UserNet : public NetBackend {
 
   EventLoop& loop_;
   Slirp* slirp_ = nullptr;
+  in_addr firstLease_{};
   Receiver receiver_;
   std::deque<QueuedFrame> queued_;
   SegmentJoiner joiner_{[this](auto frame, const FrameOffload& offload) { toGuest(frame, offload); }};
@@ -100,6 +103,55 @@ int fromEpoll(std::uint32_t events) {
   if ((events & EPOLLERR) != 0) out |= SLIRP_POLL_ERR;
   if ((events & EPOLLHUP) != 0) out |= SLIRP_POLL_HUP;
   return out;
+}
+
+struct SocketAddress {
+  sockaddr_storage storage{};
+  socklen_t length = 0;
+  const sockaddr* get() const { return reinterpret_cast<const sockaddr*>(&storage); }
+};
+
+std::optional<SocketAddress> socketAddress(const std::string& text, std::uint16_t port) {
+  auto ip = ipFrom(text);
+  if (!ip) return std::nullopt;
+  SocketAddress out;
+  if (ip->v6) {
+    sockaddr_in6 a{
+        .sin6_family = AF_INET6, .sin6_port = htons(port), .sin6_flowinfo = 0, .sin6_addr = {}, .sin6_scope_id = 0};
+    std::memcpy(&a.sin6_addr, ip->bytes.data(), 16);
+    std::memcpy(&out.storage, &a, out.length = sizeof a);
+  } else {
+    sockaddr_in a{.sin_family = AF_INET, .sin_port = htons(port), .sin_addr = {htonl(ip->v4())}, .sin_zero = {}};
+    std::memcpy(&out.storage, &a, out.length = sizeof a);
+  }
+  return out;
+}
+
+Status setAddresses(const UserNetOptions& options, SlirpConfig& config) {
+  auto block = blockFrom(options.network.empty() ? "10.0.2.0/24" : options.network);
+  auto block6 = blockFrom(options.network6.empty() ? "fec0::/64" : options.network6);
+  if (!block) return std::move(block).error();
+  if (!block6) return std::move(block6).error();
+  auto v4 = [&](const std::string& text, std::uint32_t number) {
+    auto given = ipFrom(text);
+    return in_addr{htonl((given ? *given : block->at(number)).v4())};
+  };
+  config.vnetwork = in_addr{htonl(block->base.v4())};
+  config.vnetmask = in_addr{htonl(block->mask().v4())};
+  config.vhost = v4(options.host, 2);
+  config.vnameserver = v4(options.nameServer, 3);
+  config.vdhcp_start = v4(options.firstLease, 15);
+  config.in6_enabled = options.ipv6;
+  auto v6 = [&](std::uint32_t number) {
+    in6_addr address;
+    std::memcpy(&address, block6->at(number).bytes.data(), 16);
+    return address;
+  };
+  config.vprefix_addr6 = v6(0);
+  config.vprefix_len = static_cast<std::uint8_t>(block6->prefix);
+  config.vhost6 = v6(2);
+  config.vnameserver6 = v6(3);
+  return {};
 }
 
 const SlirpCb* UserNet::callbacks() {
@@ -140,21 +192,20 @@ Status UserNet::open(const UserNetOptions& options) {
   config.version = 4;
   config.restricted = options.restricted ? 1 : 0;
   config.in_enabled = true;
-  inet_pton(AF_INET, "10.0.2.0", &config.vnetwork);
-  inet_pton(AF_INET, "255.255.255.0", &config.vnetmask);
-  inet_pton(AF_INET, "10.0.2.2", &config.vhost);
-  inet_pton(AF_INET, "10.0.2.15", &config.vdhcp_start);
-  inet_pton(AF_INET, "10.0.2.3", &config.vnameserver);
-  config.in6_enabled = options.ipv6;
-  inet_pton(AF_INET6, "fec0::", &config.vprefix_addr6);
-  config.vprefix_len = 64;
-  inet_pton(AF_INET6, "fec0::2", &config.vhost6);
-  inet_pton(AF_INET6, "fec0::3", &config.vnameserver6);
+  if (Status set = setAddresses(options, config); !set) return set;
   config.vhostname = options.hostname.empty() ? "lodge" : options.hostname.c_str();
   config.tftp_path = options.tftp.empty() ? nullptr : options.tftp.c_str();
   config.bootfile = options.bootFile.empty() ? nullptr : options.bootFile.c_str();
+  config.if_mtu = config.if_mru = options.mtu;
   slirp_ = slirp_new(&config, callbacks(), this);
   if (!slirp_) return Error(ErrorKind::internal, "start the user network: libslirp refused its configuration");
+  firstLease_ = config.vdhcp_start;
+  if (!options.dnsSocket.empty()) {
+    in_addr address{};
+    inet_pton(AF_INET, options.dnsAddress.c_str(), &address);
+    if (slirp_add_unix(slirp_, options.dnsSocket.c_str(), &address, 53) != 0)
+      return Error(ErrorKind::internal, "start the user network: libslirp refused the name server's address");
+  }
   for (const PortForward& forward : options.forwards) {
     if (Status added = addForward(forward); !added) return added;
   }
@@ -162,17 +213,35 @@ Status UserNet::open(const UserNetOptions& options) {
   return {};
 }
 
+void UserNet::removeForward(const PortForward& f) {
+  auto host = socketAddress(f.hostAddress.empty() ? "127.0.0.1" : f.hostAddress, f.hostPort);
+  if (!host) return;
+  slirp_remove_hostxfwd(slirp_, host->get(), host->length, f.udp ? SLIRP_HOSTFWD_UDP : 0);
+  wantRefresh();
+}
+
 Status UserNet::addForward(const PortForward& f) {
   std::string hostAddress = f.hostAddress.empty() ? "127.0.0.1" : f.hostAddress;
-  std::string guestAddress = f.guestAddress.empty() ? "10.0.2.15" : f.guestAddress;
+  std::string guestAddress =
+      f.guestAddress.empty() ? toText(IpAddress::v4From(ntohl(firstLease_.s_addr))) : f.guestAddress;
   std::string what = fmt::format("forward {} {}:{}", f.udp ? "udp" : "tcp", hostAddress, f.hostPort);
-  in_addr host{}, guest{};
-  if (inet_pton(AF_INET, hostAddress.c_str(), &host) != 1 || inet_pton(AF_INET, guestAddress.c_str(), &guest) != 1) {
+  auto host = socketAddress(hostAddress, f.hostPort), guest = socketAddress(guestAddress, f.guestPort);
+  if (!host || !guest) {
     return Error(ErrorKind::invalidArgument,
-                 what + fmt::format(" to {}:{}: not an IPv4 address", guestAddress, f.guestPort));
+                 what + fmt::format(" to {}:{}: not an IP address", guestAddress, f.guestPort));
   }
+  if (host->get()->sa_family != guest->get()->sa_family) {
+    return Error(ErrorKind::invalidArgument,
+                 what + fmt::format(" to {}:{}: addresses of two families", guestAddress, f.guestPort))
+        .withHint("name a guest address of the host address's family");
+  }
+  int flags = f.udp ? SLIRP_HOSTFWD_UDP : 0;
+  if (host->get()->sa_family == AF_INET6) flags |= SLIRP_HOSTFWD_V6ONLY;
   errno = 0;
-  if (slirp_add_hostfwd(slirp_, f.udp ? 1 : 0, host, f.hostPort, guest, f.guestPort) == 0) return {};
+  if (slirp_add_hostxfwd(slirp_, host->get(), host->length, guest->get(), guest->length, flags) == 0) {
+    wantRefresh();
+    return {};
+  }
   int error = errno != 0 ? errno : EADDRINUSE;
   auto failure = Error::fromErrno(error, what);
   if (error == EACCES) return std::move(failure).withHint("ports under 1024 need a privilege; choose another");
@@ -268,10 +337,17 @@ void UserNet::toGuest(std::span<const std::uint8_t> frame, const FrameOffload& o
 
 }  // namespace
 
-Result<std::unique_ptr<NetBackend>> openUserNet(EventLoop& loop, const UserNetOptions& options) {
+Result<UserNetParts> openUserNetParts(EventLoop& loop, const UserNetOptions& options) {
   auto net = std::make_unique<UserNet>(loop);
   if (Status opened = net->open(options); !opened) return std::move(opened).error();
-  return std::unique_ptr<NetBackend>(std::move(net));
+  ForwardControl* control = net.get();
+  return UserNetParts{std::move(net), control};
+}
+
+Result<std::unique_ptr<NetBackend>> openUserNet(EventLoop& loop, const UserNetOptions& options) {
+  auto parts = openUserNetParts(loop, options);
+  if (!parts) return std::move(parts).error();
+  return std::move(parts->backend);
 }
 
 }  // namespace lodge

@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "network/dhcp.h"
+
+#include <gtest/gtest.h>
+
+#include <set>
+
+#include "base/fake_clock.h"
+#include "network/packet.h"
+
+namespace lodge::network {
+namespace {
+
+using Bytes = std::vector<std::uint8_t>;
+
+MacAddress mac(unsigned n) {
+  return {
+      0x02, 0, 0, static_cast<std::uint8_t>(n >> 16), static_cast<std::uint8_t>(n >> 8), static_cast<std::uint8_t>(n)};
+}
+IpAddress ip(const char* text) {
+  return *ipFrom(text);
+}
+
+Bytes message(std::uint8_t type, const MacAddress& from, std::optional<IpAddress> wanted = {},
+              std::optional<IpAddress> current = {}) {
+  Bytes m(240);
+  m[0] = m[1] = 1;
+  m[2] = 6;
+  m[4] = 0x42;
+  if (current) std::copy_n(current->bytes.begin(), 4, &m[12]);
+  std::copy(from.begin(), from.end(), &m[28]);
+  storeBe<std::uint32_t>(&m[236], 0x63825363);
+  m.insert(m.end(), {53, 1, type});
+  if (wanted) {
+    m.insert(m.end(), {50, 4});
+    m.insert(m.end(), wanted->bytes.begin(), wanted->bytes.begin() + 4);
+  }
+  m.push_back(255);
+  return m;
+}
+
+class DhcpTest : public testing::Test {
+ protected:
+  static DhcpSettings settings() {
+    return {.subnet = *blockFrom("10.1.0.0/24"),
+            .server = ip("10.1.0.3"),
+            .router = ip("10.1.0.2"),
+            .nameServer = ip("10.1.0.3"),
+            .first = ip("10.1.0.15"),
+            .last = ip("10.1.0.20"),
+            .domain = "lab.internal"};
+  }
+  /// Type and address of the reply; type 0 without one.
+  std::pair<int, IpAddress> send(const Bytes& m, const DhcpServer::Client& client = {}) {
+    auto reply = server.answer(m, client);
+    if (!reply) return {};
+    EXPECT_EQ(reply->message[4], 0x42);
+    return {reply->message[242], IpAddress::from(std::span(reply->message).subspan(16, 4))};
+  }
+  IpAddress take(unsigned n, const DhcpServer::Client& client = {}) {
+    auto offer = send(message(1, mac(n)), client);
+    if (offer.first != 2) return {};
+    auto ack = send(message(3, mac(n), offer.second), client);
+    EXPECT_EQ(ack.first, 5);
+    EXPECT_EQ(ack.second, offer.second);
+    return ack.second;
+  }
+
+  FakeClock clock;
+  DhcpServer server{settings(), clock};
+};
+
+TEST_F(DhcpTest, GivesEachAnAddressUntilNoneIsLeft) {
+  for (unsigned n = 0; n < 6; ++n) EXPECT_EQ(take(n).v4(), 0x0a01000f + n);
+  EXPECT_EQ(send(message(1, mac(9))).first, 0);
+  EXPECT_EQ(take(3), ip("10.1.0.18")) << "the same again";
+  send(message(7, mac(3), {}, ip("10.1.0.18")));
+  EXPECT_EQ(take(9), ip("10.1.0.18"));
+}
+
+TEST_F(DhcpTest, RefusesWhatIsNotTheClients) {
+  take(1);
+  EXPECT_EQ(send(message(3, mac(2), ip("10.1.0.15"))).first, 6);
+  EXPECT_EQ(send(message(3, mac(2), ip("192.0.2.1"))).first, 6);
+  EXPECT_EQ(send(message(1, mac(5)), {.name = "x", .mac = mac(6)}).first, 0) << "asked for another's hardware address";
+}
+
+TEST_F(DhcpTest, ReservedAddressesAndNames) {
+  EXPECT_TRUE(server.reserve(mac(7), ip("10.1.0.100"), "seven"));
+  EXPECT_FALSE(server.reserve(mac(8), ip("10.1.0.100"), "eight"));
+  EXPECT_EQ(take(7, {.name = "seven", .mac = mac(7)}), ip("10.1.0.100"));
+  auto leases = server.leases();
+  ASSERT_EQ(leases.size(), 1u);
+  EXPECT_EQ(leases[0].name, "seven");
+  EXPECT_TRUE(leases[0].fixed);
+}
+
+TEST_F(DhcpTest, ADeclinedAddressRests) {
+  EXPECT_EQ(take(1), ip("10.1.0.15"));
+  send(message(4, mac(1), ip("10.1.0.15")));
+  EXPECT_EQ(take(1), ip("10.1.0.16"));
+  clock.advance(700 * kNanosecondsPerSecond);
+  EXPECT_EQ(take(2), ip("10.1.0.15"));
+}
+
+/// A day of six machines that renew at half time, and one that comes every now and then without ever renewing.
+TEST_F(DhcpTest, ADayOfLeases) {
+  std::map<unsigned, IpAddress> mine;
+  for (unsigned n = 0; n < 5; ++n) mine[n] = take(n);
+  std::set<IpAddress> visitors;
+  for (int halfHour = 1; halfHour <= 48; ++halfHour) {
+    clock.advance(1800 * kNanosecondsPerSecond);
+    for (auto& [n, address] : mine) {
+      auto ack = send(message(3, mac(n), {}, address));
+      ASSERT_EQ(ack.first, 5);
+      ASSERT_EQ(ack.second, address);
+    }
+    if (halfHour % 3 == 0) {
+      IpAddress visitor = take(1000 + static_cast<unsigned>(halfHour));
+      ASSERT_FALSE(visitor.unspecified()) << "the last visitor's lease has ended";
+      visitors.insert(visitor);
+    }
+    std::set<IpAddress> all;
+    for (const Lease& lease : server.leases()) EXPECT_TRUE(all.insert(lease.address).second);
+  }
+  EXPECT_EQ(visitors, std::set<IpAddress>{ip("10.1.0.20")});
+  clock.advance(3601 * kNanosecondsPerSecond);
+  EXPECT_TRUE(server.leases().empty());
+}
+
+TEST_F(DhcpTest, BrokenMessagesAreIgnored) {
+  Bytes good = message(1, mac(1), ip("10.1.0.16"));
+  for (std::size_t size = 0; size < good.size() - 1; ++size) (void)server.answer(std::span(good).first(size), {});
+  good[236] = 0;
+  EXPECT_FALSE(server.answer(good, {}));
+}
+
+}  // namespace
+}  // namespace lodge::network

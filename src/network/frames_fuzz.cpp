@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cstddef>
+#include <cstdint>
+
+#include "base/fake_clock.h"
+#include "network/capture.h"
+#include "network/definition.h"
+#include "network/dhcp.h"
+#include "network/dns.h"
+#include "network/frame_builder.h"
+#include "network/guard.h"
+#include "network/mac_translator.h"
+#include "network/policy.h"
+#include "network/port.h"
+#include "network/sni.h"
+#include "network/switch.h"
+
+namespace {
+
+using namespace lodge;
+using namespace lodge::network;
+
+/// A card that takes everything and gives nothing.
+class Sink : public NetBackend {
+ public:
+  void setReceiver(Receiver receiver) override { receive = std::move(receiver); }
+  void receiverReady() override {}
+  void send(std::span<const std::uint8_t>, const FrameOffload&) override {}
+  bool supportsOffload() const override { return true; }
+  Receiver receive;
+};
+
+void parsers(std::span<const std::uint8_t> bytes) {
+  (void)parseTlsHello(bytes);
+  if (auto question = parseDnsQuestion(bytes)) {
+    (void)parseDnsAnswers(bytes, *question);
+    (void)makeDnsAnswer(bytes, *question, 0, {});
+    (void)makeDnsTruncated(bytes, *question);
+    (void)addressOfReverse(question->name);
+  }
+  (void)CaptureFormat::packet(0, 1, bytes, CaptureFormat::Direction::in, 64);
+  std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  (void)blockFrom(text);
+  (void)egressRuleFrom(text);
+  Json json = Json::parse(text, nullptr, false);
+  (void)definitionFrom(json);
+  PortSettings settings;
+  (void)updatePort(json, settings);
+}
+
+}  // namespace
+
+/// The first byte chooses; frames go through everything that looks into them.
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  if (size < 1) return 0;
+  std::span<const std::uint8_t> bytes(data + 1, size - 1);
+  if ((data[0] & 1) != 0) {
+    parsers(bytes);
+    return 0;
+  }
+  FakeClock clock;
+  DhcpServer dhcp({.subnet = *blockFrom("10.0.2.0/24"),
+                   .server = *ipFrom("10.0.2.3"),
+                   .router = ipFrom("10.0.2.2"),
+                   .nameServer = ipFrom("10.0.2.3"),
+                   .first = *ipFrom("10.0.2.15"),
+                   .last = *ipFrom("10.0.2.20"),
+                   .domain = "x.internal"},
+                  clock);
+  auto policy = std::make_shared<EgressPolicy>();
+  policy->rules = {*egressRuleFrom("allow *.a"), *egressRuleFrom("deny udp any port 5")};
+  policy->allowed = false;
+  EgressFilter filter(policy, clock, [](const std::string&, const std::string&) {});
+  Switch wires(clock);
+  AddressBook book(clock);
+  auto port = wires.add({.access = 1, .trunk = {5}}, [](auto, const FrameOffload&) {});
+  wires.add({.access = 5, .trunk = {1}}, [](auto, const FrameOffload&) {});
+  auto sink = std::make_unique<Sink>();
+  Sink* card = sink.get();
+  MacTranslator translator(std::move(sink), {2, 0, 0, 0, 0, 9});
+  translator.setReceiver([](auto, const FrameOffload&) { return true; });
+  // Frames one after the other, each behind two bytes of length.
+  while (bytes.size() > 2) {
+    std::size_t length = std::min<std::size_t>(bytes[0] << 8 | bytes[1], bytes.size() - 2);
+    auto frame = bytes.subspan(2, length);
+    bytes = bytes.subspan(2 + length);
+    auto packet = parsePacket(frame);
+    if (!packet) continue;
+    (void)Guard::refuse({.port = port, .mac = {}, .addresses = {}}, frame, *packet, book);
+    if (filter.allows(frame, *packet)) wires.input(port, frame, {});
+    filter.observe(frame, *packet);
+    (void)echoReply(frame, *packet);
+    translator.send(frame, {});
+    card->receive(frame, {});
+    if (packet->payload != 0) (void)dhcp.answer(frame.subspan(packet->payload, packet->end - packet->payload), {});
+    clock.advance(kNanosecondsPerSecond / 3);
+  }
+  return 0;
+}

@@ -1,0 +1,382 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "network/helper.h"
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <linux/if_ether.h>
+#include <linux/if_packet.h>
+#include <linux/if_tun.h>
+#include <net/if.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+
+#include "base/text.h"
+#include "net/forward.h"
+#include "network/definition.h"
+
+namespace lodge::network {
+
+namespace {
+
+std::string textIn(const Json& json, const char* key) {
+  auto it = json.find(key);
+  return it != json.end() && it->is_string() ? it->get<std::string>() : std::string();
+}
+bool flagIn(const Json& json, const char* key) {
+  auto it = json.find(key);
+  return it != json.end() && it->is_boolean() && it->get<bool>();
+}
+unsigned mtuIn(const Json& json) {
+  auto it = json.find("mtu");
+  bool good = it != json.end() && it->is_number_unsigned() && it->get<std::uint64_t>() >= 576 &&
+              it->get<std::uint64_t>() <= 65521;
+  return good ? it->get<unsigned>() : 1500;
+}
+
+/// Interface names of the kernel's, without what could be read as an option or a path.
+bool isCard(const std::string& name) {
+  return !name.empty() && name.size() < IFNAMSIZ && name[0] != '-' && name[0] != '.' &&
+         std::all_of(name.begin(), name.end(), [](char c) {
+           return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '_' ||
+                  c == '.';
+         });
+}
+
+std::string nameOf(const char* prefix, const std::string& network) {
+  std::uint32_t h = 2166136261;
+  for (char c : network + "/" + std::to_string(::getuid())) h = (h ^ static_cast<std::uint8_t>(c)) * 16777619;
+  std::string start = network.substr(0, 5);
+  return fmt::format("{}-{}{:05x}", prefix, start, h & 0xfffff);
+}
+
+Result<MacAddress> macOf(const std::string& card) {
+  UniqueFd fd(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  ifreq request{};
+  std::memcpy(request.ifr_name, card.data(), std::min(card.size(), sizeof request.ifr_name - 1));
+  if (::ioctl(fd.get(), SIOCGIFHWADDR, &request) != 0) return Error::fromErrno(errno, "card " + inQuotes(card));
+  MacAddress mac;
+  std::memcpy(mac.data(), request.ifr_hwaddr.sa_data, mac.size());
+  return mac;
+}
+
+Error noCard(const std::string& card) {
+  return Error(ErrorKind::notFound, "there is no card " + inQuotes(card))
+      .withHint("'ip -br link' lists the host's cards");
+}
+
+/// What `ip` knows of a card; not /sys, which may show another network namespace.
+Json factsOf(const std::string& card) {
+  auto text = runTool({"ip", "-j", "-d", "link", "show", "dev", card});
+  Json list = text ? Json::parse(*text, nullptr, false) : Json();
+  return list.is_array() && !list.empty() && list[0].is_object() ? list[0] : Json::object();
+}
+
+bool isBridge(const Json& facts) {
+  auto info = facts.find("linkinfo");
+  return info != facts.end() && info->is_object() && textIn(*info, "info_kind") == "bridge";
+}
+
+Result<UniqueFd> openTapDevice(const std::string& name) {
+  UniqueFd fd(::open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK));
+  if (!fd) return Error::fromErrno(errno, "open /dev/net/tun");
+  ifreq request{};
+  std::memcpy(request.ifr_name, name.data(), std::min(name.size(), sizeof request.ifr_name - 1));
+  request.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR;
+  if (::ioctl(fd.get(), TUNSETIFF, &request) != 0) return Error::fromErrno(errno, "tap device " + inQuotes(name));
+  unsigned offloads = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6;
+  [[maybe_unused]] int set = ::ioctl(fd.get(), TUNSETOFFLOAD, offloads);
+  return fd;
+}
+
+/// The rules of a network that goes out through the host, in a table of its own.
+std::string rulesOf(const std::string& table, const std::string& bridge, const IpBlock& block,
+                    const std::optional<IpBlock>& block6, const std::vector<PortForward>& forwards) {
+  std::string dnat;
+  for (const PortForward& f : forwards) {
+    auto guest = ipFrom(f.guestAddress);
+    if (!guest || guest->v6) continue;
+    std::string host =
+        f.hostAddress.empty() || f.hostAddress == "0.0.0.0" ? "fib daddr type local" : "ip daddr " + f.hostAddress;
+    dnat += fmt::format("    {} {} dport {} dnat ip to {}:{}\n", host, f.udp ? "udp" : "tcp", f.hostPort,
+                        toText(*guest), f.guestPort);
+  }
+  std::string masquerade = fmt::format("    ip saddr {} ip daddr != {} masquerade\n", toText(block), toText(block));
+  if (block6)
+    masquerade += fmt::format("    ip6 saddr {} ip6 daddr != {} masquerade\n", toText(*block6), toText(*block6));
+  return fmt::format(
+      "table inet {0} {{\n"
+      "  chain forward {{\n    type filter hook forward priority 0; policy accept;\n"
+      "    oifname \"{1}\" iifname != \"{1}\" ct state established,related accept\n"
+      "    oifname \"{1}\" iifname != \"{1}\" ct status dnat accept\n"
+      "    oifname \"{1}\" iifname != \"{1}\" drop\n  }}\n"
+      "  chain postrouting {{\n    type nat hook postrouting priority 100; policy accept;\n{2}"
+      "    oifname \"{1}\" ct status dnat ip saddr 127.0.0.0/8 masquerade\n  }}\n"
+      "  chain prerouting {{\n    type nat hook prerouting priority -100; policy accept;\n{3}  }}\n"
+      "  chain output {{\n    type nat hook output priority -100; policy accept;\n{3}  }}\n}}\n",
+      table, bridge, masquerade, dnat);
+}
+
+/// The host and the machines, nobody else.
+std::string internalRules(const std::string& table, const std::string& bridge) {
+  return fmt::format(
+      "table inet {0} {{\n  chain forward {{\n    type filter hook forward priority 0; policy accept;\n"
+      "    iifname \"{1}\" oifname != \"{1}\" drop\n    oifname \"{1}\" iifname != \"{1}\" drop\n  }}\n}}\n",
+      table, bridge);
+}
+
+void writeSetting(const std::string& path, const char* value) {
+  UniqueFd fd(::open(path.c_str(), O_WRONLY | O_CLOEXEC));
+  if (fd) [[maybe_unused]]
+    ssize_t n = ::write(fd.get(), value, std::strlen(value));
+}
+
+}  // namespace
+
+std::string bridgeNameOf(const std::string& network) {
+  return nameOf("lg", network);
+}
+std::string tapNameOf(const std::string& network) {
+  return nameOf("lt", network);
+}
+
+void Helper::undoDownTo(std::size_t count) {
+  while (undo_.size() > count) {
+    const std::vector<std::string>& step = undo_.back();
+    if (step[0] == "write")
+      writeSetting(step[1], step[2].c_str());
+    else if (step[0] == "batch")
+      (void)runTool({"ip", "-force", "-batch", "-"}, step[1]);
+    else
+      (void)runTool(step);
+    undo_.pop_back();
+  }
+}
+
+Helper::~Helper() {
+  undoDownTo(0);
+}
+
+Result<Message> Helper::answer(const Json& request) {
+  std::string what = textIn(request, "do");
+  std::size_t before = undo_.size();
+  auto result = what == "segment"  ? segment(request)
+                : what == "join"   ? join(request)
+                : what == "packet" ? packet(request)
+                                   : Result<Message>(Error(ErrorKind::invalidArgument, "an unknown request"));
+  if (what == "tap" && isCard(textIn(request, "tap"))) {
+    std::string tap = textIn(request, "tap");
+    if (::if_nametoindex(tap.c_str()) == 0) return noCard(tap);
+    auto fd = openTapDevice(tap);
+    if (!fd) return std::move(fd).error();
+    Message message{{{"ok", true}}, {}};
+    message.fds.push_back(std::move(*fd));
+    return message;
+  }
+  if (!result) undoDownTo(before);  // nothing half-made stays
+  return result;
+}
+
+Result<UniqueFd> Helper::makeTap(const std::string& tap, const std::string& bridge, unsigned mtu) {
+  auto fd = openTapDevice(tap);
+  if (!fd) return fd;
+  for (const auto& command :
+       {std::vector<std::string>{"ip", "link", "set", tap, "mtu", std::to_string(mtu), "master", bridge},
+        {"ip", "link", "set", tap, "up"}}) {
+    auto done = runTool(command);
+    if (!done) return std::move(done).error();
+  }
+  return fd;
+}
+
+Result<Message> Helper::segment(const Json& request) {
+  std::string name = textIn(request, "name");
+  if (!isNetworkName(name)) return Error(ErrorKind::invalidArgument, "no network's name");
+  std::string bridge = bridgeNameOf(name), tap = tapNameOf(name), table = "lodge_" + bridge;
+  std::replace(table.begin(), table.end(), '-', '_');
+  auto at = [&](const char* key, std::optional<IpAddress>& host) -> std::optional<IpBlock> {
+    std::string text = textIn(request, key);
+    std::size_t slash = text.find('/');
+    host = ipFrom(text.substr(0, slash));
+    auto length = slash == std::string::npos ? std::nullopt : parseNumber(text.substr(slash + 1), 128);
+    if (!host || !length || *length > (host->v6 ? 128u : 32u)) return std::nullopt;
+    IpBlock block{*host, static_cast<unsigned>(*length)};
+    IpAddress mask = block.mask();
+    for (std::size_t i = 0; i < 16; ++i) block.base.bytes[i] &= mask.bytes[i];
+    return block;
+  };
+  std::optional<IpAddress> host, host6;
+  auto block = at("address", host), block6 = at("address6", host6);
+  if (!block || block->base.v6) return Error(ErrorKind::invalidArgument, "no IPv4 address for the bridge");
+  std::vector<PortForward> forwards;
+  if (auto it = request.find("forwards"); it != request.end() && it->is_array()) {
+    for (const Json& entry : *it) {
+      auto forward = parseForward(entry.is_string() ? entry.get<std::string>() : std::string());
+      if (!forward) return std::move(forward).error();
+      forwards.push_back(std::move(*forward));
+    }
+  }
+  // What a killed helper left has the same names.
+  (void)runTool({"ip", "link", "del", bridge});
+  (void)runTool({"nft", "delete", "table", "inet", table});
+  unsigned mtu = mtuIn(request);
+  bool masquerade = flagIn(request, "masquerade");
+  auto step = [&](const std::vector<std::string>& command, const std::string& input = {}) -> Status {
+    auto done = runTool(command, input);
+    if (!done) return std::move(done).error();
+    return {};
+  };
+  if (Status s = step({"ip", "link", "add", bridge, "type", "bridge", "forward_delay", "0"}); !s)
+    return std::move(s).error();
+  undoBy({"ip", "link", "del", bridge});
+  std::vector<std::vector<std::string>> commands = {
+      {"ip", "link", "set", bridge, "alias", "lodge network " + name},
+      {"ip", "addr", "add", fmt::format("{}/{}", toText(*host), block->prefix), "brd", "+", "dev", bridge}};
+  if (block6 && block6->base.v6)
+    commands.push_back(
+        {"ip", "addr", "add", fmt::format("{}/{}", toText(*host6), block6->prefix), "dev", bridge, "nodad"});
+  commands.push_back({"ip", "link", "set", bridge, "up"});
+  for (const auto& command : commands) {
+    if (Status s = step(command); !s) return std::move(s).error();
+  }
+  auto fd = makeTap(tap, bridge, mtu);
+  if (!fd) return std::move(fd).error();
+  std::string rules = masquerade ? rulesOf(table, bridge, *block, block6, forwards) : internalRules(table, bridge);
+  if (Status s = step({"nft", "-f", "-"}, rules); !s) return std::move(s).error();
+  undoBy({"nft", "delete", "table", "inet", table});
+  if (masquerade) {
+    // Left as they were found when the last such network goes, if it was us who changed them.
+    for (const char* path : {"/proc/sys/net/ipv4/ip_forward", "/proc/sys/net/ipv6/conf/all/forwarding"}) {
+      char old = 0;
+      UniqueFd file(::open(path, O_RDONLY | O_CLOEXEC));
+      if (file && ::read(file.get(), &old, 1) == 1 && old == '0') {
+        writeSetting(path, "1");
+        undoBy({"write", path, "0"});
+      }
+    }
+    if (!forwards.empty()) writeSetting("/proc/sys/net/ipv4/conf/" + bridge + "/route_localnet", "1");
+  }
+  auto mac = macOf(bridge);
+  if (!mac) return std::move(mac).error();
+  Message message{{{"ok", true}, {"bridge", bridge}, {"tap", tap}, {"mac", toText(*mac)}}, {}};
+  message.fds.push_back(std::move(*fd));
+  return message;
+}
+
+/// The card into the bridge, and the host's addresses and routes from the one to the other, in one go of `ip`.
+Status Helper::moveCard(const std::string& card, const std::string& bridge, bool host) {
+  auto addresses = runTool({"ip", "-j", "addr", "show", "dev", card});
+  auto routes = runTool({"ip", "-j", "route", "show", "dev", card});
+  auto routes6 = runTool({"ip", "-6", "-j", "route", "show", "dev", card});
+  if (!addresses || !routes || !routes6)
+    return Error(ErrorKind::io, "the settings of " + inQuotes(card) + " cannot be read");
+  std::string there, back, gateway;
+  Json list = Json::parse(*addresses, nullptr, false);
+  auto field = [](const Json& json, const char* key) {
+    auto it = json.find(key);
+    return it != json.end() && it->is_string() ? it->get<std::string>() : std::string();
+  };
+  if (host && list.is_array() && !list.empty() && list[0].contains("addr_info")) {
+    for (const Json& a : list[0]["addr_info"]) {
+      if (field(a, "scope") == "link" || !a.contains("prefixlen")) continue;
+      std::string address = fmt::format("{}/{}", field(a, "local"), a["prefixlen"].dump());
+      std::string extra = field(a, "family") == "inet6"   ? " nodad"
+                          : field(a, "broadcast").empty() ? ""
+                                                          : " brd " + field(a, "broadcast");
+      there += fmt::format("addr del {} dev {}\naddr add {} dev {}{}\n", address, card, address, bridge, extra);
+      back += fmt::format("addr del {} dev {}\naddr add {} dev {}{}\n", address, bridge, address, card, extra);
+    }
+    for (const auto& [text, family] : {std::pair(*routes, ""), std::pair(*routes6, "-6 ")}) {
+      Json all = Json::parse(text, nullptr, false);
+      // Routes with a gateway last: they need the others.
+      for (bool via : {false, true}) {
+        for (const Json& r : all.is_array() ? all : Json::array()) {
+          if (r.contains("gateway") != via || field(r, "protocol") == "kernel") continue;
+          std::string route = fmt::format("route replace {}", field(r, "dst"));
+          if (via) route += " via " + field(r, "gateway");
+          if (r.contains("metric")) route += " metric " + r["metric"].dump();
+          there += fmt::format("{} dev {}\n", route, bridge);
+          back += fmt::format("{} dev {}\n", route, card);
+          if (via && *family == '\0') gateway = field(r, "gateway");
+        }
+      }
+    }
+  }
+  auto batch = [](const std::string& text) { return runTool({"ip", "-force", "-batch", "-"}, text); };
+  bool reached = !gateway.empty() && runTool({"ping", "-c", "1", "-W", "1", gateway}).ok();
+  auto moved = batch(fmt::format("link set {} master {}\n{}", card, bridge, there));
+  std::string restore = fmt::format("link set {} nomaster\n{}", card, back);
+  undo_.push_back({"batch", restore});
+  if (!moved) return std::move(moved).error();
+  if (!reached) return {};
+  for (int n = 0; n < 5; ++n) {
+    if (runTool({"ping", "-c", "1", "-W", "1", gateway})) return {};
+  }
+  return Error(ErrorKind::io,
+               fmt::format("with {} in the bridge the gateway {} does not answer any more", inQuotes(card), gateway))
+      .withHint("the card has its addresses back; use --kind wifi if the network takes one hardware address only");
+}
+
+Result<Message> Helper::join(const Json& request) {
+  std::string name = textIn(request, "name"), card = textIn(request, "card");
+  if (!isNetworkName(name) || !isCard(card))
+    return Error(ErrorKind::invalidArgument, "no names of a network and a card");
+  if (::if_nametoindex(card.c_str()) == 0) return noCard(card);
+  std::string bridge = card, tap = tapNameOf(name);
+  Json facts = factsOf(card);
+  if (!isBridge(facts)) {
+    bridge = bridgeNameOf(name);
+    auto mac = macOf(card);
+    if (!mac) return std::move(mac).error();
+    if (!textIn(facts, "master").empty()) {
+      return Error(ErrorKind::busy, "the card " + inQuotes(card) + " is part of another bridge or bond")
+          .withHint("name that bridge with --uplink instead");
+    }
+    (void)runTool({"ip", "link", "del", bridge});
+    auto made = runTool({"ip", "link", "add", bridge, "address", toText(*mac), "type", "bridge", "forward_delay", "0"});
+    if (!made) return std::move(made).error();
+    undoBy({"ip", "link", "del", bridge});
+    (void)runTool({"ip", "link", "set", bridge, "alias", "lodge network " + name});
+    auto up = runTool({"ip", "link", "set", bridge, "up"});
+    if (!up) return std::move(up).error();
+    if (Status moved = moveCard(card, bridge, flagIn(request, "host")); !moved) return std::move(moved).error();
+  }
+  auto fd = makeTap(tap, bridge, mtuIn(request));
+  if (!fd) return std::move(fd).error();
+  Message message{{{"ok", true}, {"bridge", bridge}, {"tap", tap}}, {}};
+  message.fds.push_back(std::move(*fd));
+  return message;
+}
+
+Result<Message> Helper::packet(const Json& request) {
+  std::string card = textIn(request, "card");
+  unsigned index = isCard(card) ? ::if_nametoindex(card.c_str()) : 0;
+  if (index == 0) return noCard(card);
+  auto mac = macOf(card);
+  if (!mac) return std::move(mac).error();
+  UniqueFd fd(::socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  int on = 1;
+  packet_mreq all{};
+  all.mr_ifindex = static_cast<int>(index);
+  all.mr_type = PACKET_MR_ALLMULTI;
+  sockaddr_ll address{};
+  address.sll_family = AF_PACKET;
+  address.sll_protocol = htons(ETH_P_ALL);
+  address.sll_ifindex = static_cast<int>(index);
+  if (!fd || ::setsockopt(fd.get(), SOL_PACKET, PACKET_VNET_HDR, &on, sizeof on) != 0 ||
+      ::setsockopt(fd.get(), SOL_PACKET, PACKET_IGNORE_OUTGOING, &on, sizeof on) != 0 ||
+      ::setsockopt(fd.get(), SOL_PACKET, PACKET_ADD_MEMBERSHIP, &all, sizeof all) != 0 ||
+      ::bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0)
+    return Error::fromErrno(errno, "packet socket on " + inQuotes(card));
+  Message message{{{"ok", true}, {"mac", toText(*mac)}}, {}};
+  message.fds.push_back(std::move(fd));
+  return message;
+}
+
+}  // namespace lodge::network

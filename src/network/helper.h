@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "net/address.h"
+#include "network/message.h"
+
+namespace lodge::network {
+
+/// The privileged side (CAP_NET_ADMIN, CAP_NET_RAW): a process of its own that answers a fixed set of requests over one
+/// socket, runs `ip` and `nft` with arguments that it has checked, and undoes all of it when the socket closes.
+///   {"do":"segment","name":N,"address":"192.168.5.1/24","address6":"fd00::1/64","masquerade":true,"forwards":[...]}
+///     a bridge with the host's addresses, a tap device in it (its descriptor comes back), a table of rules
+///   {"do":"join","name":N,"card":"eth0","host":true}
+///     a tap device in the bridge `card`, or in a new bridge with the card, whose addresses and routes move there
+///   {"do":"packet","card":"wlan0"}   a packet socket on the card
+///   {"do":"tap","tap":"tap0"}        a tap device that exists
+class Helper {
+ public:
+  /// Undoes everything.
+  ~Helper();
+  Helper() = default;
+  Helper(const Helper&) = delete;
+  Helper& operator=(const Helper&) = delete;
+
+  Result<Message> answer(const nlohmann::json& request);
+
+ private:
+  Result<Message> segment(const nlohmann::json& request);
+  Result<Message> join(const nlohmann::json& request);
+  Result<Message> packet(const nlohmann::json& request);
+  Status moveCard(const std::string& card, const std::string& bridge, bool host);
+  Result<UniqueFd> makeTap(const std::string& tap, const std::string& bridge, unsigned mtu);
+  /// A command that takes back what was just done; run in reverse order, failures are not minded.
+  void undoBy(std::vector<std::string> command) { undo_.push_back(std::move(command)); }
+
+  void undoDownTo(std::size_t count);
+
+  std::vector<std::vector<std::string>> undo_;  ///< commands; "write PATH VALUE"; "batch LINES", for `ip -batch`
+};
+
+/// Names of what a network makes on the host: at most 13 characters, the same at each start.
+std::string bridgeNameOf(const std::string& network);
+std::string tapNameOf(const std::string& network);
+
+/// Runs a program of the system's (found in /usr/sbin, /usr/bin, /sbin, /bin); its output, or what it complained of.
+/// `input` goes to its standard input.
+Result<std::string> runTool(const std::vector<std::string>& command, const std::string& input = {});
+
+}  // namespace lodge::network

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <sys/types.h>
+
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <vector>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "network/message.h"
+
+namespace lodge::network {
+
+/// The small privileged process that does what needs CAP_NET_ADMIN (network/helper.h), as its user sees it. When this
+/// object goes, or its process dies, the helper takes everything down again that it made.
+class HelperClient {
+ public:
+  using Answer = Message;
+  /// Errors: permissionDenied with what would help, notFound (no helper is installed).
+  static Result<std::unique_ptr<HelperClient>> start();
+  ~HelperClient();
+  HelperClient(const HelperClient&) = delete;
+  HelperClient& operator=(const HelperClient&) = delete;
+
+  /// Asks and waits up to 20 s. Errors: the helper's own; io if it has gone.
+  Result<Answer> ask(const nlohmann::json& request);
+  bool alive() const;
+  pid_t pid() const { return pid_; }
+
+ private:
+  HelperClient(UniqueFd socket, pid_t pid) : socket_(std::move(socket)), pid_(pid) {}
+  UniqueFd socket_;
+  pid_t pid_;
+};
+
+}  // namespace lodge::network

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "base/event_loop.h"
+#include "base/file.h"
+#include "network/definition.h"
+#include "network/dhcp.h"
+#include "network/dns_server.h"
+#include "network/guard.h"
+#include "network/helper_client.h"
+#include "network/policy.h"
+#include "network/port.h"
+#include "network/services.h"
+#include "network/switch.h"
+
+namespace lodge::network {
+
+/// A running network: the switch, its ports, its services and its way out. I/O thread.
+class Network {
+ public:
+  /// `folder`: of its sockets.
+  Network(EventLoop& loop, NetworkDefinition definition, std::string folder);
+  ~Network();
+  Network(const Network&) = delete;
+  Network& operator=(const Network&) = delete;
+
+  /// Errors: what the uplink's making says; nothing is left then.
+  Status start();
+
+  /// Errors: invalidArgument (an address outside the network), busy (a taken address or name, too many ports).
+  Result<PortId> join(PortSettings settings, std::unique_ptr<NetBackend> link);
+  void leave(PortId port);
+  /// Changes a machine's port. Errors: notFound, invalidArgument, busy.
+  Status changePort(const std::string& name, const Json& settings);
+  /// Takes over what may change while the network runs: rules, cable, forwards, anti-spoofing, `keep`.
+  Status changeDefinition(const NetworkDefinition& definition);
+
+  Json describe() const;
+  Json leases() const;
+  std::size_t machines() const;
+  const NetworkDefinition& definition() const { return definition_; }
+  ForwardControl* forwards() { return forwards_; }
+
+  /// Gets all frames while it is set.
+  void setTap(Port::Tap tap) { tap_ = std::move(tap); }
+  /// Wants to be told of ports that come, for captures.
+  const std::map<PortId, std::unique_ptr<Port>>& ports() const { return ports_; }
+  /// Addresses of a machine of this network, or of a name that a lease has.
+  std::vector<IpAddress> addressesOf(const std::string& name) const;
+
+ private:
+  Port::Context context() { return {loop_, switch_, book_, tap_}; }
+  void layOut();
+  Status startUplink();
+  Status startUser();
+  Status startHelped();
+  void startServices();
+  Status startTunnels();
+  Port& addPort(PortSettings settings, Port::Role role, std::unique_ptr<NetBackend> link);
+  Status admit(PortSettings& settings, PortId self);
+  void applyTo(Port& port, const PortSettings& settings);
+  std::shared_ptr<const EgressPolicy> policy() const;
+  void setFilter(Port& port);
+  void applyMirrors();
+  DhcpServer::Client clientOf(const MacAddress& source) const;
+  std::string nameOf(const IpAddress& address) const;
+  Port* named(const std::string& name);
+
+  EventLoop& loop_;
+  NetworkDefinition definition_;
+  std::string folder_;
+  Port::Tap tap_;
+  Switch switch_;
+  AddressBook book_;
+  std::optional<IpAddress> gateway_, serviceAddress_, serviceAddress6_;
+  std::unique_ptr<DhcpServer> dhcp_;
+  std::unique_ptr<DnsServer> dns_;
+  std::unique_ptr<HelperClient> helper_;
+  ForwardControl* forwards_ = nullptr;
+  NetBackend* uplink_ = nullptr;
+  std::optional<MacAddress> routerMac_;
+  std::map<PortId, std::unique_ptr<Port>> ports_;
+};
+
+}  // namespace lodge::network

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Peers on Lodge's networks: network namespaces that join by `lodge network attach`, with Linux's own network code inside."""
+
+import os
+import pathlib
+import shutil
+import subprocess
+import tempfile
+import time
+
+from kit import paths
+from kit.case import Skip
+
+ROOT = os.geteuid() == 0
+UDHCPC = """#!/bin/sh
+case $1 in bound|renew)
+  ip addr flush dev $interface scope global
+  ip addr add $ip/$mask dev $interface
+  [ -n "$router" ] && ip route replace default via $router
+  echo "$ip $router $dns $domain $hostname" >"$LEASE"
+esac
+"""
+
+
+def need_namespaces():
+    for program in ("unshare", "nsenter", "ip", "busybox"):
+        if not shutil.which(program):
+            raise Skip(f"there is no {program}")
+    user = [] if ROOT else ["--user", "--map-root-user"]
+    tried = subprocess.run(["unshare", *user, "--net", "ip", "tuntap", "add", "dev", "t0", "mode", "tap"],
+                           capture_output=True, text=True)
+    if tried.returncode != 0:
+        raise Skip(f"no network namespace with a tap device: {tried.stderr.strip()}")
+
+
+class Lodge:
+    """Lodge commands over folders of this test's own."""
+
+    def __init__(self, prefix=()):
+        self.prefix = list(prefix)
+        self.folder = tempfile.mkdtemp(prefix="lodge-net-")
+        self.environment = dict(os.environ, XDG_RUNTIME_DIR=self.folder, XDG_CONFIG_HOME=self.folder)
+
+    def __call__(self, *words, check=True, timeout=60, status=0):
+        done = subprocess.run([*self.prefix, str(paths.LODGE), *map(str, words)], capture_output=True, text=True,
+                              env=self.environment, timeout=timeout, stdin=subprocess.DEVNULL)
+        if check:
+            assert done.returncode == status, f"lodge {words}: {done.returncode}: {done.stdout}{done.stderr}"
+        return done
+
+    def fails(self, *words, saying):
+        done = self(*words, check=False)
+        lines = done.stderr.strip().splitlines()
+        assert done.returncode != 0 and len(lines) == 1 and saying in lines[0], f"{words}: {done.returncode}: {done.stderr}"
+
+    def log(self, name):
+        return pathlib.Path(self.folder, "lodge-networks", name, "log").read_text(errors="replace")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for file in pathlib.Path(self.folder, "lodge", "networks").glob("*.json"):
+            self("network", "rm", file.stem, "--force", check=False)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Namespace:
+    """A network namespace that lives as long as the object."""
+
+    def __init__(self, name):
+        self.name = name
+        user = [] if ROOT else ["--user", "--map-root-user"]
+        self.holder = subprocess.Popen(["unshare", *user, "--net", "sh", "-c", "ip link set lo up; echo up; exec sleep 100000"],
+                                       stdout=subprocess.PIPE, text=True)
+        self.holder.stdout.readline()
+        self.enter = ["nsenter", "-t", str(self.holder.pid), *([] if ROOT else ["-U", "--preserve-credentials"]), "-n"]
+        self.address = self.router = self.dns = None
+
+    def run(self, command, check=True, timeout=60):
+        done = subprocess.run([*self.enter, "sh", "-c", command], capture_output=True, text=True, timeout=timeout,
+                              stdin=subprocess.DEVNULL)
+        if check:
+            assert done.returncode == 0, f"{self.name}: {command}: {done.returncode}: {done.stdout}{done.stderr}"
+        return done.stdout + done.stderr if check else done
+
+    def start(self, command):
+        return subprocess.Popen([*self.enter, "sh", "-c", command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                text=True, stdin=subprocess.DEVNULL)
+
+    def take_lease(self, options=""):
+        with tempfile.TemporaryDirectory() as folder:
+            script, lease = pathlib.Path(folder, "script"), pathlib.Path(folder, "lease")
+            script.write_text(UDHCPC)
+            script.chmod(0o755)
+            self.run(f"LEASE={lease} busybox udhcpc -i eth0 -f -q -n -t 20 -T 1 {options} -s {script}")
+            words = lease.read_text().split()
+        self.address, self.router, self.dns = (words + [None] * 3)[:3]
+
+    def pings(self, address, count=1, wait=5):
+        family = "-6" if ":" in address else "-4"
+        return self.run(f"busybox ping {family} -c {count} -W {wait} {address}", check=False).returncode == 0
+
+    def must_ping(self, address, tries=10):
+        for _ in range(tries):
+            if self.pings(address, wait=2):
+                return
+            time.sleep(0.3)
+        raise AssertionError(f"{self.name} does not reach {address}: {self.run('ip addr; ip route; ip neigh', check=False).stdout}")
+
+    def address6(self, tries=60):
+        """The global address that came by a router's advertisement."""
+        for _ in range(tries):
+            for line in self.run("ip -6 -o addr show dev eth0 scope global").splitlines():
+                if "tentative" not in line:
+                    return line.split()[3].split("/")[0]
+            time.sleep(0.25)
+        raise AssertionError(f"{self.name} has no IPv6 address: {self.run('ip -6 addr')}")
+
+    def close(self):
+        self.holder.kill()
+        self.holder.wait(20)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+class Peer(Namespace):
+    """A namespace with one card, eth0, on a network."""
+
+    def __init__(self, lodge, network, name, settings="", lease=True):
+        super().__init__(name)
+        self.lodge = lodge
+        lodge("network", "up", "--while-used", network)
+        words = ["network", "attach", network, "--tap", "eth0", "--name", name]
+        if settings:
+            words += ["--set", settings]
+        self.cable = subprocess.Popen([*self.enter, str(paths.LODGE), *words], env=lodge.environment,
+                                      stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        if not self.cable.stdout.readline():
+            self.holder.kill()
+            raise AssertionError(self.cable.stderr.read())
+        self.run("ip link set eth0 up")
+        if lease:
+            self.take_lease()
+
+    def close(self):
+        self.cable.terminate()
+        self.cable.wait(20)
+        super().close()

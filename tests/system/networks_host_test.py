@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Networks that change the host's own: nat, internal, bridge and wifi. The host, its router and its peers are namespaces of
+the test's."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+
+from kit.case import Skip, main
+from kit.peer import ROOT, Lodge, Namespace, Peer, need_namespaces
+
+
+def need_rights():
+    need_namespaces()
+    if not ROOT:
+        raise Skip("needs root")
+    for program in ("nft", "dnsmasq"):
+        if not shutil.which(program):
+            raise Skip(f"there is no {program}")
+    tried = subprocess.run(["unshare", "-n", "sh", "-c", "ip link add br9 type bridge && ip link add ve9 type veth && "
+                            "nft add table inet t"], capture_output=True, text=True)
+    if tried.returncode != 0:
+        raise Skip(f"the kernel cannot: {tried.stderr.strip()}")
+
+
+class Site:
+    """A host with a card to a LAN with a router, which serves DHCP. The access point between them may be picky."""
+
+    def __init__(self):
+        self.host, self.lan = Namespace("host"), Namespace("lan")
+        h, l = self.host.holder.pid, self.lan.holder.pid
+        self.lan.run("ip link add br0 type bridge forward_delay 0; ip addr add 203.0.113.1/24 dev br0; "
+                     "ip addr add 2001:db8::1/64 dev br0 nodad; ip link set br0 up; sysctl -q net.ipv6.conf.all.forwarding=1")
+        self.lan.run(f"ip link add ap0 type veth peer name card0 netns {h} && ip link set ap0 master br0 up")
+        self.host.run("ip link set card0 up; ip addr add 203.0.113.2/24 brd + dev card0; "
+                      "ip route add default via 203.0.113.1")
+        self.folder = tempfile.mkdtemp(prefix="lodge-lan-")
+        self.lan.run(f"dnsmasq --pid-file={self.folder}/pid --dhcp-leasefile={self.folder}/leases --interface=br0 --bind-interfaces "
+                     "--dhcp-range=203.0.113.50,203.0.113.90,1h --dhcp-range=2001:db8::,ra-only,64 --enable-ra --port=0 "
+                     "--conf-file=/dev/null --user=root")
+        self.lodge = Lodge(self.host.enter)
+
+    def links(self):
+        return {link["ifname"] for link in json.loads(self.host.run("ip -j link"))}
+
+    def tables(self):
+        return self.host.run("nft list tables")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.lodge.__exit__()
+        try:
+            os.kill(int(open(f"{self.folder}/pid").read()), signal.SIGTERM)
+        except (OSError, ValueError):
+            pass
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.host.close()
+        self.lan.close()
+
+
+def wait_until(condition, what, seconds=20):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, what
+        time.sleep(0.1)
+
+
+def nat_and_internal():
+    need_rights()
+    with Site() as site:
+        lodge, before = site.lodge, site.links()
+        lodge("network", "create", "out", "--kind", "nat", "--subnet", "192.168.77.0/24", "--lease", "two=192.168.77.50",
+              "--forward", "tcp:203.0.113.2:8080:192.168.77.50:80")
+        with Peer(lodge, "out", "one") as one, Peer(lodge, "out", "two") as two:
+            assert one.router == "192.168.77.1" and two.address == "192.168.77.50"
+            one.must_ping(two.address)
+            one.must_ping("192.168.77.1")
+            site.host.must_ping(one.address)
+            one.must_ping("203.0.113.1")
+            assert not site.lan.pings(one.address, wait=1), "reached from outside past the forwards"
+            six = one.address6()
+            site.host.must_ping(six)
+            server = two.start("echo through >/tmp/x; python3 -c \"import socket; s=socket.socket(); s.setsockopt(1,2,1); "
+                               "s.bind(('',80)); s.listen(); print('up',flush=True); c,_=s.accept(); c.sendall(b'through')\"")
+            assert server.stdout.readline() == "up\n"
+            got = site.lan.run("python3 -c \"import socket; print(socket.create_connection(('203.0.113.2',8080),timeout=10).recv(99))\"")
+            assert "through" in got, got
+            out = one.run(f"busybox nslookup two {one.dns}", check=False).stdout
+            assert "192.168.77.50" in out, out
+            # The helper is killed: machines go on, and the next start finds what was left.
+            show = json.loads(lodge("network", "show", "out", "--json").stdout)
+            os.kill(show["helper"]["pid"], signal.SIGKILL)
+            one.must_ping("203.0.113.1")
+        wait_until(lambda: "down" in lodge("network", "list").stdout, "the network does not go down")
+        lodge("network", "up", "out")
+        lodge("network", "down", "out")
+        wait_until(lambda: site.links() == before, f"left behind: {site.links() - before}")
+        assert "lodge" not in site.tables(), site.tables()
+
+        lodge("network", "create", "in", "--kind", "internal")
+        with Peer(lodge, "in", "one") as one, Peer(lodge, "in", "two") as two:
+            one.must_ping(two.address)
+            site.host.must_ping(one.address)
+            assert not one.pings("203.0.113.1", wait=1), "an internal network leads out"
+        wait_until(lambda: site.links() == before, f"left behind: {site.links() - before}")
+        lodge.fails("network", "create", "clash", "--kind", "nat", "--subnet", "203.0.113.0/25", saying="overlaps with the host's card card0")
+
+
+STREAM = ("import socket,time\ns=socket.create_connection(('203.0.113.1',9),timeout=20)\ns.settimeout(20)\n"
+          "for i in range(40): s.sendall(b'x'*1000); assert s.recv(9)==b'ok'; time.sleep(0.1)\nprint('whole')")
+ECHO = ("import socket\ns=socket.socket(); s.setsockopt(1,2,1); s.bind(('',9)); s.listen(); print('up',flush=True); c,_=s.accept(); n=0\n"
+        "while True:\n b=c.recv(65536)\n if not b: break\n n+=len(b)\n while n>=1000: c.sendall(b'ok'); n-=1000")
+
+
+def bridge_keeps_connections():
+    need_rights()
+    with Site() as site:
+        lodge, before = site.lodge, site.links()
+        addresses = site.host.run("ip -4 -o addr show scope global | grep -o 'inet .*brd'; ip -4 route")
+        echo = site.lan.start(f'python3 -c "{ECHO}"')
+        assert echo.stdout.readline() == "up\n"
+        stream = site.host.start(f'python3 -c "{STREAM}"')
+        time.sleep(0.5)
+        lodge("network", "create", "wire", "--kind", "bridge", "--uplink", "card0")
+        with Peer(lodge, "wire", "guest") as guest:
+            assert guest.address.startswith("203.0.113.") and guest.router == "203.0.113.1"
+            guest.must_ping("203.0.113.1")
+            site.lan.must_ping(guest.address)
+            guest.must_ping("203.0.113.2")
+            guest.must_ping(guest.address6())
+        wait_until(lambda: site.links() == before, f"left behind: {site.links() - before}")
+        assert stream.communicate(timeout=60)[0] == "whole\n", "the host's connection did not live"
+        after = site.host.run("ip -4 -o addr show scope global | grep -o 'inet .*brd'; ip -4 route")
+        assert after == addresses, (addresses, after)
+        lodge.fails("network", "create", "x", "--kind", "bridge", saying="--uplink eth0")
+        lodge("network", "create", "y", "--kind", "bridge", "--uplink", "nocard")
+        lodge.fails("network", "up", "y", saying="there is no card 'nocard'")
+        # A bridge that exists is joined and left as it was.
+        site.host.run("ip link add mine type bridge; ip link set mine up; ip addr add 198.51.100.1/24 dev mine")
+        lodge("network", "create", "z", "--kind", "bridge", "--uplink", "mine")
+        with Peer(lodge, "z", "guest", lease=False) as guest:
+            guest.run("ip addr add 198.51.100.2/24 dev eth0")
+            guest.must_ping("198.51.100.1")
+        wait_until(lambda: site.links() == before | {"mine"}, "the tap stays, or the bridge went")
+
+
+def wifi_station():
+    need_rights()
+    with Site() as site:
+        lodge = site.lodge
+        mac = json.loads(site.host.run("ip -j link show card0"))[0]["address"]
+        site.lan.run("nft add table bridge f; nft 'add chain bridge f p { type filter hook prerouting priority 0 ; }'; "
+                     f"nft add rule bridge f p iifname ap0 ether saddr != {mac} counter drop")
+        lodge("network", "create", "plain", "--kind", "bridge", "--uplink", "card0")
+        lodge("network", "create", "air", "--kind", "wifi", "--uplink", "card0")
+        with Peer(lodge, "air", "a") as a, Peer(lodge, "air", "b") as b, Peer(lodge, "air", "c") as c:
+            assert len({a.address, b.address, c.address}) == 3 and a.address.startswith("203.0.113."), a.address
+            for peer in (a, b, c):
+                site.lan.must_ping(peer.address)
+                peer.must_ping("203.0.113.1")
+                six = peer.address6()
+                peer.must_ping("2001:db8::1")
+                site.lan.must_ping(six)
+            a.must_ping(b.address)
+            b.must_ping(c.address)
+            a.must_ping(c.address6())
+            site.host.must_ping("203.0.113.1")
+            # TCP both ways, with the card's offloads.
+            echo = site.lan.start(f'python3 -c "{ECHO}"')
+            assert echo.stdout.readline() == "up\n"
+            assert "whole" in a.run("python3 -c \"" + STREAM.replace("range(40)", "range(5)") + "\"")
+            # The card goes down and up again.
+            site.host.run("ip link set card0 down; sleep 0.3; ip link set card0 up")
+            a.must_ping("203.0.113.1", tries=20)
+        rules = site.lan.run("nft list table bridge f")
+        assert "packets 0 bytes 0" in rules, f"frames left under other addresses than the card's: {rules}"
+
+
+main(nat_and_internal, bridge_keeps_connections, wifi_station)

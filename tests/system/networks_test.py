@@ -1,0 +1,305 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Networks with a name, without privileges: user, switch and isolated, their ports and their rules; the peers are network
+namespaces."""
+
+import http.server
+import json
+import pathlib
+import shutil
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+
+from kit.case import Skip, main
+from kit.peer import Lodge, Peer, need_namespaces
+
+
+def resolve(peer, name, server=None):
+    """Addresses that a name server gives."""
+    out = peer.run(f"busybox nslookup {name} {server or peer.dns}", check=False).stdout
+    return [line.split()[-1] for line in out.splitlines() if line.startswith("Address") and "#" not in line and ":53" not in line]
+
+
+class Web:
+    """An HTTP server on the host's loopback that says hello."""
+
+    def __init__(self):
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(b"hello from outside\n")
+
+            def log_message(self, *_):
+                pass
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.port = self.server.server_address[1]
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+def transfer(sender, receiver, address, megabytes=20):
+    """TCP with its offloads from one peer to another; the digest must be the same."""
+    family = "6" if ":" in address else "4"
+    listen = receiver.start(
+        f"python3 -c \"import socket,hashlib; s=socket.socket(socket.AF_INET{'6' if family == '6' else ''}); "
+        "s.setsockopt(1,2,1); s.bind(('',7777)); s.listen(); print('up',flush=True); c,_=s.accept(); h=hashlib.sha256(); n=0\n"
+        "while True:\n b=c.recv(1<<20)\n if not b: break\n h.update(b); n+=len(b)\nprint(n,h.hexdigest())\"")
+    assert listen.stdout.readline() == "up\n"
+    sent = sender.run(
+        "python3 -c \"import socket,hashlib\n"
+        f"s=socket.create_connection(('{address}',7777),timeout=20); b=bytes(range(256))*4096; h=hashlib.sha256()\n"
+        f"for i in range({megabytes}): s.sendall(b); h.update(b)\n"
+        "s.close(); print(h.hexdigest())\"").strip()
+    got = listen.communicate(timeout=60)[0].split()
+    assert got == [str(megabytes << 20), sent], (got, sent)
+
+
+def user_network_is_shared():
+    need_namespaces()
+    web = Web()
+    with Lodge() as lodge, socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+        probe.close()
+        lodge("network", "create", "lab", "--lease", "beta=10.0.2.77", "--forward", f"tcp:127.0.0.1:{port}:10.0.2.77:8080")
+        with Peer(lodge, "lab", "alpha") as alpha, Peer(lodge, "lab", "beta") as beta:
+            assert alpha.address == "10.0.2.15" and beta.address == "10.0.2.77", (alpha.address, beta.address)
+            alpha.must_ping(beta.address)
+            assert resolve(alpha, "beta") == ["10.0.2.77"] and resolve(beta, "alpha.lab.internal") == ["10.0.2.15"]
+            six = beta.address6()
+            alpha.address6()
+            alpha.must_ping(six)
+            transfer(alpha, beta, beta.address)
+            transfer(beta, alpha, alpha.address6(), 5)
+            # Out through NAT, and in through a forward.
+            assert "hello from outside" in alpha.run(f"curl -sS --max-time 20 http://10.0.2.2:{web.port}/")
+            server = beta.start("cd /; python3 -m http.server 8080 --bind 10.0.2.77")
+            for _ in range(50):
+                done = subprocess.run(["curl", "-sS", "--max-time", "5", "-o", "/dev/null", "-w", "%{http_code}",
+                                       f"http://127.0.0.1:{port}/"], capture_output=True, text=True)
+                if done.stdout == "200":
+                    break
+                time.sleep(0.2)
+            assert done.stdout == "200", done
+            server.kill()
+            leases = json.loads(lodge("network", "leases", "lab", "--json").stdout)
+            assert {l["address"]: l["name"] for l in leases} == {"10.0.2.15": "alpha", "10.0.2.77": "beta"}, leases
+            assert "lab" in lodge("network", "list").stdout
+            lodge.fails("network", "down", "lab", saying="is used by alpha, beta")
+        for _ in range(100):
+            if "up" not in lodge("network", "list").stdout:
+                break
+            time.sleep(0.1)
+        assert "down" in lodge("network", "list").stdout, "the network stayed up without machines"
+
+
+def ports_obey():
+    """Isolation, VLANs, mirroring, spoofing, link, rate, delay and loss, counters."""
+    need_namespaces()
+    with Lodge() as lodge:
+        lodge("network", "create", "wires", "--kind", "switch", "--subnet", "10.9.0.0/24")
+        with Peer(lodge, "wires", "a", "vlan=10", lease=False) as a, Peer(lodge, "wires", "b", "vlan=10", lease=False) as b, \
+                Peer(lodge, "wires", "c", "vlan=20", lease=False) as c, \
+                Peer(lodge, "wires", "t", "trunk=10+20", lease=False) as t, \
+                Peer(lodge, "wires", "m", "mirror=b", lease=False) as m:
+            for number, peer in enumerate((a, b, c, t), 11):
+                peer.run(f"ip addr add 10.9.0.{number}/24 dev eth0")
+            a.must_ping("10.9.0.12")
+            assert not a.pings("10.9.0.13", wait=1), "VLANs are not apart"
+            # The trunk's frames for VLAN 20 carry their tag: seen by a raw socket.
+            seen = t.start("timeout 5 python3 -c \"import socket; s=socket.socket(17,3,0x300); s.bind(('eth0',0)); "
+                           "s.settimeout(4); s.setsockopt(263,8,1)\nwhile True:\n d,anc,_,_=s.recvmsg(2048,256)\n"
+                           " v=[int.from_bytes(x[2][16:18],'little') for x in anc if x[1]==8]\n"
+                           " if v and v[0] in (10,20): print('tag',v[0],flush=True); break\"")
+            mirrored = m.start("timeout 5 python3 -c \"import socket; s=socket.socket(17,3,0x300); s.bind(('eth0',0)); "
+                               "s.settimeout(4)\nwhile True:\n d=s.recv(2048)\n"
+                               " if d[12:14]==b'\\x08\\x00' and d[23]==1: print('echo',flush=True); break\"")
+            time.sleep(0.7)
+            c.pings("10.9.0.99", wait=1)
+            a.must_ping("10.9.0.12")
+            assert "tag" in seen.communicate(timeout=20)[0]
+            assert "echo" in mirrored.communicate(timeout=20)[0]
+
+            # Spoofing: another's IP address, another's MAC; only the spoofer suffers.
+            a.run("ip addr add 10.9.0.12/24 dev eth0")
+            a.run("busybox ping -c 2 -W 1 -I 10.9.0.12 10.9.0.14; true")
+            a.run("ip addr del 10.9.0.12/24 dev eth0")
+            a.run("python3 -c \"import socket; s=socket.socket(17,3); s.bind(('eth0',0))\n"
+                  "for i in range(2000): s.send(b'\\xff'*6+bytes([2,0,0,0,i>>8,i&255])+b'\\x08\\x00'+bytes(60))\"")
+            ports = {p["name"]: p for p in json.loads(lodge("network", "show", "wires", "--json").stdout)["ports"]}
+            assert ports["a"]["counters"]["spoofed"] >= 500, ports["a"]
+            assert ports["b"]["counters"]["framesIn"] > 0 and ports["b"]["counters"]["spoofed"] == 0
+            a.must_ping("10.9.0.12")
+
+            lodge("network", "edit", "wires", "--port", "b", "--set", "link=down")
+            assert not a.pings("10.9.0.12", wait=1)
+            lodge("network", "edit", "wires", "--port", "b", "--set", "link=up,delay=60ms")
+            a.must_ping("10.9.0.12")
+            out = a.run("busybox ping -c 3 -W 5 10.9.0.12")
+            fastest = float(out.split("min/avg/max")[1].split("=")[1].split("/")[0])
+            assert 115 < fastest < 1000, out
+            lodge("network", "edit", "wires", "--port", "b", "--set", "loss=100%")
+            assert not a.pings("10.9.0.12", wait=1)
+            lodge("network", "edit", "wires", "--port", "b", "--set", "rate=16M,loss=0%")
+            start = time.monotonic()
+            transfer(a, b, "10.9.0.12", 4)
+            took = time.monotonic() - start
+            assert took > 1.7, f"4 MiB at 16 Mbit/s took {took:.2f} s"
+            lodge.fails("network", "edit", "wires", "--port", "zzz", "--set", "link=down", saying="has no port 'zzz'")
+
+
+def capture_is_read_by_tshark():
+    need_namespaces()
+    if not shutil.which("tshark"):
+        raise Skip("there is no tshark")
+    with Lodge() as lodge, tempfile.TemporaryDirectory() as folder:
+        lodge("network", "create", "tape", "--kind", "isolated")
+        with Peer(lodge, "tape", "x") as x, Peer(lodge, "tape", "y") as y:
+            file = pathlib.Path(folder) / "all.pcapng"
+            capture = subprocess.Popen([str(lodge_path()), "network", "capture", "tape", "-w", str(file), "--seconds", "4"],
+                                       env=lodge.environment)
+            time.sleep(1)
+            x.must_ping(y.address)
+            assert capture.wait(30) == 0
+            out = subprocess.run(["tshark", "-r", str(file), "-Y", "icmp.type == 8", "-T", "fields", "-e", "frame.interface_name",
+                                  "-e", "ip.dst"], capture_output=True, text=True, timeout=60)
+            rows = {tuple(line.split("\t")) for line in out.stdout.splitlines()}
+            assert {("x", y.address), ("y", y.address)} <= rows, out
+            assert x.router is None or not x.pings("198.51.100.1", wait=1)
+
+
+def lodge_path():
+    from kit import paths
+    return paths.LODGE
+
+
+def egress_rules():
+    """Domains, aliases, addresses, DNS by TCP; the name server outside is a program of the test's."""
+    need_namespaces()
+    server = NameServer()
+    web = Web()
+    with Lodge() as lodge:
+        lodge("network", "create", "closed", "--egress-default", "deny", "--egress", "allow *.good.test",
+              "--egress", "deny udp 198.51.100.0/24", "--dns", "127.0.0.1")
+        # Names are asked of port 53 of the loopback only where the test may listen there.
+        if not server.start():
+            raise Skip("port 53 of the loopback is not to be had")
+        with Peer(lodge, "closed", "guest") as guest:
+            # 10.0.2.2 is inside; what is outside is told apart by refusals in the log.
+            assert "hello" in guest.run(f"curl -sS --max-time 20 http://10.0.2.2:{web.port}/")
+
+            def refused(address, port=80):
+                guest.run(f"python3 -c \"import socket; s=socket.socket(); s.settimeout(0.7)\ntry: s.connect(('{address}',{port}))\n"
+                          "except OSError: pass\"")
+                return f"tcp {address} port {port} refused" in lodge.log("closed")
+
+            assert refused("203.0.113.1")
+            assert resolve(guest, "www.good.test") == ["203.0.113.5"], resolve(guest, "www.good.test")
+            assert not refused("203.0.113.5")
+            assert resolve(guest, "alias.good.test")[-1:] == ["203.0.113.6"]
+            assert not refused("203.0.113.6")
+            assert resolve(guest, "evil.test") == ["203.0.113.7"]
+            assert refused("203.0.113.7")
+            # Somebody else's name for the same address opens nothing, and neither does an address without a look-up.
+            assert refused("203.0.113.8")
+            guest.run("python3 -c \"import socket,struct; q=struct.pack('>HHHHHH',9,256,1,0,0,0)+b'\\x03tcp\\x04good\\x04test\\0'"
+                      f"+struct.pack('>HH',1,1); s=socket.create_connection(('{guest.dns}',53),timeout=10); "
+                      "s.sendall(struct.pack('>H',len(q))+q); print(len(s.recv(4096)))\"")
+            assert not refused("203.0.113.9"), "an answer by TCP was not seen"
+            show = lodge("network", "show", "closed").stdout
+            assert "allow *.good.test" in show and "refused by rule 'default'" in show, show
+            lodge("network", "edit", "closed", "--no-egress-rules", "--egress-default", "allow")
+            assert not refused("203.0.113.77")
+    server.stop()
+
+
+class NameServer:
+    """Names of .test, by UDP and TCP, on the loopback's port 53."""
+    NAMES = {"www.good.test": "203.0.113.5", "target.cdn.test": "203.0.113.6", "evil.test": "203.0.113.7",
+             "tcp.good.test": "203.0.113.9"}
+    ALIASES = {"alias.good.test": "target.cdn.test"}
+
+    def start(self):
+        try:
+            self.udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            self.udp.bind(("127.0.0.1", 53))
+            self.tcp = socket.socket()
+            self.tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self.tcp.bind(("127.0.0.1", 53))
+            self.tcp.listen()
+        except OSError:
+            return False
+        threading.Thread(target=self.serve_udp, daemon=True).start()
+        threading.Thread(target=self.serve_tcp, daemon=True).start()
+        return True
+
+    def stop(self):
+        self.udp.close()
+        self.tcp.close()
+
+    def answer(self, query):
+        at, labels = 12, []
+        while query[at]:
+            labels.append(query[at + 1:at + 1 + query[at]].decode().lower())
+            at += 1 + query[at]
+        question = query[12:at + 5]
+        name, kind = ".".join(labels), query[at + 2]
+        encode = lambda text: b"".join(bytes([len(p)]) + p.encode() for p in text.split(".")) + b"\0"
+        records = []
+        if name in self.ALIASES:
+            records.append(b"\xc0\x0c\0\x05\0\x01\0\0\0\x3c" + len(encode(self.ALIASES[name])).to_bytes(2, "big") +
+                           encode(self.ALIASES[name]))
+        final = self.ALIASES.get(name, name)
+        if kind == 1 and final in self.NAMES:
+            records.append(encode(final) + b"\0\x01\0\x01\0\0\0\x3c\0\x04" + socket.inet_aton(self.NAMES[final]))
+        code = 0 if final in self.NAMES else 3
+        return query[:2] + bytes([0x81, 0x80 | code]) + b"\0\x01" + len(records).to_bytes(2, "big") + bytes(4) + question + \
+            b"".join(records)
+
+    def serve_udp(self):
+        while True:
+            try:
+                query, client = self.udp.recvfrom(4096)
+                self.udp.sendto(self.answer(query), client)
+            except OSError:
+                return
+
+    def serve_tcp(self):
+        while True:
+            try:
+                client, _ = self.tcp.accept()
+            except OSError:
+                return
+            with client:
+                data = client.recv(4096)
+                answer = self.answer(data[2:])
+                client.sendall(len(answer).to_bytes(2, "big") + answer)
+
+
+def bad_input_is_one_line():
+    with Lodge() as lodge:
+        lodge("network", "create", "one", "--kind", "switch", "--subnet", "10.77.0.0/16")
+        lodge.fails("network", "create", "one", saying="is there already")
+        lodge.fails("network", "create", "two", "--kind", "switch", "--subnet", "10.77.3.0/24", saying="overlaps with network 'one'")
+        lodge.fails("network", "create", "two", "--subnet", "10.77.3.1/24", saying="host bits are set; 10.77.3.0/24 was meant?")
+        lodge.fails("network", "create", "two", "--subnet", "10.77.3.0/33", saying="must be 0 to 32")
+        lodge.fails("network", "create", "two", "--lease", "a=192.0.2.1", saying="is not in 10.0.2.0/24")
+        lodge.fails("network", "create", "two", "--kind", "bridge", saying="needs the host's card")
+        lodge.fails("network", "create", "two", "--egress", "permit any", saying="neither allow nor deny")
+        lodge.fails("network", "create", "user", saying="is no name for a network")
+        lodge.fails("network", "show", "two", saying="there is no network 'two'")
+        lodge.fails("network", "leases", "one", saying="is not up")
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            port = taken.getsockname()[1]
+            lodge("network", "create", "three", "--forward", f"tcp:127.0.0.1:{port}:80")
+            lodge.fails("network", "up", "three", saying=f"forward tcp 127.0.0.1:{port}")
+            assert "down" in lodge("network", "list").stdout
+        left = {json.loads(lodge("network", "list", "--json").stdout)[i]["name"] for i in range(2)}
+        assert left == {"one", "three"}
+
+
+main(user_network_is_shared, ports_obey, capture_is_read_by_tshark, egress_rules, bad_input_is_one_line)
