@@ -134,15 +134,20 @@ class Peer(Namespace):
     def __init__(self, lodge, network, name, settings="", lease=True):
         super().__init__(name)
         self.lodge = lodge
-        lodge("network", "up", "--while-used", network)
         words = ["network", "attach", network, "--tap", "eth0", "--name", name]
         if settings:
             words += ["--set", settings]
-        self.cable = subprocess.Popen([*self.enter, str(paths.LODGE), *words], env=lodge.environment,
-                                      stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        if not self.cable.stdout.readline():
-            self.holder.kill()
-            raise AssertionError(self.cable.stderr.read())
+        # On a busy machine the network may have gone down again before the attachment comes.
+        for last in (False, False, True):
+            lodge("network", "up", "--while-used", network)
+            self.cable = subprocess.Popen([*self.enter, str(paths.LODGE), *words], env=lodge.environment,
+                                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            if self.cable.stdout.readline():
+                break
+            said = self.cable.communicate()[1]
+            if last or "is not up" not in said:
+                self.holder.kill()
+                raise AssertionError(said)
         self.run("ip link set eth0 up")
         if lease:
             self.take_lease()
