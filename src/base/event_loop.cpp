@@ -26,6 +26,7 @@ class EventLoop::LoopClock : public Clock {
  public:
   Nanoseconds now() const override { return monotonicNow() - start_; }
   Nanoseconds toHost(Nanoseconds t) const { return t + start_; }
+  void set(Nanoseconds now) { start_ = monotonicNow() - now; }
 
  private:
   Nanoseconds start_ = monotonicNow();
@@ -165,6 +166,13 @@ void EventLoop::rearmLocked() {
   spec.it_value.tv_sec = next / kNanosecondsPerSecond;
   spec.it_value.tv_nsec = next % kNanosecondsPerSecond;
   ::timerfd_settime(timer_.get(), TFD_TIMER_ABSTIME, &spec, nullptr);
+}
+
+void EventLoop::setTime(Nanoseconds now) {
+  std::lock_guard lock(timerMutex_);
+  clock_->set(now);
+  programmed_ = 0;
+  rearmLocked();
 }
 
 void EventLoop::runTimers() {

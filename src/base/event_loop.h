@@ -29,6 +29,9 @@ class EventLoop : public TimerFactory {
 
   const Clock& clock() const override;
   std::unique_ptr<Timer> makeTimer(std::function<void()> callback) override;
+  /// The clock shows `now`, and goes on from there: a saved machine's time. Before run(), and before other threads look
+  /// at it.
+  void setTime(Nanoseconds now);
 
   /// Calls `callback` with the ready EPOLL* bits. Watching an fd again replaces its events and callback. I/O thread, or
   /// any thread before run().

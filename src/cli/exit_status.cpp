@@ -23,6 +23,7 @@ int exitStatusOf(const control::EndRecord& end) {
   switch (end.end) {
     case MachineEnd::poweredOff:
     case MachineEnd::resetNoReboot:
+    case MachineEnd::saved:
       return exit_status::kSuccess;
     case MachineEnd::debugExit:
       return end.status & 0xff;
@@ -37,7 +38,9 @@ int exitStatusOf(const control::EndRecord& end) {
 std::vector<std::pair<std::string, std::string>> exitStatusTable() {
   auto number = [](int status) { return std::to_string(status); };
   return {
-      {number(exit_status::kSuccess), "Success; for run: the guest powered off (or reset itself, with --no-reboot)."},
+      {number(exit_status::kSuccess),
+       "Success; for run: the guest powered off (or reset itself, with --no-reboot), or "
+       "the machine was saved."},
       {number(exit_status::kUsage),
        "Bad usage or bad input: an unknown option, a missing kernel, a disk in use, a taken name. "
        "One line on standard error names the thing and the fix."},

@@ -35,12 +35,13 @@ Result<control::FoundMachine> findRunning(control::RuntimeFolder& folder, const 
       .withHint(fmt::format("'lodge console {0}' shows its last output, 'lodge rm {0}' forgets it", name));
 }
 
-Result<control::Json> ask(control::RuntimeFolder& folder, const std::string& name, const control::Request& request) {
+Result<control::Json> ask(control::RuntimeFolder& folder, const std::string& name, const control::Request& request,
+                          int milliseconds) {
   auto found = findRunning(folder, name);
   if (!found) return std::move(found).error();
   auto client = control::ControlClient::connect(folder, name);
   if (!client) return std::move(client).error();
-  return client->call(request);
+  return client->call(request, milliseconds);
 }
 
 Status waitUntilGone(const control::FoundMachine& machine, int milliseconds) {

@@ -18,7 +18,8 @@ int forEachMachine(const Invocation& invocation,
 Result<control::FoundMachine> findRunning(control::RuntimeFolder& folder, const std::string& name);
 
 /// Asks a running machine one thing.
-Result<control::Json> ask(control::RuntimeFolder& folder, const std::string& name, const control::Request& request);
+Result<control::Json> ask(control::RuntimeFolder& folder, const std::string& name, const control::Request& request,
+                          int milliseconds = control::ControlClient::kAnswerLimit);
 
 /// Waits until the machine's process is gone, for `milliseconds`. Errors: busy (still there).
 Status waitUntilGone(const control::FoundMachine& machine, int milliseconds);

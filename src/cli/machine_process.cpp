@@ -148,7 +148,7 @@ int Process::finish() {
   hub_->flush();
   server_->finish(kClientDrainMilliseconds);
   if (foreground_) {
-    foreground_->finish(end.end == MachineEnd::killed ? kKilledDrainMilliseconds : -1);
+    foreground_->finish(end.end == MachineEnd::killed || end.end == MachineEnd::saved ? kKilledDrainMilliseconds : -1);
     if (end.end == MachineEnd::crashed) log(LogLevel::error, "{}", control::describe(end));
   }
   if (options_.stats && !session_->forced()) printStatistics();

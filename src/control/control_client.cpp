@@ -25,10 +25,14 @@ Result<ControlClient> ControlClient::connect(const RuntimeFolder& folder, const 
   return ControlClient(name, std::move(*fd));
 }
 
-Result<Json> ControlClient::call(Request request, int milliseconds) {
+Result<Json> ControlClient::call(Request request, int milliseconds, const OnProgress& onProgress) {
   request.id = nextId_++;
   if (Status sent = send(formatRequest(request)); !sent) return std::move(sent).error();
   auto line = receiveLine(milliseconds);
+  for (std::uint64_t done = 0, total = 0; line && parseProgress(*line, done, total);) {
+    if (onProgress) onProgress(done, total);
+    line = receiveLine(milliseconds);
+  }
   if (!line) return std::move(line).error();
   auto reply = parseReply(*line);
   if (!reply) return std::move(reply).error().context("machine " + inQuotes(name_));

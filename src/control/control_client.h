@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <functional>
 #include <string>
 
 #include "base/error.h"
@@ -24,7 +25,9 @@ class ControlClient {
 
   /// Sends a request and waits for its answer for `milliseconds` (-1: for ever). Errors: the machine's own; busy (no
   /// answer in time); io (the connection broke: the process ended).
-  Result<Json> call(Request request, int milliseconds = kAnswerLimit);
+  using OnProgress = std::function<void(std::uint64_t done, std::uint64_t total)>;
+  /// `onProgress` is called while the machine tells how far it has come; each time the limit begins anew.
+  Result<Json> call(Request request, int milliseconds = kAnswerLimit, const OnProgress& onProgress = {});
 
   /// After a consoleAttach: the connection, and the bytes of frames that came with the answer.
   UniqueFd takeConnection(std::string& rest);

@@ -132,6 +132,13 @@ void ControlConnection::serve(const Request& request) {
     case RequestKind::sendKeys:
       if (Status done = session.sendKeys(request.text); !done) return send(formatError(request.id, done.error()));
       break;
+    case RequestKind::save:
+      if (Status done = save(request); !done) return send(formatError(request.id, done.error()));
+      break;
+    case RequestKind::switchEngine:
+      if (Status done = session.switchEngine(request.text); !done) return send(formatError(request.id, done.error()));
+      result = {{"engine", session.describe()["engine"]}};
+      break;
     case RequestKind::describeCode:
       if (auto text = session.describeCode(request.text); text)
         result = {{"text", std::move(*text)}};
@@ -164,6 +171,15 @@ void ControlConnection::serve(const Request& request) {
       return;
   }
   send(formatResult(request.id, std::move(result)));
+}
+
+Status ControlConnection::save(const Request& request) {
+  Machine::SaveRequest save{
+      .path = request.text,
+      .compress = request.compress,
+      .keepRunning = request.keepRunning,
+      .progress = [&](std::uint64_t done, std::uint64_t total) { send(formatProgress(request.id, done, total)); }};
+  return server_.session().save(save);
 }
 
 void ControlConnection::attach(const Request& request) {

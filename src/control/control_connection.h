@@ -42,6 +42,7 @@ class ControlConnection : public ConsoleHub::Member {
   void serve(std::string_view line);
   void serve(const Request& request);
   void attach(const Request& request);
+  Status save(const Request& request);
   void serveFrames();
   void offerInput();
   void send(std::string_view bytes);

@@ -9,7 +9,7 @@ namespace lodge::control {
 
 namespace {
 constexpr std::array kEnds = {MachineEnd::poweredOff, MachineEnd::resetNoReboot, MachineEnd::debugExit,
-                              MachineEnd::crashed, MachineEnd::killed};
+                              MachineEnd::crashed,    MachineEnd::saved,         MachineEnd::killed};
 }  // namespace
 
 std::string_view toString(MachineEnd end) {
@@ -22,6 +22,8 @@ std::string_view toString(MachineEnd end) {
       return "debug-exit";
     case MachineEnd::crashed:
       return "crashed";
+    case MachineEnd::saved:
+      return "saved";
     case MachineEnd::killed:
       return "killed";
   }
@@ -38,6 +40,8 @@ std::string describe(const EndRecord& record) {
       return fmt::format("the guest ended with debug exit status {}", record.status);
     case MachineEnd::crashed:
       return "the guest crashed";
+    case MachineEnd::saved:
+      return "the machine was saved";
     case MachineEnd::killed:
       return "the machine was turned off";
   }

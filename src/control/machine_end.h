@@ -21,7 +21,7 @@ struct EndRecord {
   static std::optional<EndRecord> fromJson(const Json& json);
 };
 
-/// "powered-off", "reset", "debug-exit", "crashed", "killed".
+/// "powered-off", "reset", "debug-exit", "crashed", "saved", "killed".
 std::string_view toString(MachineEnd end);
 
 /// For people: "the guest powered off", "the guest crashed".

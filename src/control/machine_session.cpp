@@ -163,6 +163,12 @@ Status MachineSession::changeMedium(const MediumChange& change) {
   return machine_.changeMedium(change);
 }
 
+Status MachineSession::save(const Machine::SaveRequest& request) {
+  if (!request.path.starts_with("/"))
+    return Error(ErrorKind::invalidArgument, "the path of a state file must be absolute");
+  return machine_.save(request);
+}
+
 void MachineSession::stop(std::uint32_t graceSeconds) {
   if (end_) return;
   stopping_ = true;

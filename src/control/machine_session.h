@@ -42,6 +42,10 @@ class MachineSession {
   Status setClipboard(const std::string& text);
   /// Errors: invalidArgument (no address).
   Result<std::string> describeCode(std::string_view address) const;
+  /// Errors: Machine::save()'s, invalidArgument (a relative path).
+  Status save(const Machine::SaveRequest& request);
+  /// Errors: Machine::switchEngine()'s.
+  Status switchEngine(const std::string& name) { return machine_.switchEngine(name); }
   /// Errors: Machine::changeMedium()'s, invalidArgument (a relative path).
   Status changeMedium(const MediumChange& change);
 

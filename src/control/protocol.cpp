@@ -10,12 +10,12 @@ namespace lodge::control {
 
 namespace {
 
-constexpr std::array kKinds = {RequestKind::state,         RequestKind::powerButton,  RequestKind::reset,
-                               RequestKind::pause,         RequestKind::resume,       RequestKind::stop,
-                               RequestKind::quit,          RequestKind::stats,        RequestKind::wait,
-                               RequestKind::consoleAttach, RequestKind::screenshot,   RequestKind::sendKeys,
-                               RequestKind::typeText,      RequestKind::changeMedium, RequestKind::describeCode,
-                               RequestKind::clipboard,     RequestKind::setClipboard};
+constexpr std::array kKinds = {
+    RequestKind::state,        RequestKind::powerButton,   RequestKind::reset,        RequestKind::pause,
+    RequestKind::resume,       RequestKind::stop,          RequestKind::quit,         RequestKind::stats,
+    RequestKind::wait,         RequestKind::consoleAttach, RequestKind::screenshot,   RequestKind::sendKeys,
+    RequestKind::typeText,     RequestKind::changeMedium,  RequestKind::describeCode, RequestKind::clipboard,
+    RequestKind::setClipboard, RequestKind::switchEngine,  RequestKind::save};
 
 constexpr std::array kErrorKinds = {ErrorKind::invalidArgument,  ErrorKind::notFound, ErrorKind::alreadyExists,
                                     ErrorKind::permissionDenied, ErrorKind::busy,     ErrorKind::corrupt,
@@ -52,7 +52,8 @@ Error badValue(const char* key, std::uint64_t max) {
 
 bool needsText(RequestKind kind) {
   return kind == RequestKind::screenshot || kind == RequestKind::sendKeys || kind == RequestKind::typeText ||
-         kind == RequestKind::describeCode || kind == RequestKind::changeMedium || kind == RequestKind::setClipboard;
+         kind == RequestKind::describeCode || kind == RequestKind::changeMedium || kind == RequestKind::setClipboard ||
+         kind == RequestKind::switchEngine || kind == RequestKind::save;
 }
 
 /// A person's or another program's input may hold anything: echoed in errors, it is cut short.
@@ -94,6 +95,10 @@ std::string_view toString(RequestKind kind) {
       return "describeCode";
     case RequestKind::changeMedium:
       return "changeMedium";
+    case RequestKind::save:
+      return "save";
+    case RequestKind::switchEngine:
+      return "switchEngine";
     case RequestKind::clipboard:
       return "clipboard";
     case RequestKind::setClipboard:
@@ -140,7 +145,23 @@ std::variant<Request, BadRequest> parseRequest(std::string_view line) {
     request.readOnly = boolField(json, "readonly").value_or(false);
     request.force = boolField(json, "force").value_or(false);
   }
+  if (request.kind == RequestKind::save) {
+    request.compress = boolField(json, "compress").value_or(false);
+    request.keepRunning = boolField(json, "keepRunning").value_or(false);
+  }
   return request;
+}
+
+std::string formatProgress(std::uint64_t id, std::uint64_t done, std::uint64_t total) {
+  return toLine({{"id", id}, {"progress", {{"done", done}, {"total", total}}}});
+}
+
+bool parseProgress(std::string_view line, std::uint64_t& done, std::uint64_t& total) {
+  Json json = parseJson(line);
+  if (!json.is_object() || !json.contains("progress")) return false;
+  done = numberField(json["progress"], "done").value_or(0);
+  total = numberField(json["progress"], "total").value_or(0);
+  return true;
 }
 
 std::string formatRequest(const Request& request) {
@@ -155,6 +176,10 @@ std::string formatRequest(const Request& request) {
     json["drive"] = request.drive;
     json["readonly"] = request.readOnly;
     json["force"] = request.force;
+  }
+  if (request.kind == RequestKind::save) {
+    json["compress"] = request.compress;
+    json["keepRunning"] = request.keepRunning;
   }
   return toLine(json);
 }

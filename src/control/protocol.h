@@ -41,6 +41,9 @@ enum class RequestKind : std::uint8_t {
   describeCode,   ///< text: a guest address, 0x and hexadecimal -> {"text":Engine::describeCode()}
   clipboard,      ///< -> {"text": what is on the clipboard of the machine's screen}
   setClipboard,   ///< text: what to put on it
+  save,           ///< text: the absolute path of the state file; compress, keepRunning. Before the answer come lines
+                  ///< {"id":1,"progress":{"done":4096,"total":65536}}, in bytes
+  switchEngine,   ///< text: the engine's name
   changeMedium,   ///< drive; text: the absolute path of the new medium, "" to eject; readonly, force
 };
 
@@ -57,6 +60,7 @@ struct Request {
   std::string text{};                    ///< screenshot, sendKeys, typeText, setClipboard, changeMedium, describeCode
   std::string drive{};                   ///< changeMedium: "cd0"...; empty: the first
   bool readOnly = false, force = false;  ///< changeMedium; "readonly" and "force"
+  bool compress = false, keepRunning = false;  ///< save
 };
 inline constexpr std::uint32_t kMaxGraceSeconds = 86400;
 
@@ -67,6 +71,10 @@ struct BadRequest {
   std::uint64_t id = 0;
   Error error;
 };
+
+/// A line that says how far a request has come; parseProgress() is true for one.
+std::string formatProgress(std::uint64_t id, std::uint64_t done, std::uint64_t total);
+bool parseProgress(std::string_view line, std::uint64_t& done, std::uint64_t& total);
 
 /// Parses a line (without its newline). The bytes come from whoever can open the socket: anything goes.
 std::variant<Request, BadRequest> parseRequest(std::string_view line);

@@ -83,6 +83,22 @@ TEST(Protocol, ResultsComeBack) {
   }
 }
 
+TEST(Protocol, SavesTellHowFarTheyAre) {
+  Request save{.id = 4, .kind = RequestKind::save, .text = "/a.state"};
+  save.compress = save.keepRunning = true;
+  auto parsed = parseRequest(formatRequest(save));
+  const auto& request = std::get<Request>(parsed);
+  EXPECT_TRUE(request.kind == RequestKind::save && request.compress && request.keepRunning);
+  EXPECT_EQ(request.text, "/a.state");
+  std::uint64_t done = 0, total = 0;
+  EXPECT_TRUE(parseProgress(formatProgress(4, 5, 6), done, total));
+  EXPECT_TRUE(done == 5 && total == 6);
+  for (const char* other : {"", "3", "[]", R"({"ok":true,"result":{}})"})
+    EXPECT_FALSE(parseProgress(other, done, total));
+  EXPECT_TRUE(parseProgress(R"({"progress":3})", done, total));
+  EXPECT_EQ(done, 0u);
+}
+
 TEST(LineReader, CutsLines) {
   LineReader reader(8);
   reader.add("ab\nc");

@@ -8,6 +8,7 @@
 
 #include "memory/guest_memory.h"
 #include "memory/io_bus.h"
+#include "state/archive.h"
 
 namespace lodge {
 
@@ -25,6 +26,7 @@ class DmaController {
   /// Ports; the page registers' range leaves out what others have. Errors: alreadyExists.
   Status plugPorts(IoBus& ports);
   void reset();
+  void transfer(state::Archive& a);
 
   enum class Direction : std::uint8_t { toMemory, fromMemory };
   struct Moved {

@@ -77,6 +77,11 @@ void FwCfg::rebuildDirectory() {
   items_[fileDirectory] = std::move(directory);
 }
 
+void FwCfg::transfer(state::Archive& a) {
+  std::lock_guard lock(mutex_);
+  a(key_, position_, dmaHigh_);
+}
+
 void FwCfg::reset() {
   std::lock_guard lock(mutex_);
   select(signature);

@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "memory/guest_memory.h"
 #include "memory/io_bus.h"
+#include "state/archive.h"
 
 namespace lodge {
 
@@ -62,6 +63,8 @@ class FwCfg : public IoDevice {
   void write(std::uint64_t offset, unsigned size, std::uint64_t value) override;
   /// Machine reset: nothing selected.
   void reset();
+  /// Saves or loads what is selected; items come with the machine's configuration.
+  void transfer(state::Archive& a);
 
  private:
   void rebuildDirectory();

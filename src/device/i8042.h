@@ -11,6 +11,7 @@
 #include "device/io_window.h"
 #include "device/ps2_keyboard.h"
 #include "device/ps2_mouse.h"
+#include "state/archive.h"
 
 namespace lodge {
 
@@ -46,6 +47,8 @@ class I8042 {
   };
   State save() const;
   void restore(const State& state);
+  /// Saves or loads the controller and what is plugged in.
+  void transfer(state::Archive& a);
 
  private:
   std::uint8_t readData(unsigned);

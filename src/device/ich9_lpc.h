@@ -7,6 +7,7 @@
 
 #include "device/acpi_pm.h"
 #include "device/piix3.h"
+#include "state/archive.h"
 
 namespace lodge {
 
@@ -17,6 +18,7 @@ class Ich9Lpc : public Piix3 {
  public:
   Ich9Lpc(const IsaLines& lines, AcpiPm& pm);
   void reset() override;
+  void transfer(state::Archive& a) override;
 
  private:
   void configWritten(unsigned offset, unsigned size) override;
@@ -44,6 +46,8 @@ class Ich9Apm : public IoDevice {
     command_ = static_cast<std::uint8_t>(value);
     onCommand_();
   }
+
+  void transfer(state::Archive& a) { a(command_, status_); }
 
  private:
   std::function<void()> onCommand_;

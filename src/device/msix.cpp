@@ -62,6 +62,17 @@ void MsixTable::reset() {
   std::fill(pending_.begin(), pending_.end(), 0);
 }
 
+void MsixTable::transfer(state::Archive& a) {
+  std::lock_guard lock(mutex_);
+  for (Entry& e : entries_) {
+    a(e.addressLow, e.addressHigh, e.data, e.control);
+    e.addressLow &= ~3u;
+    e.control &= kMasked;
+  }
+  for (std::uint64_t& word : pending_) a(word);
+  if (unsigned odd = vectors() % 64; odd != 0) pending_.back() &= (std::uint64_t{1} << odd) - 1;
+}
+
 std::uint64_t MsixTable::read(std::uint64_t offset, unsigned size) {
   std::lock_guard lock(mutex_);
   std::uint64_t value = 0;

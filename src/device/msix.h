@@ -9,6 +9,7 @@
 
 #include "device/interrupt.h"
 #include "memory/io_bus.h"
+#include "state/archive.h"
 
 namespace lodge {
 
@@ -32,6 +33,7 @@ class MsixTable : public IoDevice {
   bool enabled() const { return enabled_.load(std::memory_order_acquire); }
   void signal(unsigned vector);
   void reset();
+  void transfer(state::Archive& a);
 
   std::uint64_t read(std::uint64_t offset, unsigned size) override;
   void write(std::uint64_t offset, unsigned size, std::uint64_t value) override;

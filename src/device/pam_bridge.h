@@ -30,6 +30,7 @@ class PamBridge : public PciFunction {
   static constexpr std::uint64_t kShadowBase = 0xc0000, kShadowBytes = 0x40000;
 
   void reset() override;
+  void transfer(state::Archive& a) override;
 
  protected:
   void configWritten(unsigned offset, unsigned size) override;

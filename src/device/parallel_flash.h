@@ -11,6 +11,7 @@
 
 #include "memory/guest_memory.h"
 #include "memory/io_bus.h"
+#include "state/archive.h"
 
 namespace lodge {
 
@@ -45,6 +46,8 @@ class ParallelFlash : public IoDevice {
   std::uint64_t bytes() const { return setup_.bytes; }
   /// The chip's reset input: reads give the contents.
   void reset();
+  /// Saves or loads what the chip is doing; its contents are part of memory.
+  void transfer(state::Archive& a);
 
   struct State {
     enum class Reads : std::uint8_t { array, status, identifier, query };

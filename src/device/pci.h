@@ -14,6 +14,7 @@
 #include "base/error.h"
 #include "device/interrupt.h"
 #include "memory/io_bus.h"
+#include "state/archive.h"
 
 namespace lodge {
 
@@ -72,6 +73,9 @@ class PciFunction {
   virtual void barPlaced(unsigned slot, std::optional<std::uint64_t> base);
   /// Conventional reset of this function (machine reset): BARs cleared, command 0, MSI-X off.
   virtual void reset();
+  /// Saves or loads the function: its configuration space, MSI-X table and interrupt pin; devices add what they have.
+  /// While no vCPU runs. What was loaded decides where BARs answer.
+  virtual void transfer(state::Archive& a);
 
  private:
   friend class PciHost;
@@ -110,6 +114,8 @@ class PciHost {
   /// The memory-mapped configuration space of bus 0 begins at `base`, a multiple of 1 MiB, from now on, or is nowhere.
   /// For boards whose bridge has a register for that; any vCPU's thread.
   void placeEcam(std::optional<std::uint64_t> base);
+  /// Saves or loads the host's own registers (not its functions).
+  void transfer(state::Archive& a);
   /// Machine reset: resets each function and assigns BARs again, with memory, I/O and bus mastering enabled.
   void reset();
 

@@ -183,6 +183,28 @@ void PciFunction::configAboutToBeRead(unsigned, unsigned) {}
 void PciFunction::configWritten(unsigned, unsigned) {}
 void PciFunction::barPlaced(unsigned, std::optional<std::uint64_t>) {}
 
+void PciFunction::transfer(state::Archive& a) {
+  auto& i = *impl_;
+  auto config = i.config;
+  bool intx = i.intxLevel;
+  a(config, intx);
+  a.require(!intx || config[pci::kInterruptPin] != 0, "an interrupt pin");
+  if (i.msix) i.msix->transfer(a);
+  if (!a.mayApply()) return;
+  {
+    std::lock_guard lock(i.state);
+    for (unsigned at = 0; at < pci::kSpaceEnd; ++at) {
+      // A device may change what is its own; header and BARs have what the guest can have written there.
+      bool own = at >= pci::kHeaderEnd || at == pci::kStatus || at == pci::kStatus + 1;
+      std::uint8_t mask = own ? 0xff : i.writable[at];
+      i.config[at] = static_cast<std::uint8_t>((i.config[at] & ~mask) | (config[at] & mask));
+    }
+    i.intxLevel = intx;
+    i.updateInterruptsLocked();
+  }
+  if (i.host) i.host->updateDecoding(*this);
+}
+
 void PciFunction::reset() {
   auto& i = *impl_;
   std::lock_guard accessLock(i.access);

@@ -256,6 +256,10 @@ Status PciHost::plug(unsigned slot, PciFunction& function, unsigned functionNumb
   return {};
 }
 
+void PciHost::transfer(state::Archive& a) {
+  a(impl_->address);
+}
+
 void PciHost::reset() {
   impl_->address = 0;
   for (PciFunction* f : impl_->functions) {

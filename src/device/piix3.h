@@ -22,6 +22,7 @@ class Piix3 : public PciFunction {
   /// PIRQA..PIRQD, `number` 0..3.
   InterruptLine& pirq(unsigned number) { return pirqs_.at(number); }
   void reset() override;
+  void transfer(state::Archive& a) override;
 
  protected:
   /// A bridge with the same route registers.

@@ -25,6 +25,7 @@ class Piix4Pm : public PciFunction {
 
   IoDevice& apm() { return apm_; }
   void reset() override;
+  void transfer(state::Archive& a) override;
 
  private:
   struct Apm : IoDevice {

@@ -139,7 +139,10 @@ void Pit::restore(const State& state) {
   PitChannel::Ticks now = ticksAt(clock_.now());
   for (unsigned n = 0; n < 3; ++n) {
     PitChannel::State channel = state.channels[n];
-    channel.since += now - state.savedAt;
+    // As old as it was; in a clock that was set back, what does not fit is counted as over.
+    PitChannel::Ticks age = state.savedAt - channel.since;
+    channel.since = now - std::min(age, now);
+    if (channel.counting && age > now) channel.elapsed += age - now;
     channels_[n].restore(channel);
   }
   control_ = state.control;

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "device/ps2_queue.h"
+#include "state/archive.h"
 
 namespace lodge {
 
@@ -21,6 +22,7 @@ class Ps2Keyboard {
   /// `code`: of set 1, extended ones with 0xe000.
   void key(unsigned code, bool down, bool translated);
   void reset() { *this = {}; }
+  void transfer(state::Archive& a);
 
  private:
   void answer(std::uint8_t byte) { out_.put(byte); }

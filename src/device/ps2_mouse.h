@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "device/ps2_queue.h"
+#include "state/archive.h"
 
 namespace lodge {
 
@@ -19,6 +20,7 @@ class Ps2Mouse {
   /// y downwards. Motion that the guest does not take at once is added up.
   void move(int dx, int dy, int wheel, unsigned buttons);
   void reset() { *this = {}; }
+  void transfer(state::Archive& a);
 
  private:
   void answer(std::uint8_t byte) { out_.put(byte); }

@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <deque>
 
+#include "state/archive.h"
+
 namespace lodge {
 
 /// What a PS/2 device has to say. Full: what comes is lost, as a whole.
@@ -22,6 +24,11 @@ class Ps2Queue {
     return byte;
   }
   void clear() { bytes_.clear(); }
+  void transfer(state::Archive& a) {
+    std::size_t count = a.count(bytes_.size(), Capacity, "the bytes of a PS/2 device");
+    if (a.loading()) bytes_.assign(count, 0);
+    for (std::uint8_t& byte : bytes_) a(byte);
+  }
 
  private:
   std::deque<std::uint8_t> bytes_;

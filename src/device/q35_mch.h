@@ -21,6 +21,7 @@ class Q35Mch : public PamBridge {
          std::function<void(std::optional<std::uint64_t>)> onPciExpress);
 
   void reset() override;
+  void transfer(state::Archive& a) override;
 
  private:
   void configWritten(unsigned offset, unsigned size) override;

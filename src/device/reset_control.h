@@ -7,6 +7,7 @@
 
 #include "device/a20_gate.h"
 #include "memory/io_bus.h"
+#include "state/archive.h"
 
 namespace lodge {
 
@@ -24,6 +25,7 @@ class ResetControl : public IoDevice {
     if ((value & kResetCpu) != 0 && (before & kResetCpu) == 0) onReset_();
   }
   void reset() { value_ = 0; }
+  void transfer(state::Archive& a) { a(value_); }
 
  private:
   std::function<void()> onReset_;

@@ -29,6 +29,7 @@ class Vga : public PciFunction {
   /// VGA ports 0x3b0-0x3df, DISPI ports 0x1ce-0x1d1, and the window at 0xa0000. Errors: alreadyExists.
   Status plugPorts(IoBus& ports, IoBus& mmio);
   void reset() override;
+  void transfer(state::Archive& a) override;
 
   /// Draws what is shown. False: nothing changed since the last call, `screen` was left alone. I/O thread.
   bool draw(Screen& screen);

@@ -3,6 +3,7 @@
 
 #include <condition_variable>
 #include <deque>
+#include <future>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -139,6 +140,13 @@ Result<std::unique_ptr<Disk>> openDisk(const DiskOptions& options) {
     top = std::move(*overlay);
   }
   return std::unique_ptr<Disk>(std::make_unique<ThreadedDisk>(std::move(top), options.readOnly));
+}
+
+int flushAndWait(Disk& disk) {
+  if (disk.readOnly()) return 0;
+  std::promise<int> done;
+  disk.flush([&done](int error) { done.set_value(error); });
+  return done.get_future().get();
 }
 
 }  // namespace lodge

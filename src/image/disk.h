@@ -46,6 +46,9 @@ class Disk {
   virtual void writeZeroes(std::uint64_t offset, std::uint64_t length, bool mayUnmap, Completion done) = 0;
 };
 
+/// Returns when everything that was written is on stable storage, with errno's value if that failed.
+int flushAndWait(Disk& disk);
+
 /// Opens and locks (OFD locks: shared for read-only, exclusive for writing). Errors: notFound, permissionDenied
 /// (read-only file: hint `readonly` or `--snapshot`), busy (the message names the holder's pid where known),
 /// unsupported (format).

@@ -5,8 +5,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "base/crc32c.h"
 #include "base/units.h"
-#include "image/crc32c.h"
 #include "image/endian.h"
 #include "image/uuid.h"
 

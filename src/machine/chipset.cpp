@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "device/chip_state.h"
 #include "machine/layout.h"
 
 namespace lodge {
@@ -145,6 +146,25 @@ firmware::PlatformDescription Chipset::describe(const MachineConfig& config, con
   p.pvpanic = layout::kPvPanicPort;
   p.fwCfg = layout::kFwCfgPort;
   return p;
+}
+
+void Chipset::transfer(state::Snapshot& snapshot) {
+  using state::Archive;
+  auto chip = [&](const char* name, auto& device) {
+    snapshot.section(name, 1, [&](Archive& a) { transferChip(a, device); });
+  };
+  chip("pit", pit_);
+  chip("rtc", rtc_);
+  chip("hpet", hpet_);
+  chip("com1", com1_);
+  chip("com2", com2_);
+  chip("acpi", acpi_);
+  snapshot.section("i8042", 1, [&](Archive& a) { keyboard_.transfer(a); });
+  snapshot.section("reset-control", 1, [&](Archive& a) { resetControl_.transfer(a); });
+  snapshot.section("fw-cfg", 1, [&](Archive& a) { fwCfg_.transfer(a); });
+  // Last: what the others did to their inputs while they were loaded is no news.
+  chip("pic", pic_);
+  chip("io-apic", ioApic_);
 }
 
 void Chipset::reset() {

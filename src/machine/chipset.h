@@ -26,6 +26,7 @@
 #include "machine/config.h"
 #include "memory/guest_memory.h"
 #include "memory/io_bus.h"
+#include "state/snapshot.h"
 
 namespace lodge {
 
@@ -46,6 +47,9 @@ class Chipset {
 
   ApicBus& apicBus() { return apicBus_; }
   InterruptRouter& interrupts() { return router_; }
+  IoApic& ioApic() { return ioApic_; }
+  Pic& pic() { return pic_; }
+  Pit& pit() { return pit_; }
   Uart& com1() { return com1_; }
   AcpiPm& acpi() { return acpi_; }
   ResetControl& resetControl() { return resetControl_; }
@@ -56,6 +60,8 @@ class Chipset {
   static firmware::PlatformDescription describe(const MachineConfig& config, const GuestMemory& memory,
                                                 unsigned physicalAddressBits);
   void reset();
+  /// Saves or loads all of it; loading: after the devices that drive its interrupt inputs.
+  void transfer(state::Snapshot& snapshot);
 
  private:
   Chipset(EventLoop& loop, GuestMemory& memory, unsigned cpus, BoardEvents events, Uart::Output console);

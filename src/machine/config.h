@@ -106,6 +106,7 @@ struct MachineConfig {
   bool balloon = true;
   bool virtioConsole = false;  ///< input goes to a virtio console (hvc0), which learns the window's size, not to COM1
   std::string trace;
+  std::string restoreFrom{};  ///< a state file (Machine::save()) that the machine goes on from
 
   /// Whether CPUs have system management mode: UEFI firmware may need it, SeaBIOS does without.
   bool smm() const { return q35 && (firmware == Firmware::uefi || !flash.empty()); }
@@ -117,6 +118,7 @@ enum class MachineEnd : std::uint8_t {
   resetNoReboot,  ///< a reset with --no-reboot: exit status 0
   debugExit,      ///< isa-debug-exit: status (value << 1) | 1
   crashed,        ///< triple fault without reboot, or pvpanic
+  saved,          ///< its state is in a file: exit status 0
   killed,         ///< quit from the monitor, lodge kill
 };
 

@@ -6,14 +6,17 @@
 #include <memory>
 
 #include "base/log.h"
+#include "base/text.h"
 #include "engine/choose.h"
 #include "firmware/boot_state.h"
 #include "firmware/loader.h"
 #include "machine/chipset.h"
+#include "machine/config_state.h"
 #include "machine/layout.h"
 #include "machine/pc_board.h"
 #include "machine/pci_devices.h"
 #include "machine/processors.h"
+#include "machine/saved_machine.h"
 #include "machine/trace.h"
 #include "x86/system.h"
 
@@ -23,7 +26,8 @@ namespace {
 
 class BoardMachine : public Machine {
  public:
-  BoardMachine(EventLoop& loop, const MachineConfig& config) : loop_(loop), config_(config) {}
+  BoardMachine(EventLoop& loop, const MachineConfig& config)
+      : loop_(loop), config_(config), savedConfig_(withAbsolutePaths(config)) {}
   ~BoardMachine() override {
     *alive_ = false;
     // vCPUs stop first; devices then finish what they have begun while there are still CPUs to signal.
@@ -56,13 +60,24 @@ class BoardMachine : public Machine {
   std::string describeCode(std::uint64_t linear) const override { return engine_->describeCode(linear); }
   std::string engineName() const override { return std::string(engine_->name()); }
   std::vector<std::pair<std::string, std::uint64_t>> statistics() const override;
+  Status switchEngine(const std::string& name) override;
+  Status save(const SaveRequest& request) override;
   Display* display() override { return devices_->display(); }
-  Status changeMedium(const MediumChange& change) override { return devices_->drives().change(change); }
+  Status changeMedium(const MediumChange& change) override {
+    Status done = devices_->drives().change(change);
+    if (done) mediumChanged_ = true;
+    return done;
+  }
 
  private:
+  EngineSetup engineSetup() { return {*memory_, *model_, config_.cpus, config_.codeCache, config_.trace}; }
   Status openKernel();
   Status openProcessors(const std::string& chosen);
   Status load();
+  Status writeState(state::StateFileWriter& file, const SaveRequest& request);
+  Status loadMemory(const std::string& engine);
+  Status restoreState();
+  void transfer(state::Snapshot& snapshot);
   BoardEvents boardEvents();
   /// Flash that only system management mode may change: Secure Boot rests on it.
   std::uint64_t smmOnlyBase() const {
@@ -84,6 +99,7 @@ class BoardMachine : public Machine {
 
   EventLoop& loop_;
   MachineConfig config_;
+  const MachineConfig savedConfig_;  ///< as a process in another folder would need it
   std::atomic<State> state_{State::created};
   std::function<void(MachineEnd, int)> onEnd_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
@@ -97,6 +113,8 @@ class BoardMachine : public Machine {
   std::unique_ptr<PciDevices> devices_;
   std::unique_ptr<Processors> processors_;
   firmware::BootRequest boot_;
+  bool mediumChanged_ = false;
+  std::unique_ptr<SavedMachine> saved_;  ///< what the machine starts from, until it runs
 };
 
 BoardEvents BoardMachine::boardEvents() {
@@ -112,6 +130,12 @@ BoardEvents BoardMachine::boardEvents() {
 
 Status BoardMachine::open(ConsoleSink& console) {
   if (Status s = validate(config_); !s) return s;
+  if (!config_.restoreFrom.empty()) {
+    auto saved = SavedMachine::open(config_.restoreFrom);
+    if (!saved) return std::move(saved).error();
+    saved_ = std::move(*saved);
+    if (Status same = compareDisks(saved_->disks, config_); !same) return same;
+  }
   FlashFiles flash;
   auto memory = config_.board == Board::pc ? createPcMemory(config_, flash) : GuestMemory::create(config_.memory);
   if (!memory) return std::move(memory).error();
@@ -133,6 +157,7 @@ Status BoardMachine::open(ConsoleSink& console) {
   auto devices = PciDevices::create(config_, loop_, *memory_, ports_, mmio_, *chipset_, std::move(flash), output);
   if (!devices) return std::move(devices).error();
   devices_ = std::move(*devices);
+  if (Status loaded = saved_ ? loadMemory(choice->name) : Status{}; !loaded) return loaded;
   return openProcessors(choice->name);
 }
 
@@ -147,7 +172,7 @@ Status BoardMachine::openKernel() {
 
 Status BoardMachine::openProcessors(const std::string& chosen) {
   auto started = std::chrono::steady_clock::now();
-  EngineSetup setup{*memory_, *model_, config_.cpus, config_.codeCache, config_.trace};
+  EngineSetup setup = engineSetup();
   auto engine = makeEngine(chosen, setup);
   if (!engine && config_.engine == "auto" && chosen != "interpret") {
     log(LogLevel::warning, "engine {}: {}; the machine gets 'interpret', which is 30 times slower ({})", chosen,
@@ -172,7 +197,7 @@ Status BoardMachine::openProcessors(const std::string& chosen) {
   devices_->setBeforeLook([this] { engine_->collectVideoStores(); });
   engineStart_ = std::chrono::steady_clock::now() - started;
   memory_->setMapObserver([this] { processors_->forgetTranslations(); });
-  return load();
+  return saved_ ? restoreState() : load();
 }
 
 Status BoardMachine::load() {
@@ -189,7 +214,10 @@ Status BoardMachine::load() {
 
 void BoardMachine::start() {
   processors_->start();
+  if (saved_) devices_->resume();
+  saved_.reset();
   state_ = State::running;
+  log(LogLevel::info, "the machine runs");
   processors_->resume();
 }
 
@@ -203,6 +231,102 @@ void BoardMachine::resume() {
   if (state_ != State::paused) return;
   state_ = State::running;
   processors_->resume();
+}
+
+void BoardMachine::transfer(state::Snapshot& snapshot) {
+  std::uint64_t tsc = __builtin_ia32_rdtsc();
+  Nanoseconds now = loop_.clock().now();
+  transferModel(snapshot, *model_);
+  transferClocks(snapshot, *model_, tsc, now);
+  if (snapshot.loading() && snapshot.status()) {
+    loop_.setTime(now);
+    processors_->clockWasSet();
+  }
+  devices_->transfer(snapshot);
+  chipset_->transfer(snapshot);
+  processors_->transfer(snapshot, tsc);
+}
+
+// Before there is an engine, which may watch memory by the same means.
+Status BoardMachine::loadMemory(const std::string& engine) {
+  state::StateFile& file = *saved_->file;
+  if (file.memoryBytes() != memory_->backingSize()) {
+    return Error(ErrorKind::corrupt, fmt::format("{}: {} bytes of memory, and the machine has {}",
+                                                 inQuotes(file.path()), file.memoryBytes(), memory_->backingSize()))
+        .withHint("the firmware or its files are other ones than when the machine was saved");
+  }
+  auto onFailure = [this](const Error& error) {
+    if (processors_) processors_->requestPause();
+    log(LogLevel::error, "the machine ends: {}", error.message());
+    onLoop([this] { end(MachineEnd::crashed, 0); });
+  };
+  return memory_->load(makeMemorySource(saved_->file), engine == "kvm", onFailure);
+}
+
+Status BoardMachine::restoreState() {
+  processors_->powerOn();
+  transfer(saved_->snapshot);
+  Status done = saved_->snapshot.finish();
+  if (!done) return std::move(done).error().context("restore " + inQuotes(config_.restoreFrom));
+  return {};
+}
+
+Status BoardMachine::save(const SaveRequest& request) {
+  if (state_ == State::ended || state_ == State::created)
+    return Error(ErrorKind::invalidArgument, "the machine does not run");
+  if (mediumChanged_ || config_.testDevice) {
+    return Error(ErrorKind::unsupported, mediumChanged_ ? "a machine whose CD-ROM was changed cannot be saved yet"
+                                                        : "a machine with the test device cannot be saved");
+  }
+  if (Status can = devices_->canBeSaved(); !can) return can;
+  auto file = state::StateFileWriter::create(request.path);
+  if (!file) return std::move(file).error();
+  if (Status loaded = memory_->finishLoading(); !loaded) return loaded;
+  processors_->pause();
+  chipset_->com1().flush();
+  devices_->quiesce();
+  Status done = writeState(**file, request);
+  if (done && !request.keepRunning) {
+    end(MachineEnd::saved, 0);
+  } else if (state_ == State::running) {
+    processors_->resume();
+  }
+  return done;
+}
+
+Status BoardMachine::writeState(state::StateFileWriter& file, const SaveRequest& request) {
+  auto disks = disksOf(savedConfig_);
+  if (!disks) return std::move(disks).error();
+  state::Snapshot snapshot;
+  transferDescription(snapshot, savedConfig_, *disks);
+  transfer(snapshot);
+  auto sections = snapshot.bytes();
+  if (!sections) return std::move(sections).error();
+  std::span<const std::byte> memory(memory_->deviceView(), memory_->backingSize());
+  if (Status s = file.writeMemory(memory, memory_->fd(), request.compress, request.progress); !s) return s;
+  if (Status s = file.writeSections(*sections); !s) return s;
+  return file.commit();
+}
+
+Status BoardMachine::switchEngine(const std::string& name) {
+  if (state_ == State::ended || state_ == State::created)
+    return Error(ErrorKind::invalidArgument, "the machine does not run");
+  auto choice = chooseEngine(name);
+  if (!choice) return std::move(choice).error();
+  if (choice->name == engine_->name()) return {};
+  if (Status same = engineKeepsModel(choice->name, *model_); !same) return same;
+  auto engine = makeEngine(choice->name, engineSetup());
+  if (!engine) return std::move(engine).error();
+  auto began = std::chrono::steady_clock::now();
+  processors_->pause();
+  Status moved = processors_->moveTo(**engine);
+  // What is left of the engine before goes while no CPU runs: it lifts its protection from guest memory.
+  if (moved) engine_ = std::move(*engine);
+  if (state_ == State::running) processors_->resume();
+  if (!moved) return moved;
+  auto took = std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - began);
+  log(LogLevel::info, "the machine goes on with engine {}, after {} us", choice->name, took.count());
+  return {};
 }
 
 void BoardMachine::reset() {

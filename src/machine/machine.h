@@ -12,6 +12,7 @@
 #include "display/screen.h"
 #include "machine/config.h"
 #include "machine/removable_drives.h"
+#include "state/state_file.h"
 
 namespace lodge {
 
@@ -53,6 +54,20 @@ class Machine {
   /// end.
   virtual void onEnd(std::function<void(MachineEnd end, int status)> callback) = 0;
   virtual std::string engineName() const = 0;
+  /// The machine goes on where it is on another engine ("auto": the best there is). Errors, before anything stops:
+  /// chooseEngine()'s, the engine's own; the machine then stays as it was. I/O thread.
+  virtual Status switchEngine(const std::string&) {
+    return Error(ErrorKind::unsupported, "this machine keeps its engine");
+  }
+  /// Writes the whole machine to a file that Machine::create() starts from again (MachineConfig::restoreFrom). It
+  /// stands still meanwhile, and then goes on or ends (MachineEnd::saved). On an error it goes on, and a file of before
+  /// is still there. Errors: unsupported (a device that cannot be saved), StateFileWriter's. I/O thread.
+  struct SaveRequest {
+    std::string path;
+    bool compress = false, keepRunning = false;
+    state::Progress progress;
+  };
+  virtual Status save(const SaveRequest&) { return Error(ErrorKind::unsupported, "this machine cannot be saved"); }
   /// The screen with its keyboard and mouse; null if the machine has none. For the I/O thread.
   virtual Display* display() { return nullptr; }
   /// Ejects or changes a medium. Errors: RemovableDrives::change()'s; unsupported. I/O thread.
@@ -64,6 +79,9 @@ class Machine {
   /// Named counters of the whole machine for `lodge stats`.
   virtual std::vector<std::pair<std::string, std::uint64_t>> statistics() const = 0;
 };
+
+/// The configuration of a saved machine, with restoreFrom. Errors: StateFile::open()'s, corrupt, unsupported.
+Result<MachineConfig> savedConfig(const std::string& path);
 
 /// Checks of a configuration that need no host resource (0 CPUs, 10 MiB of memory...): invalidArgument with a hint.
 Status validate(const MachineConfig& config);

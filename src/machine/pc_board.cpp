@@ -181,6 +181,26 @@ void PcBoard::reset() {
   if (floppy_) floppy_->reset();
 }
 
+Status PcBoard::canBeSaved() const {
+  if (!floppy_) return {};
+  return Error(ErrorKind::unsupported, "a machine with a floppy drive cannot be saved yet")
+      .withHint("start it without one");
+}
+
+void PcBoard::transfer(state::Snapshot& snapshot) {
+  using state::Archive;
+  auto function = [&](PciFunction& f) { snapshot.section(f.name(), 1, [&](Archive& a) { f.transfer(a); }); };
+  function(*bridge_);
+  function(*isa_);
+  function(ide_);
+  if (power_) function(*power_);
+  if (apm_) snapshot.section("apm", 1, [&](Archive& a) { apm_->transfer(a); });
+  snapshot.section("dma", 1, [&](Archive& a) { dma_.transfer(a); });
+  if (!dark_) function(vga_);
+  for (std::size_t n = 0; n < flash_.size(); ++n)
+    snapshot.section(fmt::format("flash {}", n), 1, [&](Archive& a) { flash_[n]->transfer(a); });
+}
+
 Status PcBoard::addDrives(const MachineConfig& config, RemovableDrives& removable) {
   unsigned number = 0;
   auto places = idePlaces(config);

@@ -75,6 +75,7 @@ Result<std::unique_ptr<PciDevices>> PciDevices::create(const MachineConfig& conf
       constexpr unsigned kWidth = 1024, kHeight = 768;
       auto gpu = std::make_unique<virtio::GpuDevice>(memory, kWidth, kHeight);
       devices->pc_->display()->setGpu(gpu.get());
+      devices->gpu_ = true;
       if (auto s = devices->add(std::move(gpu), "virtio-gpu"); !s) return std::move(s).error();
     }
     if (Status s = devices->pc_->describeToFirmware(config, memory); !s) return std::move(s).error();
@@ -105,6 +106,35 @@ PciHost::Setup PciDevices::hostSetup(GuestMemory& memory, IoBus& ports, IoBus& m
     setup.firmwareAssigns = true;
   }
   return setup;
+}
+
+Status PciDevices::canBeSaved() const {
+  auto cannot = [](const char* what, const char* hint) {
+    return Error(ErrorKind::unsupported, fmt::format("a machine with {} cannot be saved yet", what)).withHint(hint);
+  };
+  if (usb_) return cannot("a USB tablet", "start it with --pointer virtio or ps2");
+  if (gpu_) return cannot("a virtio GPU", "start it with --graphics std");
+  if (Status s = pc_ ? pc_->canBeSaved() : Status{}; !s) return s;
+  return storage_.canBeSaved();
+}
+
+void PciDevices::quiesce() {
+  for (auto& function : functions_) function->device().quiesce();
+  if (pc_) pc_->quiesce();
+}
+
+void PciDevices::transfer(state::Snapshot& snapshot) {
+  using state::Archive;
+  snapshot.section("pci", 1, [&](Archive& a) { host_->transfer(a); });
+  if (pc_) pc_->transfer(snapshot);
+  unsigned number = 0;
+  for (auto& function : functions_) {
+    snapshot.section(fmt::format("{} {}", function->name(), number++), 1, [&](Archive& a) { function->transfer(a); });
+  }
+}
+
+void PciDevices::resume() {
+  for (auto& function : functions_) function->resume();
 }
 
 void PciDevices::reset() {

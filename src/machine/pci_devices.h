@@ -29,6 +29,14 @@ class PciDevices {
                                                     IoBus& ports, IoBus& mmio, Chipset& chipset, FlashFiles flash,
                                                     virtio::ConsoleDevice::Output consoleOutput);
   void reset();
+  /// Whether all of them can be saved. Errors: unsupported, with the name of one that cannot.
+  Status canBeSaved() const;
+  /// Ends what is under way. While no vCPU runs; I/O thread.
+  void quiesce();
+  /// Saves or loads the PCI host and all functions.
+  void transfer(state::Snapshot& snapshot);
+  /// What was loaded goes on: devices look at their queues. Before vCPUs run; I/O thread.
+  void resume();
   Display* display() { return pc_ ? pc_->display() : nullptr; }
   /// PcDisplay::setBeforeLook(), if there is a screen.
   void setBeforeLook(std::function<void()> beforeLook) {
@@ -61,6 +69,7 @@ class PciDevices {
   std::vector<virtio::NetDevice*> nets_;
   virtio::BalloonDevice* balloon_ = nullptr;
   virtio::ConsoleDevice* console_ = nullptr;
+  bool gpu_ = false;
 };
 
 }  // namespace lodge

@@ -41,6 +41,13 @@ Status PciStorage::open(const MachineConfig& config, GuestMemory& memory, const 
   return addScsi(config, memory, board);
 }
 
+Status PciStorage::canBeSaved() const {
+  const char* kind = !nvmes_.empty() ? "an NVMe" : !ahcis_.empty() ? "an AHCI" : scsi_ ? "a SCSI" : nullptr;
+  if (!kind) return {};
+  return Error(ErrorKind::unsupported, fmt::format("a machine with {} disk cannot be saved yet", kind))
+      .withHint("virtio disks can");
+}
+
 // One host with a logical unit for each drive; its slot must be known before its drives can be started from.
 Status PciStorage::addScsi(const MachineConfig& config, GuestMemory& memory, const Board& board) {
   constexpr unsigned kMaxQueues = 4;

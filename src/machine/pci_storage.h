@@ -36,6 +36,9 @@ class PciStorage {
   /// Errors: openDisk()'s, and of a bus without a free slot.
   Status open(const MachineConfig& config, GuestMemory& memory, const Board& board);
 
+  /// Errors: unsupported, with the name of a controller that cannot be saved.
+  Status canBeSaved() const;
+
  private:
   Status addNvme(const DriveConfig& options, GuestMemory& memory, const Board& board);
   Status addAhci(const MachineConfig& config, std::size_t index, GuestMemory& memory, const Board& board);

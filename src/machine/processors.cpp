@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "machine/processors.h"
 
+#include <fmt/format.h>
+
 #include <limits>
 
+#include "device/chip_state.h"
+#include "machine/cpu_state.h"
 #include "x86/system.h"
 
 namespace lodge {
@@ -13,11 +17,22 @@ namespace {
 constexpr std::uint64_t kKickCpu = 5, kSendIpi = 10, kSchedYield = 11;
 constexpr std::int64_t kNoSuchHypercall = -1000;
 
+/// What a CPU is between two instructions, whatever runs it.
+void copyArchitecture(const x86::Cpu& from, x86::Cpu& to) {
+  to.state = from.state;
+  to.sipiVector = from.sipiVector.load();
+  to.deferredEvents = from.deferredEvents;
+  to.paravirtEoiArmed = from.paravirtEoiArmed;
+  to.exception = from.exception;
+  to.events = (from.events.load() & ~x86::event::quiesce) | x86::event::flushTlb;
+  forgetDerivedState(to);
+}
+
 }  // namespace
 
 Result<std::unique_ptr<Processors>> Processors::create(const Setup& setup) {
   auto processors = std::unique_ptr<Processors>(new Processors(setup));
-  processors->wallClockBase_ = hostUtc() - setup.loop.clock().now();
+  processors->clockWasSet();
   for (unsigned index = 0; index < setup.model.cpus; ++index) {
     if (Status added = processors->add(index); !added) return std::move(added).error();
   }
@@ -44,12 +59,8 @@ Status Processors::add(unsigned index) {
       wallClockBase_,
       [this](std::uint64_t number, const std::uint64_t(&a)[4]) { return hypercall(number, a); }};
   p.environment = std::make_unique<VcpuEnvironment>(std::move(environment));
-  x86::CpuEnvironment* world = p.environment.get();
-  if (setup_.traceIo) {
-    p.tracer = std::make_unique<TracingEnvironment>(index, *world);
-    world = p.tracer.get();
-  }
-  auto vcpu = setup_.engine.createVcpu(index, *world);
+  if (setup_.traceIo) p.tracer = std::make_unique<TracingEnvironment>(index, *p.environment);
+  auto vcpu = setup_.engine.createVcpu(index, worldOf(p));
   if (!vcpu) return std::move(vcpu).error();
   p.signals.cpu = &(*vcpu)->cpu();
   p.thread = std::make_unique<VcpuThread>(std::move(*vcpu), gate_, setup_.onEnd);
@@ -89,6 +100,46 @@ void Processors::forgetTranslations() {
 
 void Processors::resume() {
   gate_.order(RunGate::Order::run);
+}
+
+void Processors::clockWasSet() {
+  wallClockBase_ = hostUtc() - setup_.loop.clock().now();
+}
+
+void Processors::transfer(state::Snapshot& snapshot, std::uint64_t hostTsc) {
+  for (unsigned index = 0; index < count(); ++index) {
+    Processor& p = cpus_[index];
+    snapshot.section(fmt::format("cpu {}", index), 1,
+                     [&](state::Archive& a) { transferCpu(a, p.thread->cpu(), hostTsc); });
+  }
+  // The timers of all go by the CPU's TSC; an APIC that is loaded may signal its CPU.
+  for (unsigned index = 0; index < count(); ++index) {
+    LocalApic& apic = *cpus_[index].apic;
+    snapshot.section(fmt::format("local-apic {}", index), 1, [&](state::Archive& a) { transferChip(a, apic); });
+  }
+}
+
+Status Processors::moveTo(Engine& engine) {
+  std::vector<std::unique_ptr<Vcpu>> others;
+  for (unsigned index = 0; index < count(); ++index) {
+    auto vcpu = engine.createVcpu(index, worldOf(cpus_[index]));
+    if (!vcpu) return std::move(vcpu).error();
+    others.push_back(std::move(*vcpu));
+  }
+  for (unsigned index = 0; index < count(); ++index) {
+    Processor& p = cpus_[index];
+    x86::Cpu &from = p.thread->cpu(), &to = others[index]->cpu();
+    copyArchitecture(from, to);
+    p.signals.cpu = &to;
+    others[index] = p.thread->exchange(std::move(others[index]));
+  }
+  // A device's thread may have had the CPU before in its hands still.
+  for (unsigned index = 0; index < count(); ++index) {
+    Processor& p = cpus_[index];
+    p.signals.raise((others[index]->cpu().events.load() & ~x86::event::quiesce) | x86::event::interrupt);
+    p.apic->tscChanged();
+  }
+  return {};
 }
 
 void Processors::powerOn() {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <atomic>
 #include <deque>
 #include <functional>
 #include <memory>
@@ -13,6 +14,7 @@
 #include "machine/tracing_environment.h"
 #include "machine/vcpu_environment.h"
 #include "machine/vcpu_thread.h"
+#include "state/snapshot.h"
 #include "x86/cpu_model.h"
 
 namespace lodge {
@@ -21,7 +23,7 @@ namespace lodge {
 class Processors {
  public:
   struct Setup {
-    Engine& engine;
+    Engine& engine;  ///< until moveTo()
     const x86::CpuModel& model;
     EventLoop& loop;
     ApicBus& apicBus;
@@ -47,8 +49,16 @@ class Processors {
   void requestPause();
   /// Ends the threads, for good. CPUs and APICs stay, since devices may still signal them.
   void stop();
+  /// All CPUs go on, in the state that they have, on another engine from now on; while paused. The engine before may be
+  /// destroyed afterwards. Errors: the new engine's; the CPUs are then left as they were.
+  Status moveTo(Engine& engine);
   /// Power-up state of all CPUs and APICs, while paused.
   void powerOn();
+  /// Saves or loads all CPUs and their APICs, while paused. `hostTsc`: the host's TSC at the moment that is saved, or
+  /// that the machine goes on from.
+  void transfer(state::Snapshot& snapshot, std::uint64_t hostTsc);
+  /// The clock was set: where the guest's wall clock begins follows from the host's again.
+  void clockWasSet();
   std::vector<std::pair<std::string, std::uint64_t>> statistics() const;
 
  private:
@@ -59,13 +69,13 @@ class Processors {
     void raiseSmi() override { raise(x86::event::smi); }
     void raiseInit() override { raise(x86::event::init); }
     void raiseStartUp(std::uint8_t vector) override {
-      if (cpu) cpu->sipiVector = vector;
+      if (x86::Cpu* to = cpu) to->sipiVector = vector;
       raise(x86::event::sipi);
     }
     void raise(std::uint32_t bits) {
-      if (cpu) cpu->raise(bits);
+      if (x86::Cpu* to = cpu) to->raise(bits);
     }
-    x86::Cpu* cpu = nullptr;
+    std::atomic<x86::Cpu*> cpu{nullptr};
   };
   struct Processor {
     Signals signals;
@@ -74,6 +84,9 @@ class Processors {
     std::unique_ptr<TracingEnvironment> tracer;  ///< in front of `environment`, if asked for
     std::unique_ptr<VcpuThread> thread;
   };
+  x86::CpuEnvironment& worldOf(Processor& p) {
+    return p.tracer ? static_cast<x86::CpuEnvironment&>(*p.tracer) : *p.environment;
+  }
 
   Processors(const Setup& setup) : setup_(setup), gate_(setup.model.cpus) {}
   Status add(unsigned index);

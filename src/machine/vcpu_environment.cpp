@@ -9,9 +9,9 @@ std::uint64_t VcpuEnvironment::readMmio(Gpa gpa, unsigned size) {
 }
 
 void VcpuEnvironment::writeMmio(Gpa gpa, unsigned size, std::uint64_t value) {
-  if (raw(gpa) >= setup_.smmOnlyBase && setup_.smmOnlyBase != 0 && raw(gpa) < 4_GiB && setup_.cpu &&
-      setup_.cpu->state.smm == 0) {
-    return;
+  if (raw(gpa) >= setup_.smmOnlyBase && setup_.smmOnlyBase != 0 && raw(gpa) < 4_GiB) {
+    const x86::Cpu* cpu = setup_.cpu;
+    if (cpu && cpu->state.smm == 0) return;
   }
   if (isApicPage(gpa, size)) {
     setup_.apic.write(raw(gpa) & kPageMask, size, value);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 
@@ -22,8 +23,8 @@ class VcpuEnvironment : public x86::CpuEnvironment {
     const Clock& clock;
     /// Stores to [smmOnlyBase, 4 GiB) are dropped unless `cpu` is in system management mode; 0: there is no such part.
     std::uint64_t smmOnlyBase;
-    const x86::Cpu* const& cpu;
-    Nanoseconds wallClockBase;  ///< Unix time, in nanoseconds, at the clock's zero
+    const std::atomic<x86::Cpu*>& cpu;
+    const Nanoseconds& wallClockBase;  ///< Unix time, in nanoseconds, at the clock's zero
     /// KVM_HC_SEND_IPI's and KVM_HC_KICK_CPU's work; arguments as the guest gave them.
     std::function<std::int64_t(std::uint64_t number, const std::uint64_t (&arguments)[4])> hypercall;
   };

@@ -4,6 +4,7 @@
 #include <functional>
 #include <memory>
 #include <thread>
+#include <utility>
 
 #include "engine/engine.h"
 #include "machine/run_gate.h"
@@ -24,6 +25,8 @@ class VcpuThread {
   void join();
   x86::Cpu& cpu() { return vcpu_->cpu(); }
   const Vcpu& vcpu() const { return *vcpu_; }
+  /// Puts another vCPU in the place of the one that is there, and returns that. While the thread waits at the gate.
+  std::unique_ptr<Vcpu> exchange(std::unique_ptr<Vcpu> vcpu) { return std::exchange(vcpu_, std::move(vcpu)); }
   /// Makes run() and waitForEvent() return; the thread then looks at the gate. Any thread.
   void interrupt();
 

@@ -11,6 +11,7 @@
 #include <cstring>
 
 #include "base/memory_file.h"
+#include "memory/lazy_memory.h"
 
 namespace lodge {
 
@@ -67,7 +68,10 @@ Result<std::unique_ptr<GuestMemory>> GuestMemory::create(std::uint64_t size, con
   return memory;
 }
 
+GuestMemory::GuestMemory() = default;
+
 GuestMemory::~GuestMemory() {
+  lazy_.reset();
   unmapView(device_, backingSize());
   unmapView(cpuRw_, backingSize());
   unmapView(cpuRo_, backingSize());
@@ -77,7 +81,25 @@ GuestMemory::~GuestMemory() {
 std::byte* GuestMemory::span(Gpa gpa, std::uint64_t length) const {
   std::uint64_t offset = writableOffsetOf(gpa);
   if (offset == kNoOffset || !contiguous(gpa, offset, length)) return nullptr;
+  // The host's kernel, which may access what is handed out here, need not be able to wait for it.
+  if (isLoading()) lazy_->need(offset, length);
   return device_ + offset;
+}
+
+Status GuestMemory::load(std::unique_ptr<MemorySource> source, bool kernelTouches,
+                         std::function<void(const Error&)> onFailure) {
+  ::fallocate(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, static_cast<off_t>(backingSize()));
+  LazyMemory::Setup setup{{device_, cpuRw_, cpuRo_}, backingSize(), *source, kernelTouches,
+                          std::move(onFailure),      loading_};
+  auto lazy = LazyMemory::start(setup);
+  if (!lazy) return std::move(lazy).error();
+  source_ = std::move(source);
+  lazy_ = std::move(*lazy);
+  return {};
+}
+
+Status GuestMemory::finishLoading() {
+  return lazy_ ? lazy_->finish() : Status{};
 }
 
 bool GuestMemory::contiguous(Gpa gpa, std::uint64_t offset, std::uint64_t length) const {

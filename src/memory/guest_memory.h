@@ -23,6 +23,17 @@ class CodeWriteObserver {
   virtual void guestCodeWritten(std::uint64_t offset, std::uint64_t length) = 0;
 };
 
+/// Where a saved machine's memory comes from, in pieces. Thread-safe.
+class MemorySource {
+ public:
+  virtual ~MemorySource() = default;
+  /// Of all pieces but the last, which may be shorter: a multiple of 4096.
+  virtual std::size_t pieceBytes() const = 0;
+  virtual bool isZero(std::size_t piece) const = 0;
+  virtual Status load(std::size_t piece, std::span<std::byte> to) const = 0;
+};
+class LazyMemory;
+
 /// The guest's RAM: one memfd, mapped three times at linear offsets.
 ///  - the device view: always readable and writable; devices and loaders use it, through read/write/span;
 ///  - the CPU view (cpuRw): where engines let guest stores land; an engine may write-protect pages of it;
@@ -176,6 +187,16 @@ class GuestMemory {
     }
     if (code) notifyCodeWritten(offset, length);
   }
+  /// All of memory, RAM and what is behind it, gets its contents from `source`: piece by piece as it is touched, and
+  /// the rest in the background, where the host has userfaultfd; else before this returns. Before CPUs and devices run.
+  /// `kernelTouches`: so may the host's kernel on its own (KVM), for which userfaultfd is a privilege.
+  /// `onFailure` is called on another thread, before a CPU goes on, if a piece cannot be loaded then; it reads as
+  /// zeroes. Errors: the source's, outOfMemory.
+  Status load(std::unique_ptr<MemorySource> source, bool kernelTouches, std::function<void(const Error&)> onFailure);
+  /// Whether pieces are still to be loaded. Any thread.
+  bool isLoading() const { return loading_.load(std::memory_order_acquire); }
+  /// Loads all that is left. Errors: the source's.
+  Status finishLoading();
   /// Gives whole pages in the range back to the host; they read as zero afterwards (balloon, free-page reporting).
   void discard(Gpa gpa, std::uint64_t length);
   /// Bytes of guest RAM that the host holds in memory now.
@@ -187,7 +208,7 @@ class GuestMemory {
   void setCodeWriteObserver(CodeWriteObserver* observer) { observer_ = observer; }
 
  private:
-  GuestMemory() = default;
+  GuestMemory();
   void notifyCodeWritten(std::uint64_t offset, std::uint64_t length);
   /// Whether [gpa, gpa+length) is writable and lies in one piece from `offset` on.
   bool contiguous(Gpa gpa, std::uint64_t offset, std::uint64_t length) const;
@@ -211,6 +232,9 @@ class GuestMemory {
   std::byte* device_ = nullptr;
   std::byte* cpuRw_ = nullptr;
   std::byte* cpuRo_ = nullptr;
+  std::atomic<bool> loading_{false};
+  std::unique_ptr<MemorySource> source_;
+  std::unique_ptr<LazyMemory> lazy_;
   std::atomic<std::uint8_t>* codePages_ = nullptr;
   CodeWriteObserver* observer_ = nullptr;
 };

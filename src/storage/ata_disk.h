@@ -22,6 +22,7 @@ class AtaDisk : public IdeDrive {
   void jobDone(int error) override;
   void dmaFailed() override { complete(ide::kAborted); }
   void reset() override;
+  void transfer(state::Archive& a) override;
 
  private:
   /// The command's transfer; nothing for commands without one.

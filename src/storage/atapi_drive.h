@@ -25,6 +25,7 @@ class AtapiDrive : public IdeDrive {
   void jobDone(int error) override;
   void dmaFailed() override { fail(sense::hardware, 0x4b00); }
   void reset() override;
+  void transfer(state::Archive& a) override;
 
   /// Puts another medium in, or takes it out (null); the guest is told at its next command. False: the guest has locked
   /// the tray.

@@ -10,6 +10,7 @@
 #include "device/interrupt.h"
 #include "memory/guest_memory.h"
 #include "memory/io_bus.h"
+#include "state/archive.h"
 #include "storage/ide_drive.h"
 
 namespace lodge {
@@ -30,6 +31,10 @@ class IdeChannel {
   std::uint64_t readBusMaster(std::uint64_t offset, unsigned size);
   void writeBusMaster(std::uint64_t offset, unsigned size, std::uint64_t value);
   void reset();
+  /// Returns when no disk request is under way and what was written is on stable storage. While no vCPU runs.
+  void quiesce();
+  /// Saves or loads registers and drives, after quiesce().
+  void transfer(state::Archive& a);
   /// Calls `change` on the drive while no register access or request is under way with it.
   template <class Change>
   auto withDrive(unsigned unit, Change change) {

@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "device/pci.h"
+#include "state/archive.h"
 #include "storage/ide_channel.h"
 
 namespace lodge {
@@ -20,6 +21,8 @@ class IdeController : public PciFunction, private IoDevice {
   /// The channels' ports. Errors: alreadyExists.
   Status plugPorts(IoBus& ports);
   void reset() override;
+  void quiesce();
+  void transfer(state::Archive& a) override;
 
  private:
   std::uint64_t read(std::uint64_t offset, unsigned size) override;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "image/disk.h"
+#include "state/archive.h"
 
 namespace lodge {
 
@@ -56,6 +57,10 @@ class IdeDrive {
   virtual void dmaFailed() = 0;
   /// Hardware or software reset: the signature (ATA/ATAPI-6, 9.12).
   virtual void reset();
+  /// Saves or loads the device while it has no request to the disk.
+  virtual void transfer(state::Archive& a);
+  /// What was written is on stable storage when it returns.
+  void flush();
 
   Phase phase() const { return phase_; }
   std::vector<std::uint8_t>& data() { return *data_; }

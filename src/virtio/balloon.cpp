@@ -44,6 +44,17 @@ void BalloonDevice::reset() {
   actual_ = 0;
 }
 
+std::vector<const Chain*> BalloonDevice::held(unsigned queue) const {
+  if (holding_ && queue == stats) return {&heldStatistics_};
+  return {};
+}
+
+void BalloonDevice::transfer(state::Archive& a) {
+  std::lock_guard lock(statisticsMutex_);
+  QueuedDevice::transfer(a);
+  a(target_, actual_, statistics_);
+}
+
 unsigned BalloonDevice::roleOf(unsigned queue) const {
   if (queue < 2) return queue;
   bool hasStatistics = (features_ & bit::statistics) != 0;

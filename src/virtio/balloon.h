@@ -19,6 +19,7 @@ class BalloonDevice : public QueuedDevice {
   void writeConfig(std::uint64_t offset, unsigned size, std::uint32_t value) override;
   void reset() override;
   void notify(unsigned queue) override;
+  void transfer(state::Archive& a) override;
 
   /// Pages of 4 KiB that the guest is asked to lend. Any thread.
   void setTarget(std::uint32_t pages);
@@ -32,6 +33,9 @@ class BalloonDevice : public QueuedDevice {
   static constexpr unsigned kStatistics = 16;
   std::array<std::uint64_t, kStatistics> statistics();
   void requestStatistics();
+
+ protected:
+  std::vector<const Chain*> held(unsigned queue) const override;
 
  private:
   enum Queue : unsigned { inflate = 0, deflate = 1, stats = 2, reporting = 3 };

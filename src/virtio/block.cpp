@@ -118,6 +118,14 @@ void BlockDevice::reset() {
   landed_.wait(lock, [&] { return inFlight_ == 0; });
 }
 
+void BlockDevice::quiesce() {
+  {
+    std::unique_lock lock(flightMutex_);
+    landed_.wait(lock, [&] { return inFlight_ == 0; });
+  }
+  flushAndWait(*disk_);
+}
+
 void BlockDevice::notify(unsigned queue) {
   drain(queue, [&](Chain chain) { start(queue, std::move(chain)); });
 }

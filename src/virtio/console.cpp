@@ -24,6 +24,16 @@ void ConsoleDevice::reset() {
   if (tell && onRoom_) onRoom_();
 }
 
+void ConsoleDevice::transfer(state::Archive& a) {
+  QueuedDevice::transfer(a);
+  std::lock_guard lock(inputMutex_);
+  a(size_, heard_, typed_);
+  std::vector<std::uint8_t> waiting(backlog_.begin(), backlog_.end());
+  a(waiting);
+  a.require(waiting.size() <= kBacklogBytes, "what was typed");
+  if (a.mayApply()) backlog_.assign(waiting.begin(), waiting.end());
+}
+
 void ConsoleDevice::notify(unsigned queue) {
   if (queue == receive) return deliver();
   if (!typed_) tellSizeSometimes();

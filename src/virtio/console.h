@@ -24,6 +24,7 @@ class ConsoleDevice : public QueuedDevice {
   std::uint32_t readConfig(std::uint64_t offset, unsigned size) override;
   void reset() override;
   void notify(unsigned queue) override;
+  void transfer(state::Archive& a) override;
 
   /// Bytes for the guest; returns how many were taken (the rest to be offered again after onRoom). Any thread.
   std::size_t input(const char* data, std::size_t length);

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "state/archive.h"
 #include "virtio/defs.h"
 #include "virtio/virtqueue.h"
 
@@ -41,6 +42,11 @@ class Device {
   /// Back to power-up; on return no request of before touches guest memory any more.
   virtual void reset() = 0;
   virtual void notify(unsigned queue) = 0;
+  /// Returns when no request is under way on another thread, and what was written is on stable storage. While no vCPU
+  /// runs; I/O thread.
+  virtual void quiesce() {}
+  /// Saves or loads the device, after quiesce(); loading: after activate() and enableQueue(), as the driver left it.
+  virtual void transfer(state::Archive&) {}
 
  protected:
   Transport* transport_ = nullptr;

@@ -99,6 +99,15 @@ void TabletDevice::reset() {
   QueuedDevice::reset();
 }
 
+void TabletDevice::transfer(state::Archive& a) {
+  QueuedDevice::transfer(a);
+  std::lock_guard lock(mutex_);
+  a(select_, subselect_, x_, y_, buttons_);
+  std::size_t count = a.count(waiting_.size(), kMostWaiting, "the number of a tablet's events");
+  if (a.loading()) waiting_.assign(count, {});
+  for (Event& event : waiting_) a(event.type, event.code, event.value);
+}
+
 void TabletDevice::notify(unsigned queue) {
   if (queue == kEventQueue) {
     std::lock_guard lock(mutex_);

@@ -23,6 +23,7 @@ class TabletDevice : public QueuedDevice {
   void activate(std::uint64_t features) override;
   void reset() override;
   void notify(unsigned queue) override;
+  void transfer(state::Archive& a) override;
 
   /// The pointer is at (x, y) of kRange; buttons: 1 left, 2 middle, 4 right; wheel: notches, away from the user
   /// positive. False: no driver listens. Any thread.

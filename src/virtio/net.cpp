@@ -91,6 +91,25 @@ void NetDevice::notify(unsigned) {
   });
 }
 
+std::vector<const Chain*> NetDevice::held(unsigned queue) const {
+  std::vector<const Chain*> chains;
+  for (const Chain& chain : spare_) {
+    if (queue == 0) chains.push_back(&chain);
+  }
+  return chains;
+}
+
+void NetDevice::transfer(state::Archive& a) {
+  std::lock_guard lock(workMutex_);
+  QueuedDevice::transfer(a);
+  constexpr std::size_t kMostAddresses = 65536 / 6;
+  a(mac_, pairs_, promiscuous_, allMulticast_);
+  a.require(pairs_ >= 1 && pairs_ <= maxPairs_, "the number of queue pairs");
+  accepted_.resize(a.count(accepted_.size(), kMostAddresses, "the number of addresses"));
+  for (MacAddress& address : accepted_) a(address);
+  if (a.loading() && !a.ok()) NetDevice::reset();
+}
+
 void NetDevice::work() {
   workWanted_ = false;
   if (!live_) return;

@@ -26,9 +26,13 @@ class NetDevice : public QueuedDevice {
   void activate(std::uint64_t features) override;
   void reset() override;
   void notify(unsigned queue) override;
+  void transfer(state::Archive& a) override;
 
   std::uint64_t framesSent() const { return sent_; }
   std::uint64_t framesReceived() const { return received_; }
+
+ protected:
+  std::vector<const Chain*> held(unsigned queue) const override;
 
  private:
   struct Header;

@@ -24,6 +24,13 @@ struct Position {
     }
     index = static_cast<std::uint16_t>(next);
   }
+  void goBack(std::uint16_t count, std::uint16_t size) {
+    if (count > index) {
+      index = static_cast<std::uint16_t>(index + size);
+      wrap = !wrap;
+    }
+    index = static_cast<std::uint16_t>(index - count);
+  }
 };
 }  // namespace
 
@@ -98,6 +105,16 @@ class PackedRing : public VirtQueue::Ring {
   }
 
   void disarmNotification() override { storeShared<std::uint16_t>(deviceEvent_ + 2, kEventsOff); }
+
+  void transfer(state::Archive& a, std::uint16_t, std::uint16_t heldSlots) override {
+    Position next = next_, used = used_;
+    next.goBack(heldSlots, setup_.size);
+    a(next.index, next.wrap, used.index, used.wrap, pushed_);
+    a.require(next.index < setup_.size && used.index < setup_.size, "a place in a packed ring");
+    if (!a.mayApply()) return;
+    next_ = next;
+    used_ = used;
+  }
 
  private:
   bool isAvailable(Position at) const {

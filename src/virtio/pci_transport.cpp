@@ -142,6 +142,51 @@ void PciTransport::resetLocked() {
   setIntx(false);
 }
 
+void PciTransport::transferQueue(state::Archive& a, QueueState& queue) const {
+  QueueSetup& setup = queue.setup;
+  a(setup.size, setup.descriptors, setup.driverArea, setup.deviceArea, queue.vector, queue.enabled);
+  a.require(setup.size != 0 && setup.size <= device_->maxQueueSize(), "a queue's size");
+  a.require(queue.vector <= queues_.size() || queue.vector == kNoVector, "a queue's interrupt vector");
+  setup.packed = (driverFeatures_ & feature::ringPacked) != 0;
+  setup.eventIndex = (driverFeatures_ & feature::eventIndex) != 0;
+  setup.indirect = (driverFeatures_ & feature::indirectDescriptors) != 0;
+}
+
+void PciTransport::transfer(state::Archive& a) {
+  if (a.mayApply()) PciTransport::reset();
+  PciFunction::transfer(a);
+  std::lock_guard lock(mutex_);
+  a(status_, configVector_, isr_, generation_, deviceFeatureSelect_, driverFeatureSelect_, driverFeatures_,
+    queueSelect_);
+  a.require((status_ & (status::featuresOk | status::driverOk)) == 0 || (driverFeatures_ & ~offeredFeatures()) == 0,
+            "features that the device does not have");
+  a.require(configVector_ <= queues_.size() || configVector_ == kNoVector, "an interrupt vector");
+  std::size_t number = a.count(queues_.size(), queues_.size(), "the number of queues");
+  a.require(number == queues_.size(), "the number of queues");
+  for (QueueState& queue : queues_) transferQueue(a, queue);
+  if (a.mayApply()) applyLoaded(a);
+  device_->transfer(a);
+  if (a.loading() && !a.ok()) resetLocked();
+}
+
+void PciTransport::applyLoaded(state::Archive& a) {
+  if ((status_ & status::driverOk) != 0) device_->activate(driverFeatures_);
+  for (unsigned i = 0; i < queues_.size(); ++i) {
+    vectors_[i] = queues_[i].vector;
+    if (!queues_[i].enabled) continue;
+    bool accepted = false;
+    device_->enableQueue(i, queues_[i].setup, accepted);
+    a.require(accepted, "a queue outside of memory");
+  }
+}
+
+void PciTransport::resume() {
+  if ((status_ & (status::driverOk | status::needsReset)) != status::driverOk) return;
+  for (unsigned i = 0; i < queues_.size(); ++i) {
+    if (queues_[i].enabled) device_->notify(i);
+  }
+}
+
 void PciTransport::interrupt(std::uint16_t vector, std::uint8_t isrBit) {
   if (msixEnabled()) {
     if (vector != kNoVector) signalMsix(vector);

@@ -22,6 +22,9 @@ class PciTransport : public PciFunction, private Transport, private IoDevice {
 
   Device& device() { return *device_; }
   void reset() override;
+  void transfer(state::Archive& a) override;
+  /// A loaded device looks at its queues: what the driver asked before may be waiting. Before vCPUs run; I/O thread.
+  void resume();
 
  private:
   struct QueueState {
@@ -49,6 +52,8 @@ class PciTransport : public PciFunction, private Transport, private IoDevice {
   void enableQueueLocked(QueueState& queue);
   void setStatusLocked(std::uint8_t value);
   void resetLocked();
+  void transferQueue(state::Archive& a, QueueState& queue) const;
+  void applyLoaded(state::Archive& a);
   void interrupt(std::uint16_t vector, std::uint8_t isrBit);
   bool accessWindow(std::uint64_t& offset, unsigned& size);
 

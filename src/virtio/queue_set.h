@@ -30,6 +30,12 @@ class QueuedDevice : public Device {
     for (unsigned i = 0; i < queueCount(); ++i) disableQueue(i);
     features_ = 0;
   }
+  void transfer(state::Archive& a) override {
+    for (unsigned i = 0; i < queueCount(); ++i) {
+      std::lock_guard lock(slots_[i].mutex);
+      slots_[i].queue.transfer(a, held(i));
+    }
+  }
 
  protected:
   struct Slot {
@@ -37,6 +43,9 @@ class QueuedDevice : public Device {
     std::mutex mutex;
     VirtQueue queue;
   };
+
+  /// Chains that were popped last and wait in the device: a saved queue has them as not popped.
+  virtual std::vector<const Chain*> held(unsigned) const { return {}; }
 
   /// Pops every available chain of a queue and hands it to `serve(Chain)`, which is called without the lock. Ends with
   /// notifications armed. A broken ring is reported to the transport.

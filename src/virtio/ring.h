@@ -18,6 +18,8 @@ class VirtQueue::Ring {
   virtual bool interruptWanted() = 0;
   virtual bool armNotification() = 0;
   virtual void disarmNotification() = 0;
+  /// `heldChains` and the `heldSlots` that they have were popped last and are saved as not popped.
+  virtual void transfer(state::Archive& a, std::uint16_t heldChains, std::uint16_t heldSlots) = 0;
 
  protected:
   /// A request larger than this is an attack: no driver builds it.

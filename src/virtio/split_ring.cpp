@@ -54,6 +54,12 @@ class SplitRing : public VirtQueue::Ring {
     if (!setup_.eventIndex) storeShared<std::uint16_t>(used_, 1);
   }
 
+  void transfer(state::Archive& a, std::uint16_t heldChains, std::uint16_t) override {
+    auto next = static_cast<std::uint16_t>(lastAvailable_ - heldChains);
+    a(next, usedIndex_, signalled_);
+    if (a.mayApply()) lastAvailable_ = next;
+  }
+
  private:
   /// Follows the chain from `head` through at most one indirect table.
   bool walk(Chain& out, std::uint16_t head) {

@@ -45,6 +45,15 @@ void VirtQueue::push(Chain chain, std::uint32_t written, bool more) {
   ring_->push(chain, written, more);
 }
 
+void VirtQueue::transfer(state::Archive& a, const std::vector<const Chain*>& held) {
+  std::uint16_t slots = 0;
+  for (const Chain* chain : held) slots = static_cast<std::uint16_t>(slots + chain->slots_);
+  bool enabled = ring_ != nullptr;
+  a(enabled, broken_);
+  a.require(enabled == (ring_ != nullptr), "a queue that is not there");
+  if (ring_ && a.ok()) ring_->transfer(a, static_cast<std::uint16_t>(held.size()), slots);
+}
+
 bool VirtQueue::interruptWanted() {
   return ring_ && ring_->interruptWanted();
 }

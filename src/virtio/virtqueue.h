@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "memory/guest_memory.h"
+#include "state/archive.h"
 #include "virtio/defs.h"
 
 namespace lodge::virtio {
@@ -69,6 +70,10 @@ class VirtQueue {
   bool armNotification();
   /// Tells the driver that no notification is needed now.
   void disarmNotification();
+
+  /// Saves or loads how far the queue has come; it is enabled or not, as the other side is. `held`: chains that were
+  /// popped last and not pushed, which are saved as not popped.
+  void transfer(state::Archive& a, const std::vector<const Chain*>& held);
 
   class Ring;
 

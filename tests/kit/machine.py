@@ -80,7 +80,7 @@ class Machine:
         self.name = spec.name or f"test{os.getpid()}-{number}"
         self._folder = tempfile.TemporaryDirectory(prefix="lodge-test-")
         self.runtime = pathlib.Path(self._folder.name)
-        command = [*prefix, *(qemu.command(spec, self.runtime) if WITH_QEMU else lodge_command(self))]
+        command = [*prefix, *self.command()]
         paths.CONSOLES.mkdir(parents=True, exist_ok=True)
         log = paths.CONSOLES / f"{os.environ.get('LODGE_TEST_NAME', 'test')}-{os.getpid()}-{number}.log"
         self.started = time.monotonic()
@@ -88,6 +88,9 @@ class Machine:
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, bufsize=0,
                                         env=runtime_environment(self.runtime), preexec_fn=_die_with_parent)
         self.console = Console(self.process.stdout.fileno(), self.process.stdin.fileno(), log)
+
+    def command(self):
+        return qemu.command(self.spec, self.runtime) if WITH_QEMU else lodge_command(self)
 
     def __enter__(self):
         return self

@@ -17,19 +17,21 @@ long control(int fd, unsigned long request, void* argument) {
 }
 
 /// A userfaultfd that write-protects [base, base+size) on demand; invalid if the host cannot.
-UniqueFd openUserfaultfd(std::uint64_t base, std::uint64_t size) {
-  UniqueFd fd(static_cast<int>(hostCall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY)));
-  if (!fd) return {};
+int openUserfaultfd(std::uint64_t base, std::uint64_t size) {
+  auto fd = static_cast<int>(hostCall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY));
+  if (fd < 0) return -1;
   uffdio_api api{};
   api.api = UFFD_API;
   api.features = UFFD_FEATURE_SIGBUS | UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_WP_HUGETLBFS_SHMEM;
-  if (control(fd.get(), UFFDIO_API, &api) != 0) return {};
   uffdio_register range{};
   range.range = {base, size};
   range.mode = UFFDIO_REGISTER_MODE_WP;
-  if (control(fd.get(), UFFDIO_REGISTER, &range) != 0) return {};
-  if ((range.ioctls & std::uint64_t{1} << _UFFDIO_WRITEPROTECT) == 0) return {};
-  return fd;
+  if (control(fd, UFFDIO_API, &api) == 0 && control(fd, UFFDIO_REGISTER, &range) == 0 &&
+      (range.ioctls & std::uint64_t{1} << _UFFDIO_WRITEPROTECT) != 0) {
+    return fd;
+  }
+  hostCall(SYS_close, static_cast<std::uint64_t>(fd));
+  return -1;
 }
 }  // namespace
 
@@ -37,20 +39,36 @@ Result<std::unique_ptr<CodeGuard>> CodeGuard::create(GuestMemory& memory, bool a
   auto guard = std::unique_ptr<CodeGuard>(new CodeGuard());
   guard->base_ = reinterpret_cast<std::uint64_t>(memory.cpuRw());
   guard->size_ = memory.backingSize();
-  if (allowUserfaultfd) guard->fd_ = openUserfaultfd(guard->base_, guard->size_);
+  guard->memory_ = &memory;
+  guard->waiting_ = allowUserfaultfd && memory.isLoading();
+  if (allowUserfaultfd && !guard->waiting_) guard->open();
   return guard;
+}
+
+CodeGuard::~CodeGuard() {
+  if (usableFd() >= 0) hostCall(SYS_close, static_cast<std::uint64_t>(usableFd()));
+}
+
+void CodeGuard::open() const {
+  int fd = openUserfaultfd(base_, size_), none = -1;
+  if (fd >= 0 && !fd_.compare_exchange_strong(none, fd)) hostCall(SYS_close, static_cast<std::uint64_t>(fd));
 }
 
 bool CodeGuard::change(std::uint64_t ramPage, bool protect) const {
   std::uint64_t at = base_ + (ramPage << 12);
-  if (fd_) {
+  if (waiting_.load(std::memory_order_relaxed) && !memory_->isLoading() && waiting_.exchange(false)) open();
+  bool done = true;
+  if (!protect && mixed_.load(std::memory_order_relaxed))
+    done = hostCall(SYS_mprotect, at, kPageSize, PROT_READ | PROT_WRITE) == 0;
+  if (usableFd() >= 0) {
     uffdio_writeprotect change{};
     change.range = {at, kPageSize};
     change.mode = protect ? UFFDIO_WRITEPROTECT_MODE_WP : 0;
-    return control(fd_.get(), UFFDIO_WRITEPROTECT, &change) == 0;
+    return control(usableFd(), UFFDIO_WRITEPROTECT, &change) == 0 && done;
   }
-  auto protection = static_cast<std::uint64_t>(protect ? PROT_READ : PROT_READ | PROT_WRITE);
-  return hostCall(SYS_mprotect, at, kPageSize, protection) == 0;
+  if (!protect) return done;
+  mixed_.store(true, std::memory_order_relaxed);
+  return hostCall(SYS_mprotect, at, kPageSize, PROT_READ) == 0;
 }
 
 }  // namespace lodge::translate

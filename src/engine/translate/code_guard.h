@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 
 #include "base/error.h"
-#include "base/file.h"
 #include "memory/guest_memory.h"
 
 namespace lodge::translate {
@@ -15,9 +15,13 @@ namespace lodge::translate {
 ///
 /// userfaultfd's write protection splits no mapping and costs 0.65 us a page; where the host forbids it, mprotect
 /// serves, with the kernel's limit of mappings (vm.max_map_count) as a bound on the number of such pages. Thread-safe;
-/// callable from signal handlers.
+/// callable from signal handlers. While memory is loaded from a saved machine's file, its views have another
+/// userfaultfd, so that mprotect serves until then.
 class CodeGuard {
  public:
+  ~CodeGuard();
+  CodeGuard(const CodeGuard&) = delete;
+  CodeGuard& operator=(const CodeGuard&) = delete;
   static Result<std::unique_ptr<CodeGuard>> create(GuestMemory& memory, bool allowUserfaultfd = true);
 
   /// Whether the host did it. `ramPage`: offset in RAM >> 12.
@@ -26,13 +30,19 @@ class CodeGuard {
   /// Whether a faulting host address is in guarded memory.
   bool covers(std::uint64_t hostAddress) const { return hostAddress - base_ < size_; }
   std::uint64_t ramPageOf(std::uint64_t hostAddress) const { return (hostAddress - base_) >> 12; }
-  bool usesUserfaultfd() const { return static_cast<bool>(fd_); }
+  bool usesUserfaultfd() const { return usableFd() >= 0; }
 
  private:
   CodeGuard() = default;
+  int usableFd() const { return fd_.load(std::memory_order_acquire); }
   bool change(std::uint64_t ramPage, bool protect) const;
 
-  UniqueFd fd_;
+  void open() const;
+
+  const GuestMemory* memory_ = nullptr;
+  mutable std::atomic<bool> waiting_{false};  ///< a userfaultfd is wanted once memory is loaded
+  mutable std::atomic<int> fd_{-1};
+  mutable std::atomic<bool> mixed_{false};  ///< some pages are protected by mprotect
   std::uint64_t base_ = 0;
   std::uint64_t size_ = 0;
 };

@@ -58,6 +58,10 @@ Result<std::unique_ptr<TranslationStore>> TranslationStore::create(GuestMemory& 
 
 TranslationStore::~TranslationStore() {
   memory_.setCodeWriteObserver(nullptr);
+  // Another engine may go on with this memory.
+  for (std::uint64_t page = 0; guard_ && page < memory_.backingSize() >> 12; ++page) {
+    if (memory_.codePages()[page].exchange(0) != 0) guard_->unprotect(page);
+  }
   if (missTable_ != 0) ::munmap(reinterpret_cast<void*>(missTable_), kMissTableBytes);
   if (entryTables_ != 0) ::munmap(reinterpret_cast<void*>(entryTables_), kMaxUnits * kEntryTableBytes);
   if (units_) ::munmap(static_cast<void*>(units_), kMaxUnits * sizeof(PageUnit*));

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "image/crc32c.h"
+#include "base/crc32c.h"
 
 #include <array>
 
 #include "base/bytes.h"
 
-namespace lodge::image {
+namespace lodge {
 
 namespace {
 
@@ -48,4 +48,4 @@ std::uint32_t crc32c(std::span<const std::byte> bytes, std::uint32_t before) {
   return ~byTable(bytes, ~before);
 }
 
-}  // namespace lodge::image
+}  // namespace lodge

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <filesystem>
+
+#include "cli/exit_status.h"
+#include "cli/machine_process.h"
+#include "cli/run_options.h"
+#include "cli/verbs.h"
+
+namespace lodge::cli {
+
+namespace {
+
+int run(const Invocation& invocation, const Program& program) {
+  std::error_code ignored;
+  auto config = savedConfig(std::filesystem::absolute(invocation.arguments()[0], ignored).lexically_normal().string());
+  if (!config) return fail(config.error());
+  RunOptions options;
+  options.machine = std::move(*config);
+  options.machine.name = invocation.value("name", options.machine.name);
+  options.machine.engine = invocation.value("engine", options.machine.engine);
+  options.detach = invocation.has("detach");
+  options.stats = invocation.has("stats");
+  if (options.detach) return runDetached(options, program);
+  return runMachine(options, program, [](control::MachineFolder&) { return true; });
+}
+
+}  // namespace
+
+VerbSpec restoreVerb() {
+  return {
+      .name = "restore",
+      .summary = "let a saved machine go on",
+      .description =
+          "Starts the machine that 'lodge save' wrote to FILE where it was, with the disks and networks that it had. "
+          "It runs at once; its memory is read from the file as it is touched, so that the file must stay while "
+          "the machine runs. A file that was cut short or changed, a newer one than this Lodge knows, and a disk that "
+          "has changed since are refused.\n\n"
+          "The guest's clocks go on from where they stood, except for the real-time clock, which shows the host's "
+          "time. "
+          "Connections through the user network are reset by the next packet that the guest sends.",
+      .arguments = {{.name = "FILE", .complete = Complete::file}},
+      .options = {{.name = "engine",
+                   .value = "ENGINE",
+                   .help = "What runs the machine from now on; otherwise what it was started with.",
+                   .choices = {"auto", "kvm", "translate", "interpret"}},
+                  {.name = "name", .value = "NAME", .help = "Its name from now on."},
+                  {.name = "detach", .letter = 'd', .help = "Run in the background, and print the machine's name."},
+                  {.name = "stats", .help = "Write the machine's counters to standard error at its end."}},
+      .examples = {{"lodge restore -d web.state", "In the background."},
+                   {"lodge restore web.state --engine interpret", "On another engine than before."}},
+      .run = run,
+  };
+}
+
+}  // namespace lodge::cli

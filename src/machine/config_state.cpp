@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "machine/config_state.h"
+
+#include <fmt/format.h>
+#include <sys/stat.h>
+
+#include <cerrno>
+#include <filesystem>
+
+#include "base/text.h"
+#include "machine/flash_files.h"
+
+namespace lodge {
+
+using state::Archive;
+
+namespace {
+
+template <class T, class Each>
+void transferList(Archive& a, std::vector<T>& list, std::size_t most, const char* what, Each&& each) {
+  std::size_t number = a.count(list.size(), most, what);
+  if (a.loading()) list.assign(number, T());
+  for (T& item : list) each(item);
+}
+
+template <class T>
+void transferEnum(Archive& a, T& value, T last, const char* what) {
+  a(value);
+  a.require(value <= last, what);
+  if (!a.ok()) value = T{};
+}
+
+void transferDrive(Archive& a, DriveConfig& d) {
+  a(d.path, d.format, d.readOnly, d.snapshot);
+  transferEnum(a, d.cache, image::CacheMode::unsafe, "a disk's cache mode");
+  a(d.allowedPaths);
+  transferEnum(a, d.bus, DriveBus::scsi, "a disk's bus");
+  a(d.unit, d.cdrom, d.bootIndex);
+}
+
+void transferNet(Archive& a, NetConfig& n) {
+  transferList(a, n.user.forwards, 4096, "the number of port forwards",
+               [&](PortForward& f) { a(f.udp, f.hostAddress, f.hostPort, f.guestAddress, f.guestPort); });
+  a(n.user.ipv6, n.user.restricted, n.user.hostname, n.user.tftp, n.user.bootFile, n.tap, n.network, n.port, n.mac);
+}
+
+/// A file's absolute path; empty and names of network disks stay.
+void makeAbsolute(std::string& path) {
+  if (path.empty() || path.find("://") != std::string::npos) return;
+  std::error_code error;
+  auto absolute = std::filesystem::absolute(path, error);
+  if (!error) path = absolute.lexically_normal().string();
+}
+
+}  // namespace
+
+void transfer(Archive& a, MachineConfig& c) {
+  a(c.name);
+  transferEnum(a, c.board, Board::pc, "the board");
+  a(c.bios, c.q35);
+  transferEnum(a, c.firmware, Firmware::uefi, "the firmware");
+  a(c.uefiVars, c.secureBoot);
+  transferList(a, c.flash, 16, "the number of flash chips",
+               [&](FlashConfig& f) { a(f.path, f.readOnly, f.keep, f.blank); });
+  a(c.bootOrder, c.bootMenu, c.kernel, c.initrds, c.append);
+  transferList(a, c.disks, 64, "the number of disks", [&](DriveConfig& d) { transferDrive(a, d); });
+  transferList(a, c.floppies, 4, "the number of floppy drives",
+               [&](FloppyConfig& f) { a(f.path, f.readOnly, f.snapshot); });
+  transferList(a, c.nets, 64, "the number of networks", [&](NetConfig& n) { transferNet(a, n); });
+  a(c.cpus, c.memory, c.engine, c.cpuModel, c.codeCache);
+  transferEnum(a, c.pointer, Pointer::ps2, "the pointer");
+  transferEnum(a, c.graphics, Graphics::virtio, "the graphics");
+  a(c.noReboot, c.debugExitPort, c.testDevice, c.balloon, c.virtioConsole, c.trace);
+}
+
+MachineConfig withAbsolutePaths(MachineConfig c) {
+  for (std::string* path : {&c.bios, &c.uefiVars, &c.kernel}) makeAbsolute(*path);
+  for (std::string& path : c.initrds) {
+    // A multiboot module has its arguments behind the path.
+    std::string rest = path.find(' ') == std::string::npos ? "" : path.substr(path.find(' '));
+    path.resize(path.size() - rest.size());
+    makeAbsolute(path);
+    path += rest;
+  }
+  for (FlashConfig& f : c.flash) {
+    makeAbsolute(f.path);
+    makeAbsolute(f.blank);
+  }
+  for (DriveConfig& d : c.disks) {
+    makeAbsolute(d.path);
+    for (std::string& path : d.allowedPaths) makeAbsolute(path);
+  }
+  for (FloppyConfig& f : c.floppies) makeAbsolute(f.path);
+  for (NetConfig& n : c.nets) makeAbsolute(n.user.tftp);
+  return c;
+}
+
+void transfer(Archive& a, DiskIdentity& d) {
+  a(d.path, d.bytes, d.changed);
+}
+
+Result<DiskIdentity> DiskIdentity::of(const std::string& path) {
+  DiskIdentity identity{.path = path};
+  if (path.find("://") != std::string::npos) return identity;
+  struct stat info {};
+  if (::stat(path.c_str(), &info) != 0) return Error::fromErrno(errno, "look at the disk " + inQuotes(path));
+  if (!S_ISREG(info.st_mode)) return identity;
+  identity.bytes = static_cast<std::uint64_t>(info.st_size);
+  identity.changed = info.st_mtim.tv_sec * kNanosecondsPerSecond + info.st_mtim.tv_nsec;
+  return identity;
+}
+
+Result<std::vector<DiskIdentity>> disksOf(const MachineConfig& config) {
+  std::vector<DiskIdentity> disks;
+  for (const DriveConfig& drive : config.disks) {
+    if (drive.path.empty()) continue;
+    if (drive.snapshot) {
+      return Error(ErrorKind::unsupported,
+                   fmt::format("the disk {} was given with 'snapshot': its changes end with this machine and cannot be "
+                               "saved",
+                               inQuotes(drive.path)))
+          .withHint("start the machine with an overlay ('lodge image create -b') as its disk");
+    }
+    auto identity = DiskIdentity::of(drive.path);
+    if (!identity) return std::move(identity).error();
+    disks.push_back(std::move(*identity));
+  }
+  // What a flash chip's file holds is in the machine's memory, too.
+  for (const FlashConfig& flash : flashChips(config)) {
+    if (!flash.keep || flash.readOnly || flash.path.empty()) continue;
+    auto identity = DiskIdentity::of(flash.path);
+    if (!identity) return std::move(identity).error();
+    disks.push_back(std::move(*identity));
+  }
+  return disks;
+}
+
+Status compareDisks(const std::vector<DiskIdentity>& saved, const MachineConfig& config) {
+  auto now = disksOf(config);
+  if (!now) return std::move(now).error();
+  bool same = saved.size() == now->size();
+  for (std::size_t i = 0; same && i < saved.size(); ++i) {
+    const DiskIdentity &then = saved[i], &today = (*now)[i];
+    if (then.bytes == today.bytes && then.changed == today.changed) continue;
+    return Error(ErrorKind::invalidArgument,
+                 fmt::format("the disk {} has changed since the machine was saved: the guest would damage it",
+                             inQuotes(today.path)))
+        .withHint("put the disk back as it was when the machine was saved");
+  }
+  if (same) return {};
+  return Error(ErrorKind::corrupt, "the state's list of disks is not that of its machine");
+}
+
+}  // namespace lodge

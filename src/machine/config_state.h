@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "machine/config.h"
+#include "state/archive.h"
+
+namespace lodge {
+
+/// Saves or loads a machine's configuration. What was loaded still has to pass validate().
+void transfer(state::Archive& a, MachineConfig& config);
+
+/// The same machine from another working directory: its paths are absolute.
+MachineConfig withAbsolutePaths(MachineConfig config);
+
+/// What a disk's file was when the machine was saved.
+struct DiskIdentity {
+  std::string path;
+  std::uint64_t bytes = 0;
+  std::int64_t changed = 0;  ///< nanoseconds since 1970, of its last change; 0: not a file
+
+  /// Errors: the host's, from stat().
+  static Result<DiskIdentity> of(const std::string& path);
+};
+void transfer(state::Archive& a, DiskIdentity& identity);
+
+/// The disks of a machine whose contents belong to its state. Errors: unsupported (a disk whose changes are dropped at
+/// the machine's end), DiskIdentity::of()'s.
+Result<std::vector<DiskIdentity>> disksOf(const MachineConfig& config);
+/// Whether they are now what they were. Errors: invalidArgument, with the name of one that is not.
+Status compareDisks(const std::vector<DiskIdentity>& saved, const MachineConfig& config);
+
+}  // namespace lodge

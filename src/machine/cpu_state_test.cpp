@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "machine/cpu_state.h"
+
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <random>
+
+#include "base/bytes.h"
+#include "engine/engine.h"
+#include "machine/saved_machine.h"
+
+namespace lodge {
+namespace {
+
+using state::Archive;
+using x86::CpuState;
+
+/// CPUs that never run.
+struct NoWorld : x86::CpuEnvironment {
+  std::uint64_t readPort(std::uint16_t, unsigned) override { return 0; }
+  void writePort(std::uint16_t, unsigned, std::uint64_t) override {}
+  std::uint64_t readMmio(Gpa, unsigned) override { return 0; }
+  void writeMmio(Gpa, unsigned, std::uint64_t) override {}
+  x86::LocalApic& apic() override { std::abort(); }
+  std::int64_t hypercall(std::uint64_t, const std::uint64_t (&)[4]) override { return 0; }
+  Nanoseconds guestTime() override { return 0; }
+  Nanoseconds wallClockBase() override { return 0; }
+};
+
+struct CpuStateTest : testing::Test {
+  std::unique_ptr<GuestMemory> memory = std::move(*GuestMemory::create(1_MiB));
+  std::unique_ptr<x86::CpuModel> model = std::move(*x86::makeCpuModel("host", 2));
+  EngineSetup setup{*memory, *model, 2};
+  std::unique_ptr<Engine> engine = std::move(*makeInterpretEngine(setup));
+  NoWorld world;
+  std::unique_ptr<Vcpu> from = std::move(*engine->createVcpu(0, world));
+  std::unique_ptr<Vcpu> to = std::move(*engine->createVcpu(1, world));
+
+  std::vector<std::byte> saved(std::uint64_t tsc) {
+    Archive out;
+    transferCpu(out, from->cpu(), tsc);
+    EXPECT_TRUE(out.finish());
+    return out.saved();
+  }
+  Status loaded(std::span<const std::byte> bytes, std::uint64_t tsc) {
+    Archive in(bytes, 1);
+    transferCpu(in, to->cpu(), tsc);
+    return in.finish();
+  }
+  void enterLongMode() {
+    CpuState& s = from->cpu().state;
+    s.cr0 = x86::cr0::pe | x86::cr0::pg | x86::cr0::et;
+    s.cr4 = x86::cr4::pae;
+    s.efer = x86::efer::lme | x86::efer::lma;
+    s.segment[x86::cs] = {0, 0xffffffff, 8, 0xa09b};
+    s.rip = 0xffff'8000'0000'1234;
+    for (unsigned i = 0; i < 16; ++i) s.gpr[i] = std::uint64_t{0x1111'1111'1111'1111} * i;
+    s.pvSystemTime = 0x5001;
+    for (unsigned i = 0; i < 256; ++i) s.xsave[160 + i] = std::byte(i);  // XMM registers
+    s.xsave[512] = std::byte{3};
+  }
+};
+
+TEST_F(CpuStateTest, ComesBackWithItsClockAndEvents) {
+  enterLongMode();
+  CpuState& s = from->cpu().state;
+  s.tscOffset = 1000;
+  from->cpu().events = x86::event::nmi | x86::event::stop;
+  from->cpu().deferredEvents = x86::event::sipi;
+  from->cpu().sipiVector = 0x9a;
+  Status done = loaded(saved(5000), 800);
+  ASSERT_TRUE(done) << done.error().message();
+  CpuState& t = to->cpu().state;
+  EXPECT_EQ(t.tscOffset + 800, 6000u);
+  t.tscOffset = s.tscOffset;
+  EXPECT_EQ(std::memcmp(t.gpr, s.gpr, sizeof s.gpr), 0);
+  EXPECT_EQ(t.rip, s.rip);
+  EXPECT_EQ(t.efer, s.efer);
+  EXPECT_EQ(t.pvSystemTime, s.pvSystemTime);
+  EXPECT_EQ(std::memcmp(t.xsave, s.xsave, 832), 0);
+  std::uint32_t events = to->cpu().events;
+  EXPECT_EQ(events & (x86::event::nmi | x86::event::sipi | x86::event::stop), x86::event::nmi | x86::event::sipi);
+  EXPECT_EQ(to->cpu().sipiVector, 0x9a);
+  to->cpu().events = 0;
+}
+
+TEST_F(CpuStateTest, ImpossibleStatesAreRefused) {
+  auto refuse = [&](const char* what, auto change) {
+    from = std::move(*engine->createVcpu(0, world));
+    enterLongMode();
+    change(from->cpu().state);
+    auto bytes = saved(0);
+    CpuState before = to->cpu().state;
+    EXPECT_FALSE(loaded(bytes, 0)) << what;
+    EXPECT_EQ(std::memcmp(&to->cpu().state, &before, sizeof before), 0) << what;
+  };
+  refuse("long mode without PAE", [](CpuState& s) { s.cr4 = 0; });
+  refuse("LMA without LME", [](CpuState& s) { s.efer = x86::efer::lma; });
+  refuse("paging without protection", [](CpuState& s) { s.cr0 = x86::cr0::pg; });
+  refuse("an unknown bit of CR4", [](CpuState& s) { s.cr4 |= 1ull << 40; });
+  refuse("an address that is not canonical", [](CpuState& s) { s.segment[x86::fs].base = 1ull << 50; });
+  refuse("CR3 beyond memory", [](CpuState& s) { s.cr3 = 1ull << 60; });
+  refuse("a privilege level of 4", [](CpuState& s) { s.cpl = 4; });
+  refuse("no activity", [](CpuState& s) { s.activity = static_cast<x86::Activity>(9); });
+  refuse("unknown vector state", [](CpuState& s) { s.xsave[519] = std::byte{0x80}; });
+  refuse("a compacted area", [](CpuState& s) { s.xsave[527] = std::byte{0x80}; });
+  refuse("reserved bits of MXCSR", [](CpuState& s) { s.xsave[26] = std::byte{1}; });
+  refuse("XCR0 without x87", [](CpuState& s) { s.xcr0 = 6; });
+}
+
+TEST_F(CpuStateTest, TheModelMustBeTheSame) {
+  auto other = std::move(*x86::makeCpuModel("x86-64-v2", 2));
+  state::Snapshot out;
+  transferModel(out, *other);
+  auto bytes = *out.bytes();
+  auto in = state::Snapshot::parse(bytes);
+  transferModel(*in, *model);
+  EXPECT_FALSE(in->finish());
+  auto same = state::Snapshot::parse(bytes);
+  auto again = std::move(*x86::makeCpuModel("x86-64-v2", 2));
+  transferModel(*same, *again);
+  EXPECT_TRUE(same->finish());
+}
+
+}  // namespace
+}  // namespace lodge

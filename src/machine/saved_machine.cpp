@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "machine/saved_machine.h"
+
+#include <fmt/format.h>
+
+#include <array>
+#include <tuple>
+#include <utility>
+
+#include "base/text.h"
+#include "engine/engine.h"
+#include "machine/machine.h"
+
+namespace lodge {
+
+using state::Archive;
+using state::Snapshot;
+
+namespace {
+
+/// Fields in and out of `config` and `disks`.
+void describe(Snapshot& snapshot, MachineConfig& config, std::vector<DiskIdentity>& disks) {
+  snapshot.section("configuration", 1, [&](Archive& a) { transfer(a, config); });
+  snapshot.section("disks", 1, [&](Archive& a) {
+    disks.resize(a.count(disks.size(), 64, "the number of disks"));
+    for (DiskIdentity& disk : disks) transfer(a, disk);
+  });
+}
+
+class FileMemory : public MemorySource {
+ public:
+  explicit FileMemory(std::shared_ptr<const state::StateFile> file) : file_(std::move(file)) {}
+  std::size_t pieceBytes() const override { return state::kChunkBytes; }
+  bool isZero(std::size_t piece) const override { return file_->isZero(piece); }
+  Status load(std::size_t piece, std::span<std::byte> to) const override { return file_->loadChunk(piece, to); }
+
+ private:
+  std::shared_ptr<const state::StateFile> file_;
+};
+
+/// A clock that differs by more would be seen by the guest's own (parts per million).
+constexpr std::uint64_t kClockTolerance = 200;
+
+bool isNear(std::uint64_t a, std::uint64_t b) {
+  std::uint64_t difference = a > b ? a - b : b - a;
+  return difference <= b / 1'000'000 * kClockTolerance;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<SavedMachine>> SavedMachine::open(const std::string& path) {
+  auto saved = std::make_unique<SavedMachine>();
+  auto file = state::StateFile::open(path);
+  if (!file) return std::move(file).error();
+  saved->file = std::move(*file);
+  auto snapshot = Snapshot::parse(saved->file->sections());
+  if (!snapshot) return std::move(snapshot).error().context("state file " + inQuotes(path));
+  saved->snapshot = std::move(*snapshot);
+  describe(saved->snapshot, saved->config, saved->disks);
+  if (Status s = saved->snapshot.status(); !s) return std::move(s).error().context("state file " + inQuotes(path));
+  return saved;
+}
+
+Result<MachineConfig> savedConfig(const std::string& path) {
+  auto saved = SavedMachine::open(path);
+  if (!saved) return std::move(saved).error();
+  MachineConfig config = std::move((*saved)->config);
+  config.restoreFrom = path;
+  return config;
+}
+
+void transferDescription(Snapshot& snapshot, MachineConfig config, std::vector<DiskIdentity> disks) {
+  describe(snapshot, config, disks);
+}
+
+void transferModel(Snapshot& snapshot, x86::CpuModel& model) {
+  constexpr std::uint32_t kXsaveLeaf = 0xd;
+  constexpr std::size_t kMostLeaves = 1024;
+  snapshot.section("cpu-model", 1, [&](Archive& a) {
+    std::uint64_t features = model.features, components = model.xcr0Supported;
+    x86::CpuVendor vendor = model.vendor;
+    a(features, components, vendor);
+    a.require(vendor == model.vendor, "the CPU's vendor: this host has the other one");
+    a.require(features == model.features,
+              fmt::format("CPU features: the machine's are {:#x}, this host has {:#x} of them", features,
+                          features & model.features));
+    a.require(components == model.xcr0Supported, "the parts of the CPU's vector state: this host has other ones");
+    std::vector<x86::CpuidEntry> leaves(a.count(model.leaves.size(), kMostLeaves, "the number of CPUID leaves"));
+    if (!a.loading()) leaves = model.leaves;
+    auto place = [](const x86::CpuidEntry& e) { return std::pair(e.leaf, e.subleaf); };
+    for (std::size_t i = 0; i < leaves.size(); ++i) {
+      x86::CpuidEntry& e = leaves[i];
+      a(e.leaf, e.subleaf, e.eax, e.ebx, e.ecx, e.edx, e.perSubleaf);
+      a.require(i == 0 || place(leaves[i - 1]) < place(e), "the order of CPUID leaves");
+    }
+    auto xsave = [](const std::vector<x86::CpuidEntry>& all) {
+      std::vector<std::array<std::uint32_t, 4>> areas;
+      for (const x86::CpuidEntry& e : all) {
+        if (e.leaf == kXsaveLeaf) areas.push_back({e.subleaf, e.eax, e.ebx, e.ecx});
+      }
+      return areas;
+    };
+    a.require(xsave(leaves) == xsave(model.leaves), "the places of the CPU's vector state: this host has other ones");
+    if (a.mayApply()) model.leaves = std::move(leaves);
+  });
+}
+
+Status engineKeepsModel(const std::string& engine, const x86::CpuModel& model) {
+  x86::CpuModel limited = model;
+  if (Status s = limitModel(engine, limited); !s) return s;
+  std::uint64_t missing = model.features & ~limited.features;
+  std::string what = missing != 0 ? fmt::format("CPU features (bits {:#x})", missing) : "";
+  for (std::size_t i = 0; what.empty() && i < model.leaves.size() && i < limited.leaves.size(); ++i) {
+    const x86::CpuidEntry &had = model.leaves[i], &left = limited.leaves[i];
+    if (std::tie(had.leaf, had.eax, had.ebx, had.ecx, had.edx) !=
+        std::tie(left.leaf, left.eax, left.ebx, left.ecx, left.edx))
+      what = fmt::format("what CPUID leaf {:#x} offers", had.leaf);
+  }
+  if (what.empty()) return {};
+  return Error(ErrorKind::unsupported,
+               fmt::format("engine {} cannot give the machine all that it was started with: {}", engine, what))
+      .withHint("a machine that was started on that engine can move to the others and back");
+}
+
+void transferClocks(Snapshot& snapshot, x86::CpuModel& model, std::uint64_t hostTsc, Nanoseconds& now) {
+  snapshot.section("clocks", 1, [&](Archive& a) {
+    std::uint64_t sinceZero = hostTsc - model.tscBase, hz = model.tscHz;
+    a(now, sinceZero, hz);
+    a.require(now >= 0 && now < Nanoseconds{1} << 60, "the machine's time");
+    a.require(isNear(hz, model.tscHz),
+              fmt::format("the CPU's clock: the machine's runs at {} Hz, this host's at {} Hz", hz, model.tscHz));
+    if (!a.mayApply()) return;
+    model.tscHz = hz;
+    model.tscBase = hostTsc - sinceZero;
+  });
+}
+
+std::unique_ptr<MemorySource> makeMemorySource(std::shared_ptr<const state::StateFile> file) {
+  return std::make_unique<FileMemory>(std::move(file));
+}
+
+}  // namespace lodge

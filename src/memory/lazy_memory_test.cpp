@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "memory/lazy_memory.h"
+
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <random>
+
+namespace lodge {
+namespace {
+
+constexpr std::size_t kPiece = 16 * kPageSize;
+constexpr std::uint64_t kBytes = 4_MiB + 3 * kPageSize;
+
+/// The byte at an offset: zero in every fourth piece, and in odd pages of the others.
+std::byte expected(std::uint64_t offset) {
+  if (offset / kPiece % 4 == 3 || offset / kPageSize % 2 == 1) return std::byte{0};
+  return std::byte((offset * 2654435761u >> 13) | 1);
+}
+
+struct PatternSource : MemorySource {
+  std::size_t pieceBytes() const override { return kPiece; }
+  bool isZero(std::size_t piece) const override { return piece % 4 == 3; }
+  Status load(std::size_t piece, std::span<std::byte> to) const override {
+    ++loads;
+    if (piece == broken) return Error(ErrorKind::corrupt, "a broken piece");
+    for (std::size_t i = 0; i < to.size(); ++i) to[i] = expected(piece * kPiece + i);
+    return {};
+  }
+  explicit PatternSource(std::atomic<int>& count, std::size_t bad = ~std::size_t{0}) : loads(count), broken(bad) {}
+  std::atomic<int>& loads;
+  std::size_t broken;
+};
+
+struct LazyMemoryTest : testing::Test {
+  std::unique_ptr<GuestMemory> memory = std::move(*GuestMemory::create(kBytes));
+  std::atomic<int> loads{0}, failures{0};
+  void load(std::size_t broken = ~std::size_t{0}) {
+    ASSERT_TRUE(
+        memory->load(std::make_unique<PatternSource>(loads, broken), false, [this](const Error&) { ++failures; }));
+  }
+  void waitUntilLoaded() const {
+    auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+    while (memory->isLoading() && std::chrono::steady_clock::now() < deadline)
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    EXPECT_FALSE(memory->isLoading());
+  }
+};
+
+TEST_F(LazyMemoryTest, EveryViewSeesWhatTheSourceHas) {
+  load();
+  std::mt19937 random(1);
+  std::byte* const views[] = {memory->deviceView(), memory->cpuRw(), memory->cpuRo()};
+  for (int i = 0; i < 2000; ++i) {
+    std::uint64_t at = random() % kBytes;
+    ASSERT_EQ(views[i % 3][at], expected(at)) << at;
+  }
+  waitUntilLoaded();
+  for (std::uint64_t at = 0; at < kBytes; at += 97) ASSERT_EQ(views[at % 3][at], expected(at)) << at;
+}
+
+TEST_F(LazyMemoryTest, WhatWasStoredStays) {
+  memory->deviceView()[5 * kPiece] = std::byte{0x99};  // of before: gone
+  load();
+  memory->cpuRw()[0] = std::byte{0x55};
+  memory->cpuRw()[kPageSize] = std::byte{0x56};
+  ASSERT_TRUE(memory->writeObject(Gpa{9 * kPiece}, std::uint8_t{0x57}));
+  memory->discard(Gpa{8 * kPiece}, kPageSize);
+  waitUntilLoaded();
+  EXPECT_EQ(memory->cpuRo()[0], std::byte{0x55});
+  EXPECT_EQ(memory->cpuRo()[1], expected(1));
+  EXPECT_EQ(memory->cpuRo()[kPageSize], std::byte{0x56});
+  EXPECT_EQ(memory->cpuRo()[kPageSize + 1], std::byte{0});
+  EXPECT_EQ(memory->cpuRo()[9 * kPiece], std::byte{0x57});
+  EXPECT_EQ(memory->cpuRo()[9 * kPiece + 1], expected(9 * kPiece + 1));
+  EXPECT_EQ(memory->cpuRo()[8 * kPiece], std::byte{0});
+  EXPECT_EQ(memory->cpuRo()[5 * kPiece], expected(5 * kPiece));
+}
+
+TEST_F(LazyMemoryTest, TouchesFromManyThreads) {
+  load();
+  std::vector<std::thread> threads;
+  for (unsigned seed = 0; seed < 4; ++seed) {
+    threads.emplace_back([&, seed] {
+      std::mt19937 random(seed);
+      for (int i = 0; i < 3000; ++i) {
+        std::uint64_t at = random() % kBytes;
+        std::byte got = i % 2 != 0 ? memory->cpuRo()[at] : *memory->span(Gpa{at}, 1);
+        if (got != expected(at)) ADD_FAILURE() << at;
+      }
+    });
+  }
+  for (auto& thread : threads) thread.join();
+  ASSERT_TRUE(memory->finishLoading());
+}
+
+TEST_F(LazyMemoryTest, AFailureIsToldAndNobodyHangs) {
+  load(2);
+  if (!memory->isLoading()) GTEST_SKIP() << "this host has no userfaultfd";
+  EXPECT_EQ(memory->cpuRw()[2 * kPiece + 10], std::byte{0});
+  EXPECT_EQ(failures, 1);
+  EXPECT_FALSE(memory->finishLoading());
+}
+
+TEST_F(LazyMemoryTest, ItMayGoBeforeAllIsLoaded) {
+  load();
+  EXPECT_EQ(memory->cpuRw()[0], expected(0));
+  memory.reset();
+}
+
+}  // namespace
+}  // namespace lodge

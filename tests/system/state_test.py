@@ -1,0 +1,355 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Machines that move: between engines while they run, and through a state file into another process, with a guest that
+computes, writes files with checksums and holds a TCP connection. And state files and disks that are not what they were.
+
+    state_test.py engines | restore | bad | debian | speed"""
+
+import os
+import pathlib
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+from kit import paths
+from kit.archive import cpio_archive
+from kit.case import main
+from kit.console import ConsoleTimeout
+from kit.guest import Debian
+from kit.machine import Disk, Machine, Spec
+
+HOST = "10.0.2.2"
+ENGINES = ("translate", "interpret")
+
+
+class Counter:
+    """A server that takes lines "count N" on one connection and answers each with its number; they must come in order."""
+
+    def __init__(self):
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        self.last, self.connections, self.broken = 0, 0, None
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self):
+        while True:
+            try:
+                peer, _ = self.listener.accept()
+            except OSError:
+                return
+            self.connections += 1
+            with peer, peer.makefile("rw") as lines:
+                try:
+                    for line in lines:
+                        number = int(line.split()[1])
+                        if number != self.last + 1:
+                            self.broken = f"{number} came after {self.last}"
+                        self.last = number
+                        lines.write(f"{number}\n")
+                        lines.flush()
+                except (OSError, ValueError, IndexError) as error:
+                    self.broken = self.broken or str(error)
+
+
+def make_disk(path, size):
+    with open(path, "wb") as disk:
+        disk.truncate(size)
+    subprocess.run(["/sbin/mke2fs", "-q", "-t", "ext4", path], check=True, stdin=subprocess.DEVNULL)
+
+
+def with_script(folder, script):
+    """An initramfs that runs the script."""
+    first = paths.INITRD.read_bytes()
+    initrd = pathlib.Path(folder) / "initrd"
+    initrd.write_bytes(first + bytes(-len(first) % 4) + cpio_archive([("lodge/run", 0o755, script.encode())]))
+    return initrd
+
+
+# Three things at once: files that are written, dropped from memory, read again and compared; arithmetic with a known
+# result; and a connection to the host. `say` tells how far they are.
+WORK = """
+mkdir -p /data; mount -t ext4 /dev/vda /data || exit 1
+ip link set eth0 up; udhcpc -i eth0 -s /etc/udhcpc.script -q -n >/dev/null 2>&1 || exit 2
+(
+  n=0
+  while [ ! -e /tmp/stop ]; do
+    n=$((n + 1))
+    dd if=/dev/urandom of=/tmp/data bs=64k count=8 2>/dev/null
+    cp /tmp/data /data/file.$((n % 5)); sync; echo 3 >/proc/sys/vm/drop_caches
+    a=$(sha256sum </tmp/data); b=$(sha256sum </data/file.$((n % 5)))
+    [ "$a" = "$b" ] || { echo "BROKEN file $n"; break; }
+    echo $n >/tmp/files
+  done
+) &
+(
+  n=0
+  while [ ! -e /tmp/stop ]; do
+    s=0; i=0
+    while [ $i -lt 3000 ]; do s=$(((s * 31 + i) % 1000003)); i=$((i + 1)); done
+    [ -z "$first" ] && first=$s
+    [ $s = $first ] || { echo "BROKEN sum $s"; break; }
+    n=$((n + 1)); echo $n >/tmp/sums
+  done
+) &
+(
+  mkfifo /tmp/in /tmp/out
+  nc HOST PORT </tmp/out >/tmp/in &
+  exec 3>/tmp/out 4</tmp/in
+  n=0
+  while [ ! -e /tmp/stop ]; do
+    n=$((n + 1)); echo "count $n" >&3
+    read got <&4 || { echo "LOST the connection after $n"; break; }
+    [ "$got" = "$n" ] || { echo "BROKEN connection: $got, not $n"; break; }
+    echo $n >/tmp/counts; usleep 20000
+  done
+) &
+tick=0
+while [ ! -e /tmp/stop ]; do
+  tick=$((tick + 1))
+  echo "at $tick up $(cut -d' ' -f1 /proc/uptime) date $(date +%s) done $(cat /tmp/files) $(cat /tmp/sums) $(cat /tmp/counts)"
+  sleep 1
+done
+"""
+PROGRESS = r"^at (\d+) up ([\d.]+) date (\d+) done (\d+) (\d+) (\d+)"
+
+
+def progress(machine, seconds=120):
+    try:
+        match = machine.console.wait_for(PROGRESS, seconds)
+    except ConsoleTimeout as late:
+        raise AssertionError(f"{late}\n{machine.errors}") from None
+    return [float(value) for value in match.groups()]
+
+
+def nothing_broke(machine):
+    text = machine.console.text
+    assert "BROKEN" not in text, re.search("BROKEN.*", text).group()
+
+
+class Restored(Machine):
+    """A machine that goes on from a state file."""
+
+    def __init__(self, state, options=()):
+        self.state, self.options = state, options
+        super().__init__(Spec())
+
+    def command(self):
+        return [str(paths.LODGE), "restore", str(self.state), "--name", self.name, *self.options]
+
+
+def work_spec(folder, counter, **options):
+    disk = pathlib.Path(folder) / "disk"
+    make_disk(disk, 64 << 20)
+    script = WORK.replace("HOST", HOST).replace("PORT", str(counter.port))
+    return Spec(initrd=with_script(folder, script), append="console=ttyS0 quiet", disks=[Disk(disk)], net="user",
+                memory="192M", **options)
+
+
+def a_busy_machine_moves_between_engines():
+    counter = Counter()
+    with tempfile.TemporaryDirectory(prefix="lodge-test-") as folder:
+        with Machine(work_spec(folder, counter, engine="translate", cpus=2)) as machine:
+            progress(machine, 240)
+            before, started = progress(machine), time.time()
+            for turn in range(10):
+                engine = ENGINES[(turn + 1) % 2]
+                assert machine.lodge("engine", machine.name, engine, timeout=90) == f"{machine.name} runs on {engine}\n"
+                assert machine.lodge("ps").split("\n")[1].count(engine) == 1, machine.lodge("ps")
+                for _ in range(2):
+                    last = progress(machine)
+            passed = time.time() - started
+            nothing_broke(machine)
+            assert "LOST" not in machine.console.text, machine.console.tail()
+            for index, what in ((3, "files"), (4, "sums"), (5, "counts")):
+                assert last[index] > before[index], f"no {what} since the first switch: {before} {last}"
+            assert counter.connections == 1 and counter.broken is None, (counter.connections, counter.broken)
+            up, date = last[1] - before[1], last[2] - before[2]
+            assert abs(up - passed) < 3 and abs(date - passed) < 3, (up, date, passed)
+            print(f"  ten switches in {passed:.1f} s: the guest's clock {up:.1f} s, {last[3] - before[3]:.0f} files, "
+                  f"{last[4] - before[4]:.0f} sums, {last[5] - before[5]:.0f} messages")
+
+
+def a_saved_machine_goes_on():
+    counter = Counter()
+    with tempfile.TemporaryDirectory(prefix="lodge-test-") as folder:
+        state = pathlib.Path(folder) / "state"
+        with Machine(work_spec(folder, counter, cpus=2)) as machine:
+            progress(machine, 240)
+            before, seen = progress(machine), time.monotonic()
+            machine.lodge("save", machine.name, str(state), timeout=120)
+            assert machine.wait_end(30) == 0, machine.errors
+            ran = time.monotonic() - seen
+            last = [[float(v) for v in m.groups()] for m in re.finditer(PROGRESS, machine.console.text, re.MULTILINE)][-1]
+            nothing_broke(machine)
+        print(f"  the file takes {os.stat(state).st_blocks // 2048} MiB of 192")
+        time.sleep(5)
+        for options in ((), ("--engine", "interpret")):
+            begin = time.monotonic()
+            with Restored(state, options) as machine:
+                first = progress(machine)
+                ran += time.monotonic() - begin
+                assert first[0] in (last[0], last[0] + 1), (first, last)
+                # The guest's time stood still while nobody ran it.
+                assert first[1] - before[1] < ran + 1, (first, before, ran)
+                for _ in range(3):
+                    after, seen = progress(machine), time.monotonic()
+                before = after
+                nothing_broke(machine)
+                assert after[3] > last[3] and after[4] > last[4], (after, last)
+                assert machine.console.text.count("LOST") <= 1
+                packed = pathlib.Path(folder) / "packed"
+                machine.lodge("save", machine.name, str(packed), "--compress", timeout=120)
+                assert machine.wait_end(30) == 0
+                ran = time.monotonic() - seen
+                last = [[float(v) for v in m.groups()] for m in re.finditer(PROGRESS, machine.console.text, re.MULTILINE)][-1]
+            print(f"  the compressed file takes {os.stat(packed).st_blocks // 2048} MiB")
+            state = packed
+
+
+def lodge(*arguments, timeout=60):
+    return subprocess.run([paths.LODGE, *map(str, arguments)], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                          timeout=timeout)
+
+
+def refused(state, *words):
+    answer = lodge("restore", state, "--name", "bad")
+    assert answer.returncode == 2 and all(word in answer.stderr for word in words) and answer.stderr.count("\n") == 1, answer
+
+
+def what_is_not_as_it_was_is_refused():
+    counter = Counter()
+    with tempfile.TemporaryDirectory(prefix="lodge-test-") as folder:
+        folder = pathlib.Path(folder)
+        state, copy = folder / "state", folder / "copy"
+        with Machine(work_spec(folder, counter)) as machine:
+            progress(machine, 240)
+            # The file of before stays when a save is killed, fails or is not let go.
+            state.write_text("an earlier state")
+            full = pathlib.Path("/proc/full.state")
+            answer = subprocess.run([paths.LODGE, "save", machine.name, str(full)], capture_output=True, text=True,
+                                    env=dict(os.environ, XDG_RUNTIME_DIR=str(machine.runtime)))
+            assert answer.returncode != 0 and "full.state" in answer.stderr, answer
+            progress(machine)
+            machine.lodge("save", machine.name, str(copy), "--keep-running", timeout=120)
+            progress(machine)
+            machine.lodge("save", machine.name, str(state), timeout=120)
+            assert machine.wait_end(30) == 0
+        whole = state.read_bytes()
+        assert whole.startswith(b"LODGEst\n")
+        refused(folder / "none", "No such file", "none")
+        # The copy is older than the disk.
+        refused(copy, "disk", "changed since")
+        for length in (0, 100, 4096, len(whole) // 2, len(whole) - 1):
+            copy.write_bytes(whole[:length])
+            refused(copy, "copy")
+        newer = bytearray(whole)
+        newer[8] = 9
+        copy.write_bytes(newer)
+        refused(copy, "version 9", "restore it with the Lodge that saved it")
+        sections = int.from_bytes(whole[48:56], "little")
+        for at in (20, sections + 30, len(whole) - 5):
+            changed = bytearray(whole)
+            changed[at] ^= 0x55
+            copy.write_bytes(changed)
+            refused(copy, "damaged")
+        disk = folder / "disk"
+        shutil.copy2(disk, folder / "disk.kept")
+        with open(disk, "r+b") as file:
+            file.write(b"other bytes")
+        refused(state, str(disk), "changed since")
+        os.remove(disk)
+        refused(state, str(disk))
+        shutil.copy2(folder / "disk.kept", disk)
+        # A damaged piece of memory is found when it is loaded: the machine ends, and says why.
+        changed = bytearray(whole)
+        for at in range(4096, sections, 65536):
+            changed[at + 100] ^= 0xff
+        copy.write_bytes(changed)
+        with Restored(copy) as machine:
+            assert machine.wait_end(60) != 0
+            assert "damaged" in machine.errors, machine.errors
+        shutil.copy2(folder / "disk.kept", disk)
+        with Restored(state) as machine:
+            progress(machine)
+
+
+def a_killed_save_leaves_the_earlier_file():
+    counter = Counter()
+    with tempfile.TemporaryDirectory(prefix="lodge-test-") as folder:
+        state = pathlib.Path(folder) / "state"
+        state.write_text("an earlier state")
+        with Machine(work_spec(folder, counter)) as machine:
+            progress(machine, 240)
+            save = subprocess.Popen([paths.LODGE, "save", machine.name, str(state), "--compress"], stderr=subprocess.PIPE,
+                                    env=dict(os.environ, XDG_RUNTIME_DIR=str(machine.runtime)))
+            deadline = time.monotonic() + 60
+            while not (state.parent / "state.part").exists() and save.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.001)
+            os.kill(machine.process.pid, signal.SIGKILL)
+            save.wait(60)
+        assert state.read_bytes().startswith((b"an earlier state", b"LODGEst\n"))
+
+
+def debian_spec(folder, **options):
+    overlay = pathlib.Path(folder) / "debian.qcow2"
+    subprocess.run([paths.LODGE, "image", "create", "-q", "-f", "qcow2", "-b", paths.DEBIAN, "-F", "raw", overlay], check=True,
+                   stdout=subprocess.DEVNULL)
+    return dict(image=f"{overlay},allow-path={paths.GUEST}", snapshot=False, memory="512M", **options)
+
+
+def debian_goes_on():
+    with tempfile.TemporaryDirectory(prefix="lodge-test-") as folder:
+        state = pathlib.Path(folder) / "state"
+        with Debian(**debian_spec(folder)) as debian:
+            debian.check("echo kept >/root/kept; sync", 60)
+            debian.machine.console.send("x=$((6 * 7))\n")
+            debian.check("true", 60)
+            debian.machine.lodge("save", debian.machine.name, str(state), timeout=200)
+            assert debian.machine.wait_end(30) == 0, debian.machine.errors
+        for turn in range(3):
+            with Restored(state) as machine:
+                machine.console.send("echo answer-$x $(cat /root/kept)\n")
+                machine.console.wait_for("^answer-42 kept", 60)
+                if turn == 2:
+                    machine.console.send("systemctl is-system-running; poweroff\n")
+                    assert machine.wait_end(120) == 0
+                else:
+                    machine.lodge("save", machine.name, str(state), timeout=200)
+                    assert machine.wait_end(30) == 0, machine.errors
+
+
+def a_shell_answers_soon():
+    """Figures, not bounds: from the start of `lodge restore` to the machine running and to a shell's answer."""
+    with tempfile.TemporaryDirectory(prefix="lodge-test-") as folder:
+        state = pathlib.Path(folder) / "state"
+        with Debian(**debian_spec(folder), cpus=1) as debian:
+            debian.check("sleep 20; sync", 60)
+            debian.machine.lodge("save", debian.machine.name, str(state), timeout=200)
+            assert debian.machine.wait_end(30) == 0, debian.machine.errors
+        for _ in range(5):
+            start = time.monotonic()
+            with Restored(state, ("--verbose",)) as machine:
+                machine.console.send("echo soon-$((5 * 5))\n")
+                while "the machine runs" not in machine.errors:
+                    time.sleep(0.0005)
+                runs = time.monotonic() - start
+                machine.console.wait_for("^soon-25", 60)
+                print(f"  runs after {1000 * runs:.1f} ms, answers after {1000 * (time.monotonic() - start):.1f} ms")
+
+
+def main_of(name):
+    tests = {"engines": [a_busy_machine_moves_between_engines],
+             "restore": [a_saved_machine_goes_on],
+             "bad": [what_is_not_as_it_was_is_refused, a_killed_save_leaves_the_earlier_file],
+             "debian": [debian_goes_on],
+             "speed": [a_shell_answers_soon]}
+    main(*tests[name])
+
+
+if __name__ == "__main__":
+    main_of(sys.argv[1])
