@@ -63,6 +63,7 @@ class Decoder {
     out_.base = out_.index = kNoRegister;
     out_.scale = 1;
     bool good = readPrefixes() && readOpcode() && findRow() && checkRow() && readOperands();
+    if (good && lockForbidden_) good = invalid();
     out_.length = static_cast<std::uint8_t>(at_ - start_);
     return good ? DecodeStatus::ok : status_;
   }
@@ -291,7 +292,8 @@ class Decoder {
     bool memory = out_.hasModrm && out_.mod != 3;
     // REX.B names no other x87 register, nor another one than AX (FNSTSW).
     if (!memory && (attributes & attribute::x87) && out_.map == 0) out_.rm &= 7;
-    if (out_.lock && !(memory && (attributes & attribute::lockable))) return invalid();
+    // Found invalid at the end only: more than 15 bytes are a #GP even so.
+    lockForbidden_ = out_.lock && !(memory && (attributes & attribute::lockable));
     if (out_.encoding == Encoding::vex && !(facts_ & table::fact::usesVvvv) && rawVvvv_ != 0) return invalid();
     if (out_.encoding == Encoding::evex && !validEvex()) return invalid();
     if ((facts_ & table::fact::regIsMask) && out_.reg > 7) return invalid();
@@ -484,6 +486,7 @@ class Decoder {
   const std::uint8_t* at_;
   const std::uint8_t* end_;
   bool full_;
+  bool lockForbidden_ = false;
   bool mode64_;
   CodeSize size_;
   Instruction& out_;

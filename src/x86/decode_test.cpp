@@ -53,6 +53,14 @@ TEST(Decode, fifteenBytesAreTheLimit) {
   EXPECT_EQ(i.length, 15);
 }
 
+TEST(Decode, tooLongComesBeforeAWrongLock) {
+  // LOCK CVTPD2PS xmm0, [rsi+0x57], of 16 bytes.
+  const std::uint8_t bytes[] = {0xf0, 0x48, 0x64, 0x64, 0x26, 0x26, 0x65, 0x66, 0x66, 0x0f, 0x5a, 0x86, 0x57, 0, 0, 0};
+  Instruction i;
+  EXPECT_EQ(decode(bytes, 15, CodeSize::bits64, i), DecodeStatus::tooLong);
+  EXPECT_EQ(decode(bytes + 1, 15, CodeSize::bits64, i), DecodeStatus::ok);
+}
+
 TEST(Decode, lockNeedsALockableMemoryDestination) {
   EXPECT_EQ(decodeBytes({0xf0, 0x01, 0x03}).status, DecodeStatus::ok);
   EXPECT_EQ(decodeBytes({0xf0, 0x01, 0xc3}).status, DecodeStatus::invalid);

@@ -185,12 +185,13 @@ void Generator::vectorState(Registers& r) {
        {Range{160, 256}, Range{576, 256}, Range{wide.upperHalves, 512}, Range{wide.upperRegisters, 1024}}) {
     std::size_t base = range.base;
     for (std::size_t i = 0; i < range.bytes && base != 0; i += 8) {
-      double number = static_cast<double>(static_cast<std::int64_t>(random() >> 40)) / 1024.0 - 4096.0;
-      float pair[2] = {static_cast<float>(number), static_cast<float>(below(1000)) - 500.0f};
-      std::uint64_t word = random();
-      if (chance(30))
+      std::uint64_t word = random(), small = word >> 24 & 0xffff'ffff;
+      double number = static_cast<double>(static_cast<std::int32_t>(small)) / 1024.0 / 512.0;
+      float pair[2] = {static_cast<float>(number), static_cast<float>(word % 1000) - 500.0f};
+      unsigned kind = word & 15;
+      if (kind < 5)
         std::memcpy(&word, &number, 8);
-      else if (chance(40))
+      else if (kind < 10)
         std::memcpy(&word, pair, 8);
       std::memcpy(bytes + base + i, &word, 8);
     }
@@ -356,19 +357,44 @@ bool jumpsAstray(const Snippet& s) {
 }  // namespace
 
 Snippet Generator::next(unsigned slot) {
-  for (;;) {
-    Snippet s = draft(slot);
-    if (code32_) moveToLow4G(s, slot);
-    if (code16_) moveToSegments(s);
-    if (jumpsAstray(s)) continue;
-    if (kernel_) moveToUpperHalf(s);
-    return s;
+  constexpr unsigned kStates = 4;
+  if (statesToCome_ != 0 && slot != 0) {
+    --statesToCome_;
+    restate(drafted_);
+  } else {
+    statesToCome_ = kStates - 1;
+    do {
+      drafted_ = draft(slot);
+    } while (drafted_.length > kSlotBytes || jumpsAstray(drafted_));
   }
+  Snippet s = drafted_;
+  moveToMode(s);
+  return s;
+}
+
+/// Another state for the same code. What its pointers point to moves a little.
+void Generator::restate(Snippet& s) {
+  const Registers old = s.before;
+  registers(s.before);
+  s.before.rip = old.rip;
+  for (unsigned r = 0; r < 16; ++r) {
+    if ((s.pointers >> r & 1) == 0) continue;
+    s.before.gpr[r] = old.gpr[r];
+    if (chance(50)) s.before.gpr[r] += chance(80) ? 8 * below(16) - 64 : below(32) - 16;
+  }
+  s.dataSeed = random();
+  s.restated = true;
+}
+
+void Generator::moveToMode(Snippet& s) {
+  if (code32_) moveToLow4G(s);
+  if (code16_) moveToSegments(s);
+  if (kernel_) moveToUpperHalf(s);
 }
 
 /// The data are there, too.
-void Generator::moveToLow4G(Snippet& s, unsigned slot) {
-  s.before.rip = kCode32Base + slot * kSlotBytes;
+void Generator::moveToLow4G(Snippet& s) {
+  s.before.rip = kCode32Base + s.slot * kSlotBytes;
   for (auto& g : s.before.gpr) g &= 0xffff'ffff;
 }
 
@@ -434,7 +460,7 @@ Snippet Generator::draft(unsigned slot) {
   for (unsigned i = 0; i < count; ++i) {
     std::uint8_t bytes[kMaxInstructionLength];
     unsigned length = instruction(bytes);
-    if (s.length + length + 1 > kSlotBytes) break;
+    if (s.length + length > kSlotBytes) break;
     std::memcpy(s.code + s.length, bytes, length);
     s.length += length;
     if (leavesFlagsUndefined(bytes[length - 1])) break;

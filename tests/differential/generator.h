@@ -30,7 +30,8 @@ class Generator {
         kernel_(options.kernel),
         code32_(options.code32),
         code16_(options.code16) {}
-  /// The snippet for slot `slot` of a batch (its code lies at kCodeBase + slot * kSlotBytes).
+  /// The snippet for place `slot` of a batch. Each new one (its code lies at kCodeBase + slot * kSlotBytes) is
+  /// followed by the same code on other states, until `slot` is 0 again.
   Snippet next(unsigned slot);
 
   /// How often each mnemonic was generated, and each left-out one with why.
@@ -39,6 +40,8 @@ class Generator {
 
  private:
   Snippet draft(unsigned slot);
+  void restate(Snippet& snippet);
+  void moveToMode(Snippet& snippet);
   friend class Program;
   std::uint64_t random();
   std::uint64_t below(std::uint64_t limit) { return random() % limit; }
@@ -58,7 +61,7 @@ class Generator {
     return code16_ ? x86::CodeSize::bits16 : code32_ ? x86::CodeSize::bits32 : x86::CodeSize::bits64;
   }
   bool narrow() const { return code32_ || code16_; }
-  void moveToLow4G(Snippet& snippet, unsigned slot);
+  void moveToLow4G(Snippet& snippet);
   void moveToSegments(Snippet& snippet);
   void moveToUpperHalf(Snippet& snippet);
   std::string_view reasonToLeaveOut(const x86::Instruction& i) const;
@@ -67,6 +70,8 @@ class Generator {
 
   std::uint64_t state_;
   bool definedFlags_, kernel_, code32_, code16_;
+  Snippet drafted_{};          ///< the latest new one, before moveToMode()
+  unsigned statesToCome_ = 0;  ///< other states for it
   std::map<std::string, std::uint64_t> generated_, leftOut_;
 };
 

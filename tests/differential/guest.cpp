@@ -114,8 +114,8 @@ void Guest::buildTables() {
     map(kReadOnlyBase + kUpperHalf, kReadOnly, kReadOnlyBytes, kNoExecute);
     map(kEntriesBase, entryOf(kDataBase + kUpperHalf) & ~kPageMask, kPageSize, kWrite | kNoExecute);
   }
-  readOnly_.resize(kReadOnlyBytes);
-  fillData(1, readOnly_.data(), readOnly_.size());
+  auto readOnly = dataPattern(1).first<kReadOnlyBytes>();
+  readOnly_.assign(readOnly.begin(), readOnly.end());
   (void)memory_->write(Gpa{kReadOnly}, readOnly_);
 
   std::uint64_t tssBase = kKernelBase + kTss;
@@ -210,21 +210,22 @@ Result<std::unique_ptr<Guest>> Guest::create(std::string_view engine, std::strin
 void Guest::loadCode(std::span<const Snippet> snippets) {
   std::vector<std::byte> code(kCodeBytes, std::byte{0xcc});
   for (std::size_t i = 0; i < snippets.size(); ++i)
-    if (!snippets[i].inPatchArea) std::memcpy(code.data() + i * kSlotBytes, snippets[i].code, kSlotBytes);
+    if (!snippets[i].inPatchArea)
+      std::memcpy(code.data() + snippets[i].slot * kSlotBytes, snippets[i].code, kSlotBytes);
   (void)memory_->write(Gpa{kCode}, code);
 }
 
 /// What an earlier run may have changed: the patch area, and, without CR0.WP, the snippet's own slot and the read-only
 /// page.
 void Guest::restoreCode(const Snippet& snippet) {
-  std::vector<std::byte> code(kPatchBytes, std::byte{0xcc});
-  if (snippet.inPatchArea)
-    std::memcpy(code.data() + (snippet.before.rip - upper() - kPatchBase), snippet.code, snippet.length);
-  restore(kPatch, code);
+  std::size_t at = snippet.inPatchArea ? snippet.before.rip - upper() - kPatchBase : 0;
+  if (snippet.inPatchArea) std::memcpy(patch_.data() + at, snippet.code, snippet.length);
+  restore(kPatch, patch_);
+  if (snippet.inPatchArea) std::memset(patch_.data() + at, 0xcc, snippet.length);
   if (!kernel_) return;
   if (!snippet.inPatchArea) {
     std::uint64_t slot = snippet.before.rip - upper() - kCodeBase;
-    restore(kCode + slot, std::as_bytes(std::span(snippet.code)));
+    restore(kCode + slot, std::as_bytes(std::span(snippet.code).first(kSlotBytes)));
   }
   restore(kReadOnly, readOnly_);
 }
@@ -232,6 +233,7 @@ void Guest::restoreCode(const Snippet& snippet) {
 /// Only what differs, so that translations of the same code may stay.
 void Guest::restore(std::uint64_t physical, std::span<const std::byte> content) {
   const std::byte* now = memory_->span(Gpa{physical}, content.size());
+  if (std::memcmp(now, content.data(), content.size()) == 0) return;
   for (std::size_t at = 0; at < content.size(); at += 32) {
     std::size_t bytes = std::min<std::size_t>(32, content.size() - at);
     if (std::memcmp(now + at, content.data() + at, bytes) != 0)
@@ -250,6 +252,16 @@ void Guest::resetEntries(const Snippet& snippet) {
     if (entry == wanted) continue;
     (void)memory_->writeObject(Gpa{entryOf(linear)}, wanted);
     x86::flushTlbPage(vcpu_->cpu(), linear);
+  }
+  // Whatever snippets have stored elsewhere in the table.
+  std::uint64_t table = entryOf(kDataBase + kUpperHalf) & ~kPageMask, first = entryOf(kDataBase + kUpperHalf);
+  for (std::uint64_t slot = table; slot < table + kPageSize; slot += 8) {
+    if (std::ranges::any_of(kEntryPages, [&](unsigned page) { return slot == first + page * 8; })) continue;
+    std::uint64_t entry = 0;
+    (void)memory_->readObject(Gpa{slot}, entry);
+    if (entry == 0) continue;
+    (void)memory_->writeObject(Gpa{slot}, std::uint64_t{0});
+    x86::flushTlbEverything(vcpu_->cpu());
   }
 }
 
@@ -349,10 +361,12 @@ bool Guest::hasSameMemory(const Guest& other) const {
   return same(kData, kDataBytes) && same(kPatch, kPatchBytes);
 }
 
+std::span<const std::byte> Guest::data() const {
+  return {memory_->span(Gpa{kData}, kDataBytes), kDataBytes};
+}
+
 void Guest::prepare(const Snippet& snippet) {
-  std::vector<std::byte> data(kDataBytes);
-  fillData(snippet.dataSeed, data.data(), data.size());
-  (void)memory_->write(Gpa{kData}, data);
+  (void)memory_->write(Gpa{kData}, dataPattern(snippet.dataSeed));
   restoreCode(snippet);
   reset(snippet);
   if (kernel_) resetEntries(snippet);
@@ -360,7 +374,6 @@ void Guest::prepare(const Snippet& snippet) {
 
 Outcome Guest::run(const Snippet& snippet) {
   prepare(snippet);
-  std::vector<std::byte> data(kDataBytes);
   CpuState& state = vcpu_->cpu().state;
   Outcome outcome{};
   running_ = true;
@@ -390,11 +403,10 @@ Outcome Guest::run(const Snippet& snippet) {
   if (f) outcome.after.gpr[rsp] = f[3];
   outcome.faultAddress = state.cr2;
   std::memcpy(outcome.after.vector.data(), state.xsave, kVectorBytes);
-  (void)memory_->read(Gpa{kData}, data);
-  outcome.dataHash = hashData(data.data(), data.size());
+  outcome.dataHash = hashChanges(dataPattern(snippet.dataSeed), memory_->span(Gpa{kData}, kDataBytes));
   outcome.after.fsBase = state.segment[fs].base;
   outcome.after.gsBase = state.segment[gs].base;
-  outcome.patchHash = hashData(memory_->span(Gpa{kPatch}, kPatchBytes), kPatchBytes);
+  outcome.patchHash = hashChanges(patchPattern(), memory_->span(Gpa{kPatch}, kPatchBytes));
   if (kernel_) note(outcome, f);
   return outcome;
 }

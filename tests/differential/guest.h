@@ -18,7 +18,7 @@ class Guest {
   /// `engine`: "interpret" or "translate"; `trace`: EngineSetup::trace; `kernel`: snippets run at CPL 0.
   static Result<std::unique_ptr<Guest>> create(std::string_view engine, std::string trace, bool kernel);
   ~Guest();
-  /// Writes a batch's code; then runs its snippets one by one by index.
+  /// Writes a batch's code, each snippet's in its slot.
   void loadCode(std::span<const Snippet> snippets);
   Outcome run(const Snippet& snippet);
   /// The snippet's memory and registers, without running it: run() does this first.
@@ -27,6 +27,7 @@ class Guest {
   bool readCode(std::uint64_t linear, std::span<std::byte> to);
   /// The data pages and the patch area are the same in both.
   bool hasSameMemory(const Guest& other) const;
+  std::span<const std::byte> data() const;
   /// Drops some of the data pages' cached translations, and clears accessed and dirty bits of some of these.
   void chill(std::uint64_t random);
   x86::Cpu& cpu() { return vcpu_->cpu(); }
@@ -60,6 +61,7 @@ class Guest {
   std::unique_ptr<Vcpu> vcpu_;
   x86::CpuState initial_{};
   std::vector<std::byte> readOnly_;
+  std::vector<std::byte> patch_ = std::vector<std::byte>(kPatchBytes, std::byte{0xcc});  ///< without a snippet
   std::uint64_t nextTable_ = 0;
   std::uint64_t root_ = 0;
   bool kernel_ = false;

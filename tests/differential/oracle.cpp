@@ -12,27 +12,44 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
-#include <sys/time.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <ucontext.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
+#include <fstream>
+#include <string>
+#include <vector>
 
 namespace lodge::differential {
 
-void fillData(std::uint64_t seed, std::byte* data, std::size_t length) {
-  std::uint64_t x = seed * 0x9e3779b97f4a7c15 + 1;
-  for (std::size_t i = 0; i + 8 <= length; i += 8) {
-    x ^= x << 13;
-    x ^= x >> 7;
-    x ^= x << 17;
-    // Every fourth word is a pointer into the data, so that loaded values make addresses.
-    std::uint64_t word = (i & 24) == 24 ? kDataBase + x % kDataBytes : x;
-    std::memcpy(data + i, &word, 8);
-  }
+std::span<const std::byte, kDataBytes> dataPattern(std::uint64_t seed) {
+  using Pattern = std::array<std::byte, kDataBytes>;
+  static const std::vector<Pattern> patterns = [] {
+    std::vector<Pattern> made(64);
+    std::uint64_t x = 0x9e3779b97f4a7c15;
+    for (Pattern& pattern : made) {
+      for (std::size_t i = 0; i < kDataBytes; i += 8) {
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        // Every fourth word is a pointer into the data, so that loaded values make addresses.
+        std::uint64_t word = (i & 24) == 24 ? kDataBase + x % kDataBytes : x;
+        std::memcpy(pattern.data() + i, &word, 8);
+      }
+    }
+    return made;
+  }();
+  return patterns[seed % patterns.size()];
+}
+
+std::span<const std::byte, kPatchBytes> patchPattern() {
+  static const std::vector<std::byte> pattern(kPatchBytes, std::byte{0xcc});
+  return std::span<const std::byte, kPatchBytes>(pattern);
 }
 
 /// Bytes of vector state in a signal frame (Linux arch/x86/include/uapi/asm/sigcontext.h, _fpx_sw_bytes).
@@ -46,13 +63,31 @@ bool hostHasFsgsbase() {
   return (::getauxval(AT_HWCAP2) & 2) != 0;
 }
 
-std::uint32_t hashData(const std::byte* data, std::size_t length) {
+namespace {
+
+using Words = std::uint64_t __attribute__((vector_size(16), aligned(1), may_alias));
+
+bool sameLine(const std::byte* a, const std::byte* b) {
+  Words sum{};
+  for (int i = 0; i < 64; i += 16) {
+    sum |= *reinterpret_cast<const Words*>(a + i) ^ *reinterpret_cast<const Words*>(b + i);
+  }
+  return (sum[0] | sum[1]) == 0;
+}
+
+}  // namespace
+
+std::uint32_t hashChanges(std::span<const std::byte> before, const std::byte* after) {
   std::uint64_t h = 0xcbf29ce484222325;
-  for (std::size_t i = 0; i + 8 <= length; i += 8) {
-    std::uint64_t word;
-    std::memcpy(&word, data + i, 8);
-    h = (h ^ word) * 0x100000001b3;
-    h ^= h >> 29;
+  for (std::size_t line = 0; line + 64 <= before.size(); line += 64) {
+    if (sameLine(before.data() + line, after + line)) continue;
+    h += line;
+    for (std::size_t i = line; i < line + 64; i += 8) {
+      std::uint64_t word;
+      std::memcpy(&word, after + i, 8);
+      h = (h ^ word) * 0x9e3779b97f4a7c15;
+      h ^= h >> 29;
+    }
   }
   return static_cast<std::uint32_t>(h ^ (h >> 32));
 }
@@ -63,6 +98,7 @@ struct Oracle::Shared {
   std::atomic<std::uint32_t> current;
   Snippet snippets[kBatch];
   Outcome outcomes[kBatch];
+  std::byte data[kDataBytes];  // as the last snippet left them
 };
 
 namespace {
@@ -71,6 +107,9 @@ namespace {
 constexpr greg_t kCode32 = 0x23, kCode64 = 0x33;
 constexpr std::uint16_t kUserData = 0x2b;
 constexpr std::size_t kSignalStack = 64 << 10;
+// A snippet that has seen this many alarms hangs.
+constexpr unsigned kAlarms = 4;
+constexpr long kAlarmNanoseconds = 250'000;
 
 // The child's state, used by its signal handler alone.
 struct Child {
@@ -78,12 +117,15 @@ struct Child {
   std::uint32_t count;
   const Snippet* snippets;
   Outcome* outcomes;
+  std::byte* lastData;
   bool active;
   ucontext_t home;  // where the batch started, restored at its end
   alignas(64) std::byte homeVector[kVectorBytes];
   bool hasFsgsbase;
   std::uint64_t homeFs;
   std::uint32_t alarmed;  // the snippet that ran at the last alarm
+  unsigned alarms;        // how many it has seen
+  timer_t timer;
 };
 Child child;
 
@@ -121,13 +163,14 @@ void loadNext(ucontext_t* context) {
   auto* vector = reinterpret_cast<std::byte*>(context->uc_mcontext.fpregs);
   if (index == child.count) {
     child.active = false;
+    std::memcpy(child.lastData, data, kDataBytes);
     std::memcpy(context->uc_mcontext.gregs, child.home.uc_mcontext.gregs, sizeof context->uc_mcontext.gregs);
     std::memcpy(vector, child.homeVector, 464);
     std::memcpy(vector + 512, child.homeVector + 512, frameBytes(vector) - 512);
     return;
   }
   const Snippet& snippet = child.snippets[index];
-  fillData(snippet.dataSeed, data, kDataBytes);
+  std::memcpy(data, dataPattern(snippet.dataSeed).data(), kDataBytes);
   std::memset(reinterpret_cast<void*>(kPatchBase), 0xcc, kPatchBytes);
   if (snippet.inPatchArea) {
     std::memcpy(reinterpret_cast<void*>(snippet.before.rip), snippet.code, snippet.length);
@@ -168,8 +211,8 @@ void onSignal(int signal, siginfo_t*, void* argument) {
   auto& gregs = context->uc_mcontext.gregs;
   auto* vector = reinterpret_cast<std::byte*>(context->uc_mcontext.fpregs);
   if (!child.active) {
-    if (signal == SIGVTALRM) return;  // between two batches
-    if (signal != SIGTRAP) _exit(99);
+    if (signal == SIGALRM) return;  // between two batches
+    if (signal != SIGTRAP) _exit(100 + signal);
     child.active = true;
     std::memcpy(&child.home, context, sizeof child.home);
     std::memcpy(child.homeVector, vector, frameBytes(vector));
@@ -177,15 +220,18 @@ void onSignal(int signal, siginfo_t*, void* argument) {
     return;
   }
   std::uint32_t current = child.current->load();
-  if (signal == SIGVTALRM && child.alarmed != current) {
+  if (signal == SIGALRM) {
+    child.alarms = child.alarmed == current ? child.alarms + 1 : 1;
     child.alarmed = current;
-    if (child.hasFsgsbase) writeFs(fsBase);
-    return;
+    if (child.alarms < kAlarms) {
+      if (child.hasFsgsbase) writeFs(fsBase);
+      return;
+    }
   }
   Outcome& outcome = child.outcomes[current];
   outcome.after.fsBase = fsBase;
   outcome.after.gsBase = gsBase;
-  outcome.patchHash = hashData(reinterpret_cast<const std::byte*>(kPatchBase), kPatchBytes);
+  outcome.patchHash = hashChanges(patchPattern(), reinterpret_cast<const std::byte*>(kPatchBase));
   for (int i = 0; i < 16; ++i) outcome.after.gpr[i] = static_cast<std::uint64_t>(gregs[kGregs[i]]);
   outcome.after.rip = static_cast<std::uint64_t>(gregs[REG_RIP]);
   outcome.after.rflags = static_cast<std::uint64_t>(gregs[REG_EFL]);
@@ -193,8 +239,9 @@ void onSignal(int signal, siginfo_t*, void* argument) {
   outcome.vector = static_cast<std::uint32_t>(gregs[REG_TRAPNO]);
   outcome.errorCode = static_cast<std::uint32_t>(gregs[REG_ERR]);
   outcome.faultAddress = static_cast<std::uint64_t>(gregs[REG_CR2]);
-  outcome.dataHash = hashData(reinterpret_cast<const std::byte*>(kDataBase), kDataBytes);
-  outcome.skipped = signal == SIGSYS || signal == SIGVTALRM;
+  outcome.dataHash =
+      hashChanges(dataPattern(child.snippets[current].dataSeed), reinterpret_cast<const std::byte*>(kDataBase));
+  outcome.skipped = signal == SIGSYS || signal == SIGALRM;
   child.current->fetch_add(1);
   loadNext(context);
 }
@@ -213,7 +260,7 @@ bool mapTwice(std::uint64_t address, std::uint64_t alias, std::size_t length, in
 }
 
 bool forbidSystemCalls() {
-  // rt_sigreturn ends every snippet; mprotect, futex and exit belong to the loop; setitimer bounds a snippet that
+  // rt_sigreturn ends every snippet; mprotect, futex and exit belong to the loop; the timer bounds a snippet that
   // hangs.
   sock_filter filter[] = {
       BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, arch)),
@@ -222,7 +269,7 @@ bool forbidSystemCalls() {
       BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_rt_sigreturn, 5, 0),
       BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_futex, 4, 0),
       BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_mprotect, 3, 0),
-      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_setitimer, 2, 0),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_timer_settime, 2, 0),
       BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_exit_group, 1, 0),
       BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_TRAP),
       BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
@@ -260,7 +307,8 @@ bool prepareChild(bool code16) {
   if (child.hasFsgsbase) child.homeFs = readFs();
   if (!mapTwice(kReadOnlyBase, kReadOnlyAlias, kReadOnlyBytes, PROT_READ)) return false;
   void* readOnly = reinterpret_cast<void*>(kReadOnlyBase);
-  fillData(1, static_cast<std::byte*>(readOnly), kReadOnlyBytes);
+  std::memcpy(readOnly, dataPattern(1).data(), kReadOnlyBytes);
+  (void)patchPattern();  // made now: later there are signal handlers alone
   ::mprotect(readOnly, kReadOnlyBytes, PROT_READ);
   stack_t stack{};
   stack.ss_sp =
@@ -271,10 +319,10 @@ bool prepareChild(bool code16) {
   action.sa_sigaction = onSignal;
   action.sa_flags = SA_SIGINFO | SA_ONSTACK;
   sigfillset(&action.sa_mask);
-  for (int signal : {SIGTRAP, SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGSYS, SIGVTALRM}) {
+  for (int signal : {SIGTRAP, SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGSYS, SIGALRM}) {
     if (::sigaction(signal, &action, nullptr) != 0) return false;
   }
-  return true;
+  return ::timer_create(CLOCK_MONOTONIC, nullptr, &child.timer) == 0;
 }
 
 void waitFor(std::atomic<std::uint32_t>& word, std::uint32_t wanted) {
@@ -327,21 +375,25 @@ Status Oracle::restartChild() {
     auto* code = reinterpret_cast<std::uint8_t*>(kCodeBase);
     ::mprotect(code, kCodeBytes, PROT_READ | PROT_WRITE);
     std::memset(code, 0xcc, kCodeBytes);
-    for (std::uint32_t i = 0; i < shared->count; ++i)
-      if (!shared->snippets[i].inPatchArea) std::memcpy(code + i * kSlotBytes, shared->snippets[i].code, kSlotBytes);
+    for (std::uint32_t i = 0; i < shared->count; ++i) {
+      const Snippet& s = shared->snippets[i];
+      if (!s.inPatchArea) std::memcpy(code + s.slot * kSlotBytes, s.code, kSlotBytes);
+    }
     ::mprotect(code, kCodeBytes, PROT_READ | PROT_EXEC);
     child.current = &shared->current;
     child.count = shared->count;
     child.snippets = shared->snippets;
     child.outcomes = shared->outcomes;
+    child.lastData = shared->data;
     shared->current = 0;
-    // A periodic alarm ends a snippet that loops: one that has had a whole period of processor time.
+    // A periodic alarm ends a snippet that loops: alarms do not pile up, so that one that has seen several has run in
+    // between, however busy the machine is.
     child.alarmed = ~std::uint32_t{0};
-    itimerval limit{{0, 10000}, {0, 10000}};
-    ::setitimer(ITIMER_VIRTUAL, &limit, nullptr);
+    itimerspec limit{{0, kAlarmNanoseconds}, {0, kAlarmNanoseconds}};
+    ::timer_settime(child.timer, 0, &limit, nullptr);
     asm volatile("int3" ::: "memory");
-    itimerval none{};
-    ::setitimer(ITIMER_VIRTUAL, &none, nullptr);
+    itimerspec none{};
+    ::timer_settime(child.timer, 0, &none, nullptr);
     hand(shared->turn, 0);
   }
 }
@@ -350,15 +402,34 @@ Status Oracle::run(std::span<const Snippet> snippets, std::span<Outcome> outcome
   shared_->count = static_cast<std::uint32_t>(snippets.size());
   std::memcpy(shared_->snippets, snippets.data(), snippets.size_bytes());
   hand(shared_->turn, 1);
-  if (!waitFor(shared_->turn, 0, 120)) {
-    int status = 0;
-    bool died = ::waitpid(child_, &status, WNOHANG) == child_;
+  int status = 0;
+  bool done = false, died = false;
+  for (int seconds = 0; seconds < 120 && !done && !died; ++seconds) {
+    done = waitFor(shared_->turn, 0, 1);
+    died = !done && ::waitpid(child_, &status, WNOHANG) == child_;
+  }
+  if (!done) {
     return Error(ErrorKind::internal, "the oracle " + std::string(died ? "died" : "hung") + " in snippet " +
                                           std::to_string(shared_->current.load()) + ", status " +
                                           std::to_string(status));
   }
   std::memcpy(outcomes.data(), shared_->outcomes, outcomes.size_bytes());
   return {};
+}
+
+bool Oracle::usesItself(std::uint64_t address) const {
+  std::ifstream maps("/proc/" + std::to_string(child_) + "/maps");
+  std::string line;
+  while (std::getline(maps, line)) {
+    std::uint64_t begin = 0, end = 0;
+    if (std::sscanf(line.c_str(), "%lx-%lx", &begin, &end) == 2 && address >= begin && address < end)
+      return line.find("memfd:snippets") == std::string::npos && begin != kPatchBase;
+  }
+  return false;
+}
+
+std::span<const std::byte> Oracle::data() const {
+  return shared_->data;
 }
 
 }  // namespace lodge::differential

@@ -18,6 +18,10 @@ class Oracle {
   static Result<std::unique_ptr<Oracle>> create(bool code16);
   ~Oracle();
   /// At most kBatch snippets; `outcomes` has the same length.
+  /// Whether the process that runs snippets has something of its own at an address.
+  bool usesItself(std::uint64_t address) const;
+  /// The data pages as the last snippet that ran left them.
+  std::span<const std::byte> data() const;
   Status run(std::span<const Snippet> snippets, std::span<Outcome> outcomes);
 
  private:

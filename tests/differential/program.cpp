@@ -62,7 +62,7 @@ void Program::chooseRegisters() {
   index_ = pick(false);
   counter_ = pick(false);
   to_.before.gpr[index_] = chance(70) ? below(16) : ~below(16);
-  kept_ = taken;
+  kept_ = to_.pointers = taken;
   spare_ = pick(false);
 }
 

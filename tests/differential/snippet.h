@@ -6,7 +6,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <vector>
+#include <span>
 
 #include "x86/instruction.h"
 
@@ -71,14 +71,17 @@ struct Registers {
 };
 
 struct Snippet {
-  std::uint8_t code[kSlotBytes];  ///< padded with INT3
-  unsigned length;                ///< bytes of instructions
-  bool inPatchArea;               ///< runs at before.rip in the patch area, which is INT3 otherwise; else in its slot
-  bool code32;                    ///< 32-bit code (compatibility mode)
-  bool code16;                    ///< 16-bit code, data and stack segments
-  unsigned slot;                  ///< in its batch
+  /// Padded with INT3. What is longer than a slot was not finished in time and is not run.
+  std::uint8_t code[kSlotBytes + 64];
+  unsigned length;         ///< bytes of instructions
+  bool inPatchArea;        ///< runs at before.rip in the patch area, which is INT3 otherwise; else in its slot
+  bool code32;             ///< 32-bit code (compatibility mode)
+  bool code16;             ///< 16-bit code, data and stack segments
+  bool restated;           ///< the code of the snippet before, on another state
+  std::uint16_t pointers;  ///< registers (bits) whose values the code counts on
+  unsigned slot;           ///< where its code lies in a batch's; restated ones share one
   Registers before;
-  std::uint64_t dataSeed;  ///< fills the data pages
+  std::uint64_t dataSeed;  ///< chooses what the data pages hold
 };
 
 inline x86::CodeSize codeSize(const Snippet& s) {
@@ -100,8 +103,11 @@ struct Outcome {
 
 /// Whether user code of the host may use RDFSBASE and its kin (then snippets have FS and GS bases of their own).
 bool hostHasFsgsbase();
-/// Fills the data pages' content for a seed (both sides use it).
-void fillData(std::uint64_t seed, std::byte* data, std::size_t length);
-std::uint32_t hashData(const std::byte* data, std::size_t length);
+/// What the data pages hold before a snippet with this data seed; there are 64 contents.
+std::span<const std::byte, kDataBytes> dataPattern(std::uint64_t seed);
+/// What the patch area holds before a snippet's code is put there: INT3.
+std::span<const std::byte, kPatchBytes> patchPattern();
+/// A hash of what changed, by lines of 64 bytes. `after` has as many bytes as `before`.
+std::uint32_t hashChanges(std::span<const std::byte> before, const std::byte* after);
 
 }  // namespace lodge::differential

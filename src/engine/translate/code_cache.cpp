@@ -79,14 +79,14 @@ Result<std::unique_ptr<CodeCache>> CodeCache::create(std::uint64_t bytes, bool o
   }
   auto cache = std::unique_ptr<CodeCache>(new CodeCache());
   cache->bytes_ = bytes;
-  // Address space, not memory: hasRoom() bounds the sum. A Linux guest uses 39 : 17 : 44 percent.
-  std::uint64_t hot = alignDown(bytes * 10 / 16, kPageSize);
-  std::uint64_t cold = alignDown(bytes * 6 / 16, kPageSize);
+  // Address space, not memory: hasRoom() bounds the sum. A Linux guest uses 3 : 1.
+  std::uint64_t hot = alignDown(bytes * 14 / 16, kPageSize);
+  std::uint64_t cold = alignDown(bytes * 8 / 16, kPageSize);
   cache->thunks_ = {0, kThunkBytes, 0};
   cache->hot_ = {kThunkBytes, hot, 0};
   cache->cold_ = {kThunkBytes + hot, cold, 0};
   cache->codeBytes_ = kThunkBytes + hot + cold;
-  cache->dataBytes_ = alignDown(bytes * 10 / 16, kPageSize);
+  cache->dataBytes_ = alignDown(bytes, kPageSize);
 
   if (Status mapped = cache->mapCode(oneView); !mapped) return std::move(mapped).error();
 
@@ -118,8 +118,8 @@ void* CodeCache::allocate(std::uint64_t bytes) {
 }
 
 bool CodeCache::hasRoom(std::uint64_t otherBytes) const {
-  // A quarter is left for what grows along and is not counted: code maps, soft TLBs.
-  return usedBytes() + otherBytes + 3 * std::uint64_t{kLargestTranslation} < bytes_ - bytes_ / 4 &&
+  // A fifth is left for what grows along and is not counted: code maps, soft TLBs.
+  return usedBytes() + otherBytes + 3 * std::uint64_t{kLargestTranslation} < bytes_ - bytes_ / 5 &&
          hot_.capacity - hot_.used > kLargestTranslation && cold_.capacity - cold_.used > kLargestTranslation &&
          dataBytes_ - dataUsed_ > kLargestTranslation && count_.load(std::memory_order_relaxed) + 1 < indexCapacity_;
 }

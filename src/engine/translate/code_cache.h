@@ -20,9 +20,9 @@ struct Translation;
 /// Changing functions: under the translator's lock. find() and contains(): any thread, and signal handlers.
 class CodeCache {
  public:
-  /// `bytes`: bound of everything together; 1 MiB to 1 GiB. `oneView`: anonymous memory, writable and executable at
-  /// once (perf names code there only), as it is used, too, where the host has no executable memory files. Errors:
-  /// outOfMemory, permissionDenied (no executable memory).
+  /// `bytes`: bound of everything together; 1 MiB to 1 GiB. `oneView`: anonymous
+  /// memory, writable and executable at once (perf names code there only), as it is used, too, where the host has no
+  /// executable memory files. Errors: outOfMemory, permissionDenied (no executable memory).
   static Result<std::unique_ptr<CodeCache>> create(std::uint64_t bytes, bool oneView = false);
   ~CodeCache();
   CodeCache(const CodeCache&) = delete;

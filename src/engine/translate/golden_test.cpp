@@ -30,7 +30,8 @@ constexpr Thunks kThunks{.missRead = 0x20000000,
                          .callStep = 0x20000040,
                          .indirectMiss = 0x20000050,
                          .syscall = 0x20000060,
-                         .sysret = 0x20000070};
+                         .sysret = 0x20000070,
+                         .mayCross = {0x20000090, 0x200000a0, 0x200000b0}};
 
 /// One case of the file: its heading, "## NAME | OPTIONS | GUEST BYTES".
 struct Case {
@@ -61,6 +62,9 @@ std::string withNames(std::string text) {
       {kThunks.syscall, "syscall"},
       {kThunks.sysret, "sysret"},
       {kThunks.indirectMiss, "indirectMiss"},
+      {kThunks.mayCross[0], "mayCross2"},
+      {kThunks.mayCross[1], "mayCross4"},
+      {kThunks.mayCross[2], "mayCross8"},
   };
   for (const auto& [address, name] : names) {
     char number[24];

@@ -173,9 +173,9 @@ bool Lockstep::replay(std::uint64_t limit) {
   nearestDifferences_ = ~0u;
   for (std::uint64_t n = 0;; ++n) {
     if (cpu.state.rip == after_.rip) {
+      cpu.parkFpu();  // memcmp() uses vector registers
       bool same = std::memcmp(cpu.state.gpr, after_.gpr, sizeof after_.gpr) == 0;
       if (same || nearestDifferences_ != 0) {
-        cpu.parkFpu();
         std::uint64_t address = 0;
         if (popsFlags_) cpu.state.rflags = (cpu.state.rflags & ~kArithmetic) | (after_.rflags & kArithmetic);
         StateDifference d = compareStates(cpu.state, after_, context_.frame->stiRip);

@@ -151,9 +151,21 @@ bool Rewriter::call(const GuestInstruction& g) {
   }
   committing();
   moveStackPointer(slotBelow);
-  if (notesReturn(g)) noteReturn(spare);
   bool samePage = target - block_.page < kPageSize;
-  if (!samePage) movLinear(hot_, host::addend, target);
+  if (samePage || spare == host::none) {
+    if (notesReturn(g)) noteReturn(spare);
+    if (!samePage) movLinear(hot_, host::addend, target);
+  } else {
+    // The target is near the return address, which a register has.
+    Mem near{.base = spare, .displacement = static_cast<std::int32_t>(target - block_.nextRip(g))};
+    bool inverted = spare == host::addend && notesReturn(g);
+    if (!inverted) hot_.lea(word(), host::addend, near);
+    if (notesReturn(g)) noteReturn(spare);
+    if (inverted) {
+      hot_.legacy(word(), 0, 0xf7, 2, spare);  // NOT
+      hot_.lea(word(), host::addend, near);
+    }
+  }
   if (samePage) {
     record(RecordKind::instruction, static_cast<unsigned>(target - block_.page));
     jumpTo(target);
@@ -295,7 +307,7 @@ void Rewriter::resolveReturn() {
 
 /// Between instructions, before a jump to the user address in r13: shared code must know where it runs.
 void Rewriter::notePage(Assembler& a, std::uint8_t scratch) {
-  if (!host_.sharing || !key().has(ModeKey::user)) return;
+  if (!notesPages()) return;
   a.pext(scratch, host::addend, atState(FRAME_MASK_LOW));
   a.store(8, atState(FRAME_PAGE), scratch);
 }
@@ -346,12 +358,13 @@ void Rewriter::checkNextPage(const GuestInstruction& g) {
   if (keepFlags) restoreFlags();
 }
 
-/// r14 = host code for the guest address in r13. Keeps flags. Faults if r13 is not canonical.
-/// Without BMI2 only inside an instruction, before it commits.
-void Rewriter::lookUpTarget(Assembler& a, ExecMode mode) {
+/// r14 = host code for the guest address in r13. Keeps flags. Faults if r13 is not canonical. `notes`: as notePage()
+/// does. Without BMI2 only inside an instruction, before it commits.
+void Rewriter::lookUpTarget(Assembler& a, ExecMode mode, bool notes) {
   bool user = mode != ExecMode::kernel;
   if (host_.bmi2) {
     a.pext(host::group, host::addend, atState(user ? FRAME_MASK_LOW : FRAME_MASK_BOTH));
+    if (notes && notesPages()) a.store(8, atState(FRAME_PAGE), host::group);
   } else {
     saveFlags();
     a.mov(8, host::group, host::addend);
@@ -371,8 +384,7 @@ void Rewriter::jumpToTarget(Assembler& a) {
     a.jmpTo(thunks_.indirectMiss);
     return;
   }
-  lookUpTarget(a);
-  notePage(a);
+  lookUpTarget(a, key().mode(), true);
   a.jmpIndirect(host::group);
 }
 

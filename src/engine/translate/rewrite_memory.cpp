@@ -167,6 +167,19 @@ void Rewriter::exactCrossingTest(std::uint8_t a, std::uint32_t bytes) {
   cold_.patchHere(crosses);
 }
 
+/// Out of line, with the record made: the interpreter takes the instruction if the access crosses.
+void Rewriter::interpretIfCrossing(std::uint8_t a, std::uint32_t bytes) {
+  if (!usesAlignment(bytes)) {
+    exactCrossingTest(a, bytes);
+    cold_.callTo(thunks_.exitStep);
+    return;
+  }
+  // In a thunk, because nearly every access has this path.
+  if (a != host::address) cold_.mov(8, host::address, a);
+  cold_.callTo(thunks_.mayCross[std::countr_zero(bytes) - 1]);
+  cold_.jmpTo(hot_.here());
+}
+
 Mem Rewriter::probe(std::uint8_t a, const Access& access) {
   bool keepFlags = !flagsDead();
   RecordKind kind = keepFlags ? RecordKind::flagsSaved : RecordKind::instruction;
@@ -174,8 +187,7 @@ Mem Rewriter::probe(std::uint8_t a, const Access& access) {
   if (access.bytes > 1 && !access.aligned) {
     hot_.patchTo(crossingTest(a, access.bytes), cold_.here());
     recordCold(kind, current_->offset);
-    exactCrossingTest(a, access.bytes);
-    cold_.callTo(thunks_.exitStep);
+    interpretIfCrossing(a, access.bytes);
   }
   std::uint64_t retry = hot_.here();
   lookUp(host::addend, a);

@@ -109,8 +109,7 @@ void Rewriter::probeElement(std::uint8_t entry, std::uint8_t pointer, const Acce
   if (access.bytes > 1) {
     hot_.patchTo(crossingTest(pointer, access.bytes), cold_.here());
     recordCold(kind, current_->offset);
-    exactCrossingTest(pointer, access.bytes);
-    cold_.callTo(thunks_.exitStep);
+    interpretIfCrossing(pointer, access.bytes);
   }
   std::uint64_t retry = hot_.here();
   lookUp(entry, pointer);

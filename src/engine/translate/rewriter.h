@@ -17,6 +17,7 @@ namespace lodge::translate {
 /// Addresses in the code cache of jumps to trampolines.S.
 struct Thunks {
   std::uint64_t missRead, missWrite, exitLink, exitStep, exitMisaligned, callStep, indirectMiss, syscall, sysret;
+  std::uint64_t mayCross[3];  ///< accesses of 2, 4 and 8 bytes that are not aligned
 };
 
 /// What rewriting a block gives, besides the code in the assemblers.
@@ -96,6 +97,7 @@ class Rewriter {
   bool usesAlignment(std::uint32_t bytes) const;
   std::uint32_t crossingTest(std::uint8_t a, std::uint32_t bytes);
   void exactCrossingTest(std::uint8_t a, std::uint32_t bytes);
+  void interpretIfCrossing(std::uint8_t a, std::uint32_t bytes);
   std::uint8_t leaderAddress(const GroupPlan::Leader& leader);
   void groupProbe(const GroupPlan::Leader& leader);
   /// The host operand of the instruction's memory operand, or of a word on the stack at RSP + displacement.
@@ -151,9 +153,10 @@ class Rewriter {
   void branchToOtherPage(Condition cc, std::uint64_t target);
   bool targetsAreMapped() const;
   void lookUpTarget(Assembler& a) { lookUpTarget(a, key().mode()); }
-  void lookUpTarget(Assembler& a, ExecMode mode);
+  void lookUpTarget(Assembler& a, ExecMode mode, bool notes = false);
   Mem codeMapWord(std::uint8_t index, ExecMode mode) const;
   void jumpToTarget(Assembler& a);
+  bool notesPages() const { return host_.sharing && key().has(ModeKey::user); }
   void notePage(Assembler& a, std::uint8_t scratch = host::address);
   void checkNextPage(const GuestInstruction& g);
   bool notesReturn(const GuestInstruction& g) const;

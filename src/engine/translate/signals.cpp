@@ -69,6 +69,7 @@ bool abortWindow(greg_t* registers, const VcpuContext& context) {
     void (*abort)();
   };
   static const Window windows[] = {{lodgeEnterWindow, lodgeEnterWindowEnd, lodgeAbortEnter},
+                                   {lodgeCrossWindow, lodgeCrossWindowEnd, lodgeAbortCross},
                                    {lodgeMissWindow, lodgeMissWindowEnd, lodgeAbortMiss},
                                    {lodgeIndirectWindow, lodgeIndirectWindowEnd, lodgeAbortIndirect},
                                    {lodgeStepWindow, lodgeStepWindowEnd, lodgeAbortStep},

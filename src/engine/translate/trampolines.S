@@ -152,6 +152,39 @@ function lodgeExitMisaligned
   pop FRAME_EXIT_ADDRESS(%rsp)
   leaveWith EXIT_MISALIGNED
 
+// CALLed with the address of an access in R12 that is not aligned to its size: comes back if it stays in its page. R13 and
+// flags are free.
+.macro mayCross bytes
+function lodgeMayCross\bytes
+  lea (\bytes-1)(%r12), %r13
+  jmp mayCross
+.endm
+mayCross 2
+mayCross 4
+mayCross 8
+
+mayCross:
+  xor %r12, %r13
+  test $0x1000, %r13d
+  jnz lodgeExitStep
+  subl $1, (8+FRAME_MISALIGNED)(%rsp)
+  jz lodgeExitMisaligned
+  .globl lodgeCrossWindow
+  .hidden lodgeCrossWindow
+lodgeCrossWindow:
+  cmpl $0, (8+FRAME_ATTENTION)(%rsp)
+  jne crossAttention
+  ret
+  .globl lodgeCrossWindowEnd
+  .hidden lodgeCrossWindowEnd
+lodgeCrossWindowEnd:
+crossAttention:
+  lea 8(%rsp), %rsp
+function lodgeAbortCross
+  mov -8(%rsp), %r13
+  mov %r13, FRAME_EXIT_ADDRESS(%rsp)
+  leaveWith EXIT_REDO
+
 // Jumped to with the guest RIP in state.
 function lodgeExitDispatch
   leaveWith EXIT_DISPATCH

@@ -21,6 +21,9 @@ void lodgeMissWrite();
 void lodgeExitLink();
 void lodgeExitStep();
 void lodgeExitMisaligned();
+void lodgeMayCross2();
+void lodgeMayCross4();
+void lodgeMayCross8();
 void lodgeExitDispatch();
 void lodgeExitFault();
 void lodgeExitAttention();
@@ -32,11 +35,13 @@ void lodgeSysret();
 // Windows between the test of Frame::attention and the jump into translated code, and where a signal handler sends a
 // thread that it finds there.
 extern const char lodgeEnterWindow[], lodgeEnterWindowEnd[];
+extern const char lodgeCrossWindow[], lodgeCrossWindowEnd[];
 extern const char lodgeMissWindow[], lodgeMissWindowEnd[];
 extern const char lodgeIndirectWindow[], lodgeIndirectWindowEnd[];
 extern const char lodgeStepWindow[], lodgeStepWindowEnd[];
 extern const char lodgeSyscallWindow[], lodgeSyscallWindowEnd[];
 void lodgeAbortEnter();
+void lodgeAbortCross();
 void lodgeAbortMiss();
 void lodgeAbortIndirect();
 void lodgeAbortStep();

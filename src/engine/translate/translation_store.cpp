@@ -90,6 +90,9 @@ Status TranslationStore::makeThunks() {
   thunks_.exitLink = thunk(lodgeExitLink);
   thunks_.exitStep = thunk(lodgeExitStep);
   thunks_.exitMisaligned = thunk(lodgeExitMisaligned);
+  thunks_.mayCross[0] = thunk(lodgeMayCross2);
+  thunks_.mayCross[1] = thunk(lodgeMayCross4);
+  thunks_.mayCross[2] = thunk(lodgeMayCross8);
   thunks_.callStep = thunk(lodgeCallStep);
   thunks_.indirectMiss = thunk(lodgeIndirectMiss);
   thunks_.syscall = thunk(lodgeSyscall);
