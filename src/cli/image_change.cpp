@@ -28,6 +28,8 @@ Status resize(const Invocation& invocation, const Program& program, std::uint64_
     return Error(ErrorKind::invalidArgument, fmt::format("the disk has {} now: what lies beyond {} would be lost",
                                                          formatSize(old), formatSize(newBytes)))
         .withHint("shrink the file systems in it first, then give --shrink");
+  ProgressBar bar(invocation, program);
+  if (*preallocation != image::Preallocation::off) (*image)->onProgress(bar.callback());
   if (Status done = (*image)->resize(newBytes, *preallocation); !done) return done;
   if (int error = (*image)->flush(); error != 0) return Error::fromErrno(error, "flush");
   return {};
@@ -89,6 +91,7 @@ VerbSpec imageResize() {
                    .value = "MODE",
                    .help = "Reserve room for what is added.",
                    .choices = {"off", "metadata", "falloc", "full"}},
+                  image_option::progress(),
                   image_option::quiet(),
                   image_option::allowPath(),
                   image_option::output(),

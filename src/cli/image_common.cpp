@@ -131,6 +131,15 @@ Result<std::map<std::string, std::string>> imageSettings(const Invocation& invoc
   return settings;
 }
 
+std::string snapshotName(const std::string& text) {
+  for (const std::string& field : splitFields(text, ',')) {
+    for (std::string_view key : {"snapshot.id=", "snapshot.name="}) {
+      if (field.starts_with(key)) return field.substr(key.size());
+    }
+  }
+  return text;
+}
+
 Result<image::CacheMode> cacheMode(const std::string& name) {
   if (name.empty() || name == "writeback" || name == "writethrough") return image::CacheMode::writeback;
   if (name == "none" || name == "directsync") return image::CacheMode::none;

@@ -27,6 +27,7 @@ VerbSpec imageCommit();
 VerbSpec imageCompare();
 VerbSpec imageMap();
 VerbSpec imageMeasure();
+VerbSpec imageBitmap();
 VerbSpec imageServe();
 VerbSpec imageImport();
 VerbSpec imageExport();
@@ -57,6 +58,8 @@ bool wantsJson(const Invocation& invocation);
 Result<std::uint64_t> imageSize(const std::string& text);
 /// "a=1,b=2" of each -o given.
 Result<std::map<std::string, std::string>> imageSettings(const Invocation& invocation);
+/// -l: "snapshot.name=X", "snapshot.id=1", or either alone.
+std::string snapshotName(const std::string& text);
 Result<image::CacheMode> cacheMode(const std::string& name);
 
 /// What the options say about opening; `writing` takes the cache mode of -t, otherwise that of -T.

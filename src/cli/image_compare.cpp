@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // compare, map and measure: looking at content.
+#include <unistd.h>
+
 #include <algorithm>
 #include <functional>
+#include <optional>
 #include <utility>
 
 #include "base/text.h"
@@ -84,7 +87,9 @@ bool joins(const MapEntry& a, const MapEntry& b) {
 }
 
 /// Tells the ranges one by one: a disk may have more of them than fit into memory.
-Status mapOf(Image& image, std::uint64_t begin, std::uint64_t end, const std::function<bool(const MapEntry&)>& tell) {
+Status mapOf(Image& image, std::uint64_t begin, std::uint64_t end, const image::Progress& progress,
+             const std::function<bool(const MapEntry&)>& tell) {
+  std::uint64_t first = begin;
   std::optional<MapEntry> last;
   Error cut(ErrorKind::io, "the output is closed");
   while (begin < end) {
@@ -97,7 +102,7 @@ Status mapOf(Image& image, std::uint64_t begin, std::uint64_t end, const std::fu
       if (last && !tell(*last)) return cut;
       last = *entry;
     }
-    if (ProgressBar::interrupted()) return Error(ErrorKind::interrupted, "interrupted");
+    if (!progress(begin - first, end - first)) return Error(ErrorKind::interrupted, "interrupted");
   }
   return !last || tell(*last) ? Status() : Status(std::move(cut));
 }
@@ -132,7 +137,12 @@ int runMap(const Invocation& invocation, const Program& program) {
   }
   bool json = wantsJson(invocation), some = false;
   std::string text = json ? "[" : fmt::format("{:<16}{:<16}{:<16}{}\n", "Offset", "Length", "Mapped to", "File");
-  Status told = mapOf(**image, from, end, [&](const MapEntry& entry) {
+  // A bar and the list do not share a terminal.
+  std::optional<ProgressBar> bar;
+  if (!program.qemuImg && (invocation.has("progress") || ::isatty(STDOUT_FILENO) == 0))
+    bar.emplace(invocation, program);
+  image::Progress progress = bar ? bar->callback() : [](auto...) { return !ProgressBar::interrupted(); };
+  Status told = mapOf(**image, from, end, progress, [&](const MapEntry& entry) {
     if (json)
       text += (std::exchange(some, true) ? ",\n" : "") + toJson(entry).dump();
     else
@@ -158,20 +168,25 @@ Result<image::Measure> measure(const Invocation& invocation, const Program& prog
   }
   auto options = openOptions(invocation, program, false);
   if (!options) return std::move(options).error();
-  options->snapshot = invocation.value("snapshot");
+  options->snapshot = snapshotName(invocation.value("snapshot"));
   auto source = image::openImage(invocation.arguments()[0], invocation.value("format"), *options);
   if (!source) return std::move(source).error();
-  return image::measureImage(**driver, source->get(), 0, request);
+  ProgressBar bar(invocation, program);
+  return image::measureImage(**driver, source->get(), 0, request, bar.callback());
 }
 
 int runMeasure(const Invocation& invocation, const Program& program) {
   auto result = measure(invocation, program);
   if (!result) return imageFail(program, result.error());
-  if (wantsJson(invocation))
-    return printJson({{"required", result->required}, {"fully-allocated", result->fullyAllocated}});
-  return print(fmt::format("required size: {}\nfully allocated size: {}\n", result->required, result->fullyAllocated))
-             ? exit_status::kSuccess
-             : exit_status::kLodgeError;
+  if (wantsJson(invocation)) {
+    Json out = {{"required", result->required}, {"fully-allocated", result->fullyAllocated}};
+    if (result->bitmaps) out["bitmaps"] = *result->bitmaps;
+    return printJson(out);
+  }
+  std::string text =
+      fmt::format("required size: {}\nfully allocated size: {}\n", result->required, result->fullyAllocated);
+  if (result->bitmaps) text += fmt::format("bitmaps size: {}\n", *result->bitmaps);
+  return print(text) ? exit_status::kSuccess : exit_status::kLodgeError;
 }
 
 }  // namespace
@@ -202,8 +217,9 @@ VerbSpec imageMap() {
           "Lists the ranges of a disk that have content, the image of the chain that has it, and where in the file.",
       .arguments = {{.name = "FILE", .complete = Complete::file}},
       .options = {image_option::format(),
-                  {.name = "start-offset", .value = "SIZE", .help = "Begin there."},
-                  {.name = "max-length", .value = "SIZE", .help = "End after that much."},
+                  {.name = "start-offset", .letter = 's', .value = "SIZE", .help = "Begin there."},
+                  {.name = "max-length", .letter = 'l', .value = "SIZE", .help = "End after that much."},
+                  image_option::progress(),
                   image_option::output(),
                   image_option::json(),
                   image_option::share(),
@@ -225,6 +241,7 @@ VerbSpec imageMeasure() {
                   image_option::settings(),
                   {.name = "snapshot", .letter = 'l', .value = "SNAPSHOT", .help = "Of an internal snapshot."},
                   image_option::format(),
+                  image_option::progress(),
                   image_option::output(),
                   image_option::json(),
                   image_option::share(),

@@ -27,16 +27,6 @@ struct Plan {
   const FormatDriver* driver = nullptr;
 };
 
-/// -l: "snapshot.name=X", "snapshot.id=1", or either alone.
-std::string snapshotName(const std::string& text) {
-  for (const std::string& field : splitFields(text, ',')) {
-    for (std::string_view key : {"snapshot.id=", "snapshot.name="}) {
-      if (field.starts_with(key)) return field.substr(key.size());
-    }
-  }
-  return text;
-}
-
 Status readNumbers(const Invocation& invocation, Plan& plan) {
   if (std::string text = invocation.value("sparse"); !text.empty()) {
     auto bytes = imageSize(text);
@@ -81,9 +71,18 @@ Result<Plan> readPlan(const Invocation& invocation, const Program& program) {
   if (plan.copy.compress && !plan.driver->compression)
     return Error(ErrorKind::unsupported, fmt::format("{} images have no compressed form", plan.driver->name));
   plan.copy.topLayerOnly = !plan.request.backingName.empty();
-  if (plan.sources.size() > 1 && (plan.copy.topLayerOnly || !plan.read.snapshot.empty()))
+  plan.copy.salvage = invocation.has("salvage");
+  plan.copy.onLoss = [&program](std::uint64_t offset, std::uint64_t, int error) {
+    std::string what = fmt::format("warning: error while reading offset {}", offset);
+    imageFail(program, Error::fromErrno(error, what));
+  };
+  if (invocation.has("target-is-zero") && !invocation.has("no-create"))
+    return Error(ErrorKind::invalidArgument, "--target-is-zero requires use of -n flag");
+  if (invocation.has("skip-broken-bitmaps") && !invocation.has("bitmaps"))
+    return Error(ErrorKind::invalidArgument, "Use of --skip-broken-bitmaps requires --bitmaps");
+  if (plan.sources.size() > 1 && (plan.copy.topLayerOnly || !plan.read.snapshot.empty() || invocation.has("bitmaps")))
     return Error(ErrorKind::invalidArgument, "several sources are joined as whole disks")
-        .withHint("leave out the backing image and the snapshot, or convert them one by one");
+        .withHint("leave out the backing image, the snapshot and the bitmaps, or convert them one by one");
   return plan;
 }
 
@@ -101,6 +100,10 @@ Status copyInto(Plan& plan, Image& source, const std::string& path, const Invoca
   plan.copy.progress = bar.callback();
   plan.copy.startAlone = liesInMemory(path);
   if (Status copied = image::copyContent(source, **target, plan.copy); !copied) return copied;
+  if (invocation.has("bitmaps")) {
+    Status bitmaps = image::copyBitmaps(source, **target, invocation.has("skip-broken-bitmaps"));
+    if (!bitmaps) return bitmaps;
+  }
   if (int error = (*target)->flush(); error != 0) return Error::fromErrno(error, "flush");
   return {};
 }
@@ -192,6 +195,9 @@ VerbSpec imageConvert() {
            {.name = "no-create", .letter = 'n', .help = "Write into a target that exists already."},
            {.name = "target-is-zero",
             .help = "With --no-create: the target reads as zero, so zeroes need not be written."},
+           {.name = "salvage", .help = "Take what cannot be read for zeroes, say where, and go on."},
+           {.name = "bitmaps", .help = "Copy the persistent dirty bitmaps, too."},
+           {.name = "skip-broken-bitmaps", .help = "With --bitmaps: leave out those that are inconsistent."},
            image_option::cache("unsafe"),
            image_option::sourceCache()}),
       .examples = {{"lodge image convert windows.vmdk windows.qcow2", "From VMware to here."},

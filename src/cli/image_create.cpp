@@ -82,9 +82,12 @@ Status create(const Invocation& invocation, const Program& program, const Format
   request.bytes = *bytes;
   made = {request.path, driver.name, request.bytes};
   if (program.qemuImg && !invocation.has("quiet"))
-    print(fmt::format("Formatting '{}', fmt={} size={}\n", request.path, driver.name, request.bytes));
+    print(fmt::format("Formatting '{}', fmt={} size={}\n", request.path, driver.name == "vhd" ? "vpc" : driver.name,
+                      request.bytes));
   bool several = hasSeveralFiles(driver, request);
   std::string path = request.path;
+  ProgressBar bar(invocation, program);
+  if (request.options.contains("preallocation")) request.progress = bar.callback();
   auto fresh = FreshFile::begin(path, several);
   if (!fresh) return std::move(fresh).error();
   request.path = (*fresh)->path();
@@ -126,6 +129,7 @@ VerbSpec imageCreate() {
                    .value = "FORMAT",
                    .help = "Its format; otherwise by its content."},
                   {.name = "unsafe", .letter = 'u', .help = "Do not look at the backing image."},
+                  image_option::progress(),
                   image_option::quiet(),
                   image_option::allowPath(),
                   image_option::output(),

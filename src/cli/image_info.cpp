@@ -27,15 +27,57 @@ std::string dashed(std::string name) {
   return name;
 }
 
-Json toJson(const InfoValue& value) {
+/// As JSON and as text a format is called what the program's users call it.
+std::string nameOf(const std::string& format, bool qemu) {
+  return qemu && format == "vhd" ? "vpc" : format;
+}
+
+Json toJson(const image::InfoField& value) {
   return std::visit([](const auto& v) { return Json(v); }, value);
 }
 
-std::string toText(const InfoValue& value) {
+Json toJson(const InfoValue& value) {
+  const auto* rows = std::get_if<image::InfoRows>(&value);
+  if (!rows) {
+    return std::visit(
+        [](const auto& v) {
+          if constexpr (std::is_same_v<std::decay_t<decltype(v)>, image::InfoRows>)
+            return Json();
+          else
+            return Json(v);
+        },
+        value);
+  }
+  Json out = Json::array();
+  for (const auto& row : *rows) {
+    Json object = Json::object();
+    for (const auto& [name, field] : row) object[dashed(name)] = toJson(field);
+    out.push_back(std::move(object));
+  }
+  return out;
+}
+
+std::string printable(const std::string& text) {
+  std::string quoted = inQuotes(text);
+  return quoted.substr(1, quoted.size() - 2);
+}
+
+template <class Value>
+std::string toText(const Value& value) {
   if (const bool* flag = std::get_if<bool>(&value)) return *flag ? "true" : "false";
   if (const auto* number = std::get_if<std::uint64_t>(&value)) return std::to_string(*number);
-  if (const auto* text = std::get_if<std::string>(&value)) return inQuotes(*text).substr(1, inQuotes(*text).size() - 2);
-  return join(std::get<std::vector<std::string>>(value), ", ");
+  if (const auto* text = std::get_if<std::string>(&value)) return printable(*text);
+  if (const auto* list = std::get_if<std::vector<std::string>>(&value)) return printable(join(*list, ", "));
+  return {};
+}
+
+std::string rowsText(const image::InfoRows& rows) {
+  std::string out;
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    out += fmt::format("        [{}]:\n", i);
+    for (const auto& [name, field] : rows[i]) out += fmt::format("            {}: {}\n", name, toText(field));
+  }
+  return out;
 }
 
 std::string backingPath(const Layer& layer) {
@@ -45,10 +87,10 @@ std::string backingPath(const Layer& layer) {
   return folder == "." ? name : folder + "/" + name;
 }
 
-Json describe(const Layer& layer) {
+Json describe(const Layer& layer, bool qemu) {
   const ImageInfo& info = layer.info;
   Json out = {{"filename", layer.path},
-              {"format", info.format},
+              {"format", nameOf(info.format, qemu)},
               {"virtual-size", info.virtualBytes},
               {"actual-size", info.allocatedBytes},
               {"dirty-flag", info.dirty}};
@@ -63,15 +105,15 @@ Json describe(const Layer& layer) {
   if (!info.files.empty()) out["files"] = info.files;
   Json details = Json::object();
   for (const auto& [name, value] : info.details) details[dashed(name)] = toJson(value);
-  if (!details.empty()) out["format-specific"] = {{"type", info.format}, {"data", details}};
+  if (!details.empty()) out["format-specific"] = {{"type", nameOf(info.format, qemu)}, {"data", details}};
   return out;
 }
 
-std::string text(const Layer& layer) {
+std::string text(const Layer& layer, bool qemu) {
   const ImageInfo& info = layer.info;
-  std::string out =
-      fmt::format("image: {}\nfile format: {}\nvirtual size: {} ({} bytes)\ndisk size: {}\n", layer.path, info.format,
-                  formatSize(info.virtualBytes), info.virtualBytes, formatSize(info.allocatedBytes));
+  std::string out = fmt::format("image: {}\nfile format: {}\nvirtual size: {} ({} bytes)\ndisk size: {}\n", layer.path,
+                                nameOf(info.format, qemu), formatSize(info.virtualBytes), info.virtualBytes,
+                                formatSize(info.allocatedBytes));
   if (info.encrypted) out += "encrypted: yes\n";
   if (info.clusterBytes != 0) out += fmt::format("cluster_size: {}\n", info.clusterBytes);
   if (info.dirty) out += "cleanly shut down: no\n";
@@ -84,7 +126,10 @@ std::string text(const Layer& layer) {
   for (const std::string& file : info.files) out += "further file: " + file + "\n";
   if (!info.snapshots.empty()) out += "Snapshot list:\n" + snapshotTable(info.snapshots);
   if (!info.details.empty()) out += "Format specific information:\n";
-  for (const auto& [name, value] : info.details) out += "    " + name + ": " + toText(value) + "\n";
+  for (const auto& [name, value] : info.details) {
+    const auto* rows = std::get_if<image::InfoRows>(&value);
+    out += "    " + name + (rows ? ":\n" + rowsText(*rows) : ": " + toText(value) + "\n");
+  }
   return out;
 }
 
@@ -119,13 +164,13 @@ int run(const Invocation& invocation, const Program& program) {
   auto layers = layersOf(invocation, program);
   if (!layers) return imageFail(program, layers.error());
   if (wantsJson(invocation)) {
-    if (!invocation.has("backing-chain")) return printJson(describe(layers->front()));
+    if (!invocation.has("backing-chain")) return printJson(describe(layers->front(), program.qemuImg));
     Json all = Json::array();
-    for (const Layer& layer : *layers) all.push_back(describe(layer));
+    for (const Layer& layer : *layers) all.push_back(describe(layer, program.qemuImg));
     return printJson(all);
   }
   std::string out;
-  for (const Layer& layer : *layers) out += (out.empty() ? "" : "\n") + text(layer);
+  for (const Layer& layer : *layers) out += (out.empty() ? "" : "\n") + text(layer, program.qemuImg);
   return print(out) ? exit_status::kSuccess : exit_status::kLodgeError;
 }
 
@@ -151,7 +196,7 @@ std::string snapshotTable(const std::vector<image::SnapshotInfo>& snapshots) {
     std::uint64_t ms = s.vmClock / 1000000;
     std::string clock =
         fmt::format("{:02}:{:02}:{:02}.{:03}", ms / 3600000, ms / 60000 % 60, ms / 1000 % 60, ms % 1000);
-    rows.push_back({s.id, toText(InfoValue(s.name)), formatSize(s.vmStateBytes), date, clock});
+    rows.push_back({s.id, printable(s.name), formatSize(s.vmStateBytes), date, clock});
   }
   return columns(rows, {2});
 }

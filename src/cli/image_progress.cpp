@@ -33,7 +33,7 @@ ProgressBar::ProgressBar(const Invocation& invocation, const Program& program)
 
 ProgressBar::~ProgressBar() {
   if (shown_ && drawn_ >= 0) [[maybe_unused]]
-    ssize_t n = ::write(STDERR_FILENO, "\n", 1);
+    ssize_t n = ::write(qemu_ ? STDOUT_FILENO : STDERR_FILENO, "\n", 1);
 }
 
 bool ProgressBar::interrupted() {

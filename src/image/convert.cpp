@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <atomic>
 #include <condition_variable>
+#include <cstring>
 #include <ctime>
 #include <mutex>
 #include <thread>
@@ -79,6 +80,21 @@ class Pace {
   bool wanted_ = false;
 };
 
+/// Reads a piece whole. To salvage, what cannot be read is left out bit by bit, and zero.
+int readPiece(Image& from, std::uint64_t offset, iovec to, const CopyOptions& options, std::mutex& telling) {
+  int error = from.read(offset, {&to, 1});
+  if (error == 0 || !options.salvage) return error;
+  constexpr std::uint64_t kUnit = 4096;
+  for (std::uint64_t at = 0; at < to.iov_len; at += kUnit) {
+    iovec v{static_cast<std::byte*>(to.iov_base) + at, std::min<std::uint64_t>(kUnit, to.iov_len - at)};
+    if (error = from.read(offset + at, {&v, 1}); error == 0) continue;
+    std::memset(v.iov_base, 0, v.iov_len);
+    std::lock_guard lock(telling);
+    if (options.onLoss) options.onLoss(offset + at, v.iov_len, error);
+  }
+  return 0;
+}
+
 /// A copy under way; work() is what each thread does.
 class Copier {
  public:
@@ -133,7 +149,9 @@ class Copier {
       if (known_ <= position_) {
         int error = options_.topLayerOnly ? from_.blockStatus(position_, total_ - position_, status_)
                                           : chainStatus(from_, position_, total_ - position_, status_);
-        if (error != 0) {
+        if (error != 0 && options_.salvage) {
+          status_ = {.length = std::min(piece_, total_ - position_), .kind = BlockStatus::Kind::data};
+        } else if (error != 0) {
           failure_ = Error::fromErrno(error, fmt::format("status at 0x{:x}", position_));
           return false;
         }
@@ -163,7 +181,7 @@ class Copier {
   int copy(const Piece& piece, const Buffer& buffer, Pace& pace) {
     iovec v{buffer.data(), piece.length};
     pace.readBegins();
-    if (int error = from_.read(piece.offset, {&v, 1}); error != 0) return error;
+    if (int error = readPiece(from_, piece.offset, v, options_, mutex_); error != 0) return error;
     pace.readEnds();
     int error = options_.sparseBytes == 0 ? to_.write(piece.offset, {&v, 1}) : writeSparse(piece, buffer);
     pace.writeEnds();
@@ -254,7 +272,10 @@ class Streamer {
     std::lock_guard lock(mutex_);
     while (!failure_ && position_ < total_) {
       BlockStatus status;
-      if (int error = chainStatus(from_, position_, total_ - position_, status); error != 0) {
+      int error = chainStatus(from_, position_, total_ - position_, status);
+      if (error != 0 && options_.salvage) {
+        status = {.length = std::min(batch_, total_ - position_), .kind = BlockStatus::Kind::data};
+      } else if (error != 0) {
         failure_ = Error::fromErrno(error, fmt::format("status at 0x{:x}", position_));
         break;
       }
@@ -275,7 +296,7 @@ class Streamer {
   int encode(const Batch& batch, const Buffer& buffer, std::vector<std::vector<std::byte>>& encoded,
              std::vector<char>& blank) {
     iovec v{buffer.data(), batch.length};
-    if (int error = from_.read(batch.offset, {&v, 1}); error != 0) return error;
+    if (int error = readPiece(from_, batch.offset, v, options_, mutex_); error != 0) return error;
     for (std::uint64_t at = 0; at < batch.length; at += unit_) {
       std::span<const std::byte> unit(buffer.data() + at, std::min(unit_, batch.length - at));
       blank[at / unit_] = isZero(unit.data(), unit.size());

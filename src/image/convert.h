@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <functional>
+#include <optional>
+
 #include "image/format.h"
 
 namespace lodge::image {
@@ -12,6 +15,9 @@ struct CopyOptions {
   std::uint64_t sparseBytes = 4096;  ///< zeroes that become holes, at least that many in a row; 0: none do
   bool targetIsZero = true;          ///< what is not written reads as zero there
   bool topLayerOnly = false;         ///< what the source does not have itself is left to the target's backing image
+  bool salvage = false;              ///< what cannot be read is taken for zeroes
+  /// Told of each piece that could not be read (with `salvage`), by one thread at a time.
+  std::function<void(std::uint64_t offset, std::uint64_t length, int error)> onLoss{};
   Progress progress{};
 };
 
@@ -39,11 +45,16 @@ std::unique_ptr<Image> joinImages(std::vector<std::unique_ptr<Image>> parts);
 Status rebaseContent(Image& image, Image* newBacking, const Progress& progress);
 
 struct Measure {
-  std::uint64_t required = 0;        ///< bytes of a new image file with this content
-  std::uint64_t fullyAllocated = 0;  ///< bytes once everything was written
+  std::uint64_t required = 0;              ///< bytes of a new image file with this content
+  std::uint64_t fullyAllocated = 0;        ///< bytes once everything was written
+  std::optional<std::uint64_t> bitmaps{};  ///< for the source's dirty bitmaps besides, where both formats have them
 };
 /// `source` nullptr: an empty disk. Exact for raw; for qcow2 as its layout is; others an upper bound.
 Result<Measure> measureImage(const FormatDriver& driver, Image* source, std::uint64_t bytes,
-                             const CreateRequest& request);
+                             const CreateRequest& request, const Progress& progress = {});
+
+/// Gives `to` the bitmaps that `from` has, as they are. Errors: corrupt (one is inconsistent and not to be left out),
+/// unsupported (the target's format has none).
+Status copyBitmaps(Image& from, Image& to, bool skipBroken);
 
 }  // namespace lodge::image

@@ -71,6 +71,7 @@ struct CreateRequest {
   Preallocation preallocation = Preallocation::off;  ///< createImage() sets it from the option of that name
   FileSpace* files = nullptr;
   bool replace = false;
+  Progress progress{};  ///< of reserving the disk's room
 
   const std::string& lastingPath() const { return finalPath.empty() ? path : finalPath; }
   std::string option(std::string_view name, std::string_view otherwise = {}) const;

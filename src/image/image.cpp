@@ -1,9 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "image/image.h"
 
+#include <algorithm>
+#include <cerrno>
+
 #include "base/text.h"
 
 namespace lodge::image {
+
+int reserveRoom(BlockFile& file, std::uint64_t offset, std::uint64_t length, const Progress& progress) {
+  constexpr std::uint64_t kStep = 256 << 20;
+  for (std::uint64_t done = 0; done < length;) {
+    std::uint64_t step = std::min(kStep, length - done);
+    if (int error = file.writeZeroes(offset + done, step, false); error != 0) return error;
+    done += step;
+    if (progress && !progress(done, length)) return EINTR;
+  }
+  return 0;
+}
 
 Error Image::lacks(std::string_view what) {
   auto about = info();

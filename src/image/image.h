@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "image/bitmaps.h"
 #include "image/block_file.h"
 #include "image/store.h"
 
@@ -39,7 +40,10 @@ struct SnapshotInfo {
   std::uint64_t vmClock = 0;  ///< nanoseconds that the machine had run
 };
 
-using InfoValue = std::variant<bool, std::uint64_t, std::string, std::vector<std::string>>;
+/// Rows of a list in which each has the same fields: extents, bitmaps.
+using InfoField = std::variant<bool, std::uint64_t, std::string, std::vector<std::string>>;
+using InfoRows = std::vector<std::vector<std::pair<std::string, InfoField>>>;
+using InfoValue = std::variant<bool, std::uint64_t, std::string, std::vector<std::string>, InfoRows>;
 
 struct ImageInfo {
   std::string format;                ///< the driver's name
@@ -111,11 +115,13 @@ class Image : public Store {
   virtual Status resize(std::uint64_t newBytes, Preallocation preallocation);
   /// Errors: also interrupted (progress said so, while nothing was repaired yet).
   virtual Result<CheckResult> check(Repair repair);
-  /// Told by what takes long and has no other way: check().
+  /// Told by what takes long and has no other way: check(), and resize() while it reserves room.
   void onProgress(Progress progress) { progress_ = std::move(progress); }
   virtual Status createSnapshot(const std::string& name);
   virtual Status applySnapshot(const std::string& idOrName);
   virtual Status deleteSnapshot(const std::string& idOrName);
+  /// Its persistent dirty bitmaps, owned by this; nullptr: the format has none.
+  virtual BitmapStore* bitmaps() { return nullptr; }
   /// Records another backing image (empty: none) without touching content; the open chain stays as it is.
   virtual Status changeBacking(const std::string& name, const std::string& format);
   /// Drops all allocated content, so that the image equals its backing (after commit).
@@ -132,6 +138,9 @@ class Image : public Store {
  private:
   Progress progress_;
 };
+
+/// Reserves a range of a file, which reads as zero then. errno-style; EINTR: progress said stop.
+int reserveRoom(BlockFile& file, std::uint64_t offset, std::uint64_t length, const Progress& progress);
 
 /// A range's status through the whole chain: never `unallocated` (zero instead).
 int chainStatus(Image& image, std::uint64_t offset, std::uint64_t length, BlockStatus& status);

@@ -167,8 +167,50 @@ Status rebaseContent(Image& image, Image* newBacking, const Progress& progress) 
   return {};
 }
 
+namespace {
+
+/// What bitmaps take in a qcow2 image whose bits are all in clusters: pages, tables, the directory.
+Result<std::uint64_t> bitmapBytes(BitmapStore& store, std::uint64_t bytes, std::uint64_t cluster) {
+  auto all = store.list();
+  if (!all) return std::move(all).error();
+  std::uint64_t sum = 0, directory = 0;
+  for (const BitmapInfo& bitmap : *all) {
+    if (bitmap.inUse || !bitmap.unsupported.empty()) continue;
+    std::uint64_t bits = bytes / bitmap.granularity + (bytes % bitmap.granularity != 0 ? 1 : 0);
+    std::uint64_t pages = (bits + cluster * 8 - 1) / (cluster * 8);
+    sum += pages * cluster + alignUp(pages * 8, cluster);
+    directory += alignUp(24 + bitmap.name.size(), 8);
+  }
+  return sum + alignUp(directory, cluster);
+}
+
+}  // namespace
+
+Status copyBitmaps(Image& from, Image& to, bool skipBroken) {
+  BitmapStore *source = from.bitmaps(), *target = to.bitmaps();
+  if (!source) return Error(ErrorKind::unsupported, "the source's format has no dirty bitmaps");
+  if (!target) return Error(ErrorKind::unsupported, "the target's format has no dirty bitmaps").withHint("use qcow2");
+  auto all = source->list();
+  if (!all) return std::move(all).error();
+  for (const BitmapInfo& bitmap : *all) {
+    bool broken = bitmap.inUse || !bitmap.unsupported.empty();
+    if (broken && skipBroken) continue;
+    if (broken)
+      return Error(ErrorKind::corrupt, fmt::format("dirty bitmap {} is inconsistent", inQuotes(bitmap.name)))
+          .withHint("leave it out with --skip-broken-bitmaps, or remove it");
+    if (Status added = target->add(bitmap.name, bitmap.granularity, false); !added) return added;
+    if (Status merged = target->merge(bitmap.name, *source, bitmap.name); !merged) return merged;
+  }
+  // Recording begins when all are there: it would note what is written here.
+  for (const BitmapInfo& bitmap : *all) {
+    if (!bitmap.recording || bitmap.inUse || !bitmap.unsupported.empty()) continue;
+    if (Status set = target->setRecording(bitmap.name, true); !set) return set;
+  }
+  return {};
+}
+
 Result<Measure> measureImage(const FormatDriver& driver, Image* source, std::uint64_t bytes,
-                             const CreateRequest& request) {
+                             const CreateRequest& request, const Progress& progress) {
   if (source) bytes = source->size();
   std::uint64_t data = 0, cluster = 65536;
   if (driver.name == "qcow2") {
@@ -188,8 +230,15 @@ Result<Measure> measureImage(const FormatDriver& driver, Image* source, std::uin
       counted = std::max(counted, to);
     }
     at += status.length;
+    if (!goesOn(progress, at, bytes)) return interrupted();
   }
   if (driver.name == "raw") return Measure{bytes, bytes};
+  std::optional<std::uint64_t> bitmaps;
+  if (driver.name == "qcow2" && source && source->bitmaps() && request.option("compat") != "0.10") {
+    auto size = bitmapBytes(*source->bitmaps(), bytes, cluster);
+    if (!size) return std::move(size).error();
+    bitmaps = *size;
+  }
   auto withTables = [&](std::uint64_t content) {
     // Header, L1 and L2 tables, and the refcounts of everything, themselves too.
     bool extended = request.option("extended_l2") == "on";
@@ -206,7 +255,7 @@ Result<Measure> measureImage(const FormatDriver& driver, Image* source, std::uin
   };
   std::string preallocation = request.option("preallocation", "off");
   if (preallocation == "falloc" || preallocation == "full") data = alignUp(bytes, cluster);
-  return Measure{withTables(data), withTables(alignUp(bytes, cluster))};
+  return Measure{withTables(data), withTables(alignUp(bytes, cluster)), bitmaps};
 }
 
 }  // namespace lodge::image

@@ -20,6 +20,9 @@ class BitmapKeeper {
  public:
   /// nullptr: there is none to keep. Errors: corrupt, unsupported (a bitmap that cannot be kept, by its name), io.
   static Result<std::unique_ptr<BitmapKeeper>> open(Qcow2Image& image, BlockFile& file, const Header& header);
+  /// Of that one alone, whatever its flags. Errors: corrupt, io.
+  static Result<std::unique_ptr<BitmapKeeper>> only(Qcow2Image& image, BlockFile& file, const Header& header,
+                                                    Bitmap bitmap);
 
   /// The range of the disk gets other content, perhaps. Any thread; the image's lock is not held.
   int mark(std::uint64_t offset, std::uint64_t length);
@@ -37,6 +40,7 @@ class BitmapKeeper {
   BitmapKeeper(Qcow2Image& image, BlockFile& file, std::uint64_t cluster)
       : image_(image), file_(file), cluster_(cluster) {}
 
+  Status take(const Header& header, Bitmap bitmap);
   int setInUse(bool inUse);
   int markIn(Kept& bitmap, std::uint64_t offset, std::uint64_t length);
   int loadPage(Kept& bitmap, std::uint64_t index, std::vector<std::uint8_t>*& page);

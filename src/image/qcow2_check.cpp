@@ -245,13 +245,11 @@ class Checker {
   }
 
   void countBitmaps() {
-    auto bitmaps = readBitmaps(*image_.file_, header_);
-    if (!bitmaps) return corruption(bitmaps.error().message());
-    if (bitmaps->empty()) return;
-    std::string data = header_.extensionText(extension::bitmaps);
-    add(loadBe<std::uint64_t>(data.data() + 16), loadBe<std::uint64_t>(data.data() + 8),
-        [] { return "bitmap directory"; });
-    for (const Bitmap& bitmap : *bitmaps) {
+    auto directory = readBitmapDirectory(*image_.file_, header_);
+    if (!directory) return corruption(directory.error().message());
+    if (directory->bitmaps.empty()) return;
+    add(directory->offset, directory->bytes, [] { return "bitmap directory"; });
+    for (const Bitmap& bitmap : directory->bitmaps) {
       std::vector<std::uint64_t> table;
       auto what = [&] { return "bitmap " + inQuotes(bitmap.name); };
       if (bitmap.tableEntries > kMaxL1Bytes / 8 ||

@@ -160,6 +160,7 @@ Status createQcow2(const CreateRequest& request) {
   context.file = std::move(*file);
   auto image = Qcow2Image::open(context);
   if (!image) return std::move(image).error();
+  (*image)->onProgress(request.progress);
   Preallocation preallocation =
       header->rawDataFile() && !preallocates ? Preallocation::metadata : request.preallocation;
   if (Status sized = (*image)->resize(request.bytes, preallocation); !sized) return sized;

@@ -25,6 +25,21 @@ void readSome(Image& image) {
   }
 }
 
+void changeBitmaps(Image& image) {
+  if (image.size() > (std::uint64_t{1} << 30)) return;  // a larger disk's bitmaps only take longer
+  BitmapStore& store = *image.bitmaps();
+  auto all = store.list();
+  (void)store.add("y", 65536, false);
+  for (std::size_t i = 0; all && i < std::min<std::size_t>(all->size(), 3); ++i) {
+    const std::string& name = (*all)[i].name;
+    (void)store.merge("y", store, name);
+    (void)store.clear(name);
+    (void)store.setRecording(name, i % 2 == 0);
+    if (i == 1) (void)store.remove(name);
+  }
+  (void)image.resize(image.size() + 66048, Preallocation::off);
+}
+
 void change(Image& image) {
   std::vector<std::byte> bytes(9000, std::byte{7});
   iovec v{bytes.data(), std::min<std::uint64_t>(bytes.size(), image.size())};
@@ -33,6 +48,7 @@ void change(Image& image) {
   (void)image.createSnapshot("x");
   (void)image.applySnapshot("x");
   (void)image.deleteSnapshot("1");
+  changeBitmaps(image);
   (void)image.flush();
 }
 

@@ -80,6 +80,14 @@ Result<Header> readHeader(BlockFile& file);
 /// All of the header's cluster as far as it is used. Errors: invalidArgument (does not fit), io.
 Status writeHeader(BlockFile& file, const Header& header);
 
+/// Of bitmap directory entries and bitmap tables.
+namespace bitmap {
+inline constexpr std::uint32_t inUse = 1, automatic = 2, extraDataCompatible = 4, known = 7;
+inline constexpr std::uint8_t dirtyTracking = 1;
+inline constexpr std::uint64_t allOnes = 1;  // a table entry without a cluster
+}  // namespace bitmap
+
+/// One entry of the directory of persistent bitmaps (qcow2_bitmap_directory.cpp).
 struct Bitmap {
   std::string name;
   std::uint64_t tableOffset;
@@ -87,10 +95,23 @@ struct Bitmap {
   std::uint32_t flags;
   std::uint32_t granularityBits;
   std::uint8_t type;
-  std::uint32_t extraBytes;
+  std::string extra;
   std::uint64_t flagsOffset;  ///< in the file
+
+  /// How many clusters its bits take.
+  std::uint64_t pages(std::uint64_t diskBytes, std::uint64_t cluster) const;
+  /// Why it cannot be read or changed; empty: it can.
+  std::string unsupported() const;
 };
-/// The directory of persistent bitmaps (qcow2_bitmaps.cpp). Errors: corrupt, io.
-Result<std::vector<Bitmap>> readBitmaps(BlockFile& file, const Header& header);
+struct BitmapDirectory {
+  std::vector<Bitmap> bitmaps{};
+  std::uint64_t offset = 0, bytes = 0;  ///< in the file
+};
+/// Errors: corrupt, io.
+Result<BitmapDirectory> readBitmapDirectory(BlockFile& file, const Header& header);
+std::vector<std::byte> packBitmaps(const std::vector<Bitmap>& bitmaps);
+std::string packBitmapsExtension(std::uint32_t count, std::uint64_t bytes, std::uint64_t offset);
+/// A bitmap's table, in native byte order: each entry leads to a cluster of the file, or has none. Errors: corrupt, io.
+Result<std::vector<std::uint64_t>> readBitmapTable(BlockFile& file, const Header& header, const Bitmap& bitmap);
 
 }  // namespace lodge::image::qcow2

@@ -98,17 +98,6 @@ Status Qcow2Image::load(const OpenContext& context) {
   return prepareWriting();
 }
 
-Status Qcow2Image::refuseBitmaps(const char* what) {
-  auto bitmaps = readBitmaps(*file_, header_);
-  if (!bitmaps) return std::move(bitmaps).error();
-  if (bitmaps->empty() || (header_.autoclear & autoclear::bitmaps) == 0) return {};
-  std::vector<std::string> names;
-  for (const Bitmap& bitmap : *bitmaps) names.push_back(inQuotes(bitmap.name));
-  return Error(ErrorKind::unsupported,
-               fmt::format("{}: its persistent dirty bitmaps do not allow that: {}", what, join(names, ", ")))
-      .withHint("remove them: qemu-img bitmap --remove FILE NAME");
-}
-
 Status Qcow2Image::prepareWriting() {
   if (reloadRefcountTable() != 0) return Error(ErrorKind::io, "read the refcount table");
   freshFrom_ = clusterUp(file_->size());
@@ -160,20 +149,27 @@ Result<ImageInfo> Qcow2Image::info() {
   auto add = [&](const char* name, InfoValue value) { info.details.emplace_back(name, std::move(value)); };
   add("compat", std::string(header_.version == 2 ? "0.10" : "1.1"));
   add("compression type", std::string(header_.compression == Compression::zstd ? "zstd" : "zlib"));
-  add("lazy refcounts", (header_.compatible & compatible::lazyRefcounts) != 0);
+  if (header_.version >= 3) add("lazy refcounts", (header_.compatible & compatible::lazyRefcounts) != 0);
   add("refcount bits", std::uint64_t{1} << header_.refcountOrder);
-  add("corrupt", (header_.incompatible & incompatible::corrupt) != 0);
-  add("extended l2", header_.extendedL2());
+  if (header_.version >= 3) {
+    add("corrupt", (header_.incompatible & incompatible::corrupt) != 0);
+    add("extended l2", header_.extendedL2());
+  }
   if (header_.hasDataFile()) {
     add("data file", header_.extensionText(extension::dataFile));
     add("data file raw", header_.rawDataFile());
     info.files.push_back(header_.extensionText(extension::dataFile));
   }
-  auto bitmaps = readBitmaps(*file_, header_);
+  auto bitmaps = bitmapStore_.list();
   if (bitmaps && !bitmaps->empty()) {
-    std::vector<std::string> names;
-    for (const Bitmap& bitmap : *bitmaps) names.push_back(bitmap.name);
-    add("bitmaps", names);
+    InfoRows rows;
+    for (const BitmapInfo& bitmap : *bitmaps) {
+      std::vector<std::string> flags;
+      if (bitmap.inUse) flags.emplace_back("in-use");
+      if (bitmap.recording) flags.emplace_back("auto");
+      rows.push_back({{"flags", flags}, {"name", bitmap.name}, {"granularity", bitmap.granularity}});
+    }
+    add("bitmaps", std::move(rows));
   }
   return info;
 }

@@ -12,6 +12,7 @@
 #include <shared_mutex>
 
 #include "image/format.h"
+#include "image/qcow2_bitmap_store.h"
 #include "image/qcow2_bitmaps.h"
 #include "image/qcow2_cache.h"
 #include "image/qcow2_codec.h"
@@ -69,6 +70,7 @@ class Qcow2Image final : public Image {
   Result<ImageInfo> info() override;
   Status resize(std::uint64_t newBytes, Preallocation preallocation) override;
   Result<CheckResult> check(Repair repair) override;
+  BitmapStore* bitmaps() override { return &bitmapStore_; }
   Status createSnapshot(const std::string& name) override;
   Status applySnapshot(const std::string& idOrName) override;
   Status deleteSnapshot(const std::string& idOrName) override;
@@ -79,6 +81,7 @@ class Qcow2Image final : public Image {
  private:
   friend class BitmapKeeper;
   friend class Checker;
+  friend class Qcow2BitmapStore;
   friend class Qcow2StreamWriter;
 
   Qcow2Image(std::shared_ptr<BlockFile> file, Header header, const OpenContext& context);
@@ -87,8 +90,6 @@ class Qcow2Image final : public Image {
   Status prepareWriting();
   /// The range's content may change: dirty bitmaps get to know.
   int noteChange(std::uint64_t offset, std::uint64_t length) { return bitmaps_ ? bitmaps_->mark(offset, length) : 0; }
-  /// What moves the disk's end or its snapshots' is refused while there are bitmaps, by their names.
-  Status refuseBitmaps(const char* what);
   void corrupted(const std::string& what);
 
   // --- geometry
@@ -211,10 +212,12 @@ class Qcow2Image final : public Image {
   Status readTable(std::uint64_t offset, std::uint64_t entries, std::vector<std::uint64_t>& words) const;
   int growL1(std::uint64_t entries);
   Status shrink(std::uint64_t newBytes);
+  Status grow(std::uint64_t newBytes, Preallocation preallocation);
   int preallocate(std::uint64_t begin, std::uint64_t end, Preallocation preallocation);
   int preallocatePart(std::uint64_t begin, std::uint64_t end, Preallocation preallocation, std::uint64_t& done);
   Status storeSnapshots(std::vector<Snapshot> snapshots);
-  std::size_t findSnapshot(const std::string& idOrName) const;
+  std::size_t findSnapshot(const std::string& idOrName, bool nameFirst = false) const;
+  Status switchTo(const Snapshot& snapshot, const std::string& what);
   int changeTree(const std::vector<std::uint64_t>& l1, int change);
   int refreshCopied();
   int settle();
@@ -222,6 +225,7 @@ class Qcow2Image final : public Image {
   std::shared_ptr<BlockFile> file_, dataFile_;
   std::unique_ptr<Image> backing_;
   std::unique_ptr<BitmapKeeper> bitmaps_;
+  Qcow2BitmapStore bitmapStore_{*this};
   Header header_;
   const std::uint64_t clusterBytes_;
   const unsigned l2Bits_;

@@ -57,7 +57,9 @@ int Qcow2Image::preallocatePart(std::uint64_t begin, std::uint64_t end, Prealloc
 }
 
 int Qcow2Image::preallocate(std::uint64_t begin, std::uint64_t end, Preallocation preallocation) {
+  std::uint64_t first = begin;
   while (begin < end) {
+    if (progress() && !progress()(begin - first, end - first)) return EINTR;
     std::uint64_t done = 0;
     int error = preallocatePart(begin, end, preallocation, done);
     if (error == EAGAIN) {
@@ -91,38 +93,40 @@ Status Qcow2Image::shrink(std::uint64_t newBytes) {
   return {};
 }
 
+Status Qcow2Image::grow(std::uint64_t newBytes, Preallocation preallocation) {
+  std::uint64_t old = size(), entries = (newBytes + header_.bytesPerL2() - 1) / header_.bytesPerL2();
+  int error = entries > l1_.size() ? growL1(entries) : 0;
+  if (error == 0 && header_.rawDataFile() && dataFile_->size() < newBytes) error = dataFile_->truncate(newBytes);
+  if (error != 0) return Error::fromErrno(error, "make room for it");
+  size_ = newBytes;
+  // What the last cluster or the backing image has there must not come to light.
+  std::uint64_t hidden = std::min(newBytes, std::max(clusterUp(old), backing_ ? backing_->size() : 0));
+  if (hidden > old) error = writeZeroes(old, hidden - old, true);
+  if (error == 0 && preallocation != Preallocation::off) error = preallocate(clusterDown(old), newBytes, preallocation);
+  if (error == 0) error = flushMetadata();
+  if (error != 0) {
+    size_ = old;
+    return Error::fromErrno(error, "make room for it");
+  }
+  return storeHeader();
+}
+
 Status Qcow2Image::resize(std::uint64_t newBytes, Preallocation preallocation) {
   std::uint64_t old = size();
   std::string what = "resize " + inQuotes(file_->name());
   if (readOnly_) return Error(ErrorKind::permissionDenied, what + ": open read-only");
   if (newBytes == old) return {};
-  if (Status none = refuseBitmaps(what.c_str()); !none) return none;
   if (header_.version == 2 && !snapshots_.empty())
     return Error(ErrorKind::unsupported, what + ": version 2 keeps no size with its snapshots")
         .withHint("delete them first");
-  if (newBytes < old) {
-    Status done = shrink(newBytes);
-    if (!done) return std::move(done).error().context(what);
-  } else {
-    std::uint64_t entries = (newBytes + header_.bytesPerL2() - 1) / header_.bytesPerL2();
-    if (entries > kMaxL1Bytes / 8)
-      return Error(ErrorKind::invalidArgument, what + ": too large for clusters of " + formatSize(cluster()));
-    int error = entries > l1_.size() ? growL1(entries) : 0;
-    if (error == 0 && header_.rawDataFile() && dataFile_->size() < newBytes) error = dataFile_->truncate(newBytes);
-    if (error != 0) return Error::fromErrno(error, what);
-    size_ = newBytes;
-    // What the last cluster or the backing image has there must not come to light.
-    std::uint64_t hidden = std::min(newBytes, std::max(clusterUp(old), backing_ ? backing_->size() : 0));
-    if (hidden > old) error = writeZeroes(old, hidden - old, true);
-    if (error == 0 && preallocation != Preallocation::off)
-      error = preallocate(clusterDown(old), newBytes, preallocation);
-    if (error == 0) error = flushMetadata();
-    if (error != 0) {
-      size_ = old;
-      return Error::fromErrno(error, what);
-    }
-    if (Status stored = storeHeader(); !stored) return std::move(stored).error().context(what);
-  }
+  std::uint64_t entries = (newBytes + header_.bytesPerL2() - 1) / header_.bytesPerL2();
+  if (entries > kMaxL1Bytes / 8)
+    return Error(ErrorKind::invalidArgument, what + ": too large for clusters of " + formatSize(cluster()));
+  if (Status begun = bitmapStore_.beginResize(); !begun) return std::move(begun).error().context(what);
+  Status done = newBytes < old ? shrink(newBytes) : grow(newBytes, preallocation);
+  Status ended = bitmapStore_.endResize(old);
+  if (!done) return std::move(done).error().context(what);
+  if (!ended) return std::move(ended).error().context(what);
   if (int error = settle(); error != 0) return Error::fromErrno(error, what);
   return {};
 }

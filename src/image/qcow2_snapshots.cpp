@@ -23,12 +23,15 @@ Status failed(int error, const std::string& what) {
 
 }  // namespace
 
-std::size_t Qcow2Image::findSnapshot(const std::string& idOrName) const {
+/// Names come first where it is about deleting, ids otherwise: as QEMU does.
+std::size_t Qcow2Image::findSnapshot(const std::string& idOrName, bool nameFirst) const {
   auto by = [&](auto field) {
     return static_cast<std::size_t>(std::find_if(snapshots_.begin(), snapshots_.end(), field) - snapshots_.begin());
   };
-  std::size_t index = by([&](const Snapshot& s) { return s.about.id == idOrName; });
-  return index != snapshots_.size() ? index : by([&](const Snapshot& s) { return s.about.name == idOrName; });
+  std::size_t id = by([&](const Snapshot& s) { return s.about.id == idOrName; });
+  std::size_t name = by([&](const Snapshot& s) { return s.about.name == idOrName; });
+  if (nameFirst) std::swap(id, name);
+  return id != snapshots_.size() ? id : name;
 }
 
 /// Counts all that a tree of tables leads to up, or down later.
@@ -157,7 +160,7 @@ Status Qcow2Image::createSnapshot(const std::string& name) {
 Status Qcow2Image::deleteSnapshot(const std::string& idOrName) {
   std::string what = "delete snapshot " + inQuotes(idOrName);
   if (readOnly_) return Error(ErrorKind::permissionDenied, what + ": the image is open read-only");
-  std::size_t index = findSnapshot(idOrName);
+  std::size_t index = findSnapshot(idOrName, true);
   if (index == snapshots_.size()) return Error(ErrorKind::notFound, what + ": there is none");
   if (int error = settle(); error != 0) return failed(error, what);
   Snapshot gone = snapshots_[index];
@@ -184,10 +187,20 @@ Status Qcow2Image::applySnapshot(const std::string& idOrName) {
   const Snapshot& s = snapshots_[index];
   if (header_.version == 2 && s.about.diskBytes != size())
     return Error(ErrorKind::unsupported, what + ": the disk had another size then, which version 2 does not keep");
-  if (s.about.diskBytes != size()) {
-    if (Status none = refuseBitmaps(what.c_str()); !none) return none;
-  }
-  if (int error = noteChange(0, size()); error != 0) return failed(error, what);
+  std::uint64_t before = size();
+  bool resizes = s.about.diskBytes != before;
+  if (int error = noteChange(0, before); error != 0) return failed(error, what);
+  if (Status begun = resizes ? bitmapStore_.beginResize() : Status(); !begun)
+    return std::move(begun).error().context(what);
+  Status done = switchTo(s, what);
+  if (Status ended = resizes ? bitmapStore_.endResize(before) : Status(); done && !ended)
+    done = std::move(ended).error().context(what);
+  if (int error = resizes ? noteChange(0, size()) : 0; done && error != 0) return failed(error, what);
+  return done;
+}
+
+/// Makes a snapshot's tables the active ones.
+Status Qcow2Image::switchTo(const Snapshot& s, const std::string& what) {
   if (int error = settle(); error != 0) return failed(error, what);
   std::vector<std::uint64_t> l1, old = l1_;
   if (Status read = readTable(s.l1Offset, s.l1Entries, l1); !read) return std::move(read).error().context(what);

@@ -64,7 +64,7 @@ class RawImage : public Image {
     std::uint64_t old = size_;
     int error = file_->truncate(newBytes);
     if (error == 0 && newBytes > old && preallocation >= Preallocation::falloc)
-      error = file_->writeZeroes(old, newBytes - old, false);
+      error = reserveRoom(*file_, old, newBytes - old, progress());
     if (error != 0) return Error::fromErrno(error, "resize " + inQuotes(file_->name()));
     size_ = newBytes;
     return {};
@@ -84,7 +84,7 @@ Status create(const CreateRequest& request) {
   if (!file) return std::move(file).error();
   int error = (*file)->truncate(request.bytes);
   if (error == 0 && request.preallocation >= Preallocation::falloc)
-    error = (*file)->writeZeroes(0, request.bytes, false);
+    error = reserveRoom(**file, 0, request.bytes, request.progress);
   if (error != 0) return Error::fromErrno(error, "size it");
   return {};
 }

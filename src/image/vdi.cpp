@@ -139,7 +139,7 @@ Status createVdi(const CreateRequest& request) {
   if (error == 0) error = writeTable(**file, header, mapped);
   if (error == 0) error = (*file)->truncate(header.dataOffset + (mapped ? blocks * *block : 0));
   if (error == 0 && (whole || (fixed && request.preallocation == Preallocation::full))) {
-    error = (*file)->writeZeroes(header.dataOffset, blocks * *block, false);
+    error = reserveRoom(**file, header.dataOffset, blocks * *block, request.progress);
   }
   if (error != 0) return Error::fromErrno(error, "write it");
   return {};

@@ -179,7 +179,7 @@ Result<Plan> planOf(const CreateRequest& request) {
 int createFixed(BlockFile& file, const CreateRequest& request, const Plan& plan) {
   Footer footer = vhd::makeFooter(plan.bytes, plan.type, plan.exact);
   bool room = request.preallocation == Preallocation::falloc || request.preallocation == Preallocation::full;
-  int error = room ? file.writeZeroes(0, plan.bytes, false) : file.truncate(plan.bytes);
+  int error = room ? reserveRoom(file, 0, plan.bytes, request.progress) : file.truncate(plan.bytes);
   return error == 0 ? file.write(plan.bytes, &footer, sizeof footer) : error;
 }
 

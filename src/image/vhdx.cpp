@@ -188,7 +188,8 @@ int writeTable(BlockFile& file, const Contents& c, std::uint64_t firstBlock) {
   return 0;
 }
 
-int writeImage(BlockFile& file, Contents& c, bool fixed, Preallocation preallocation) {
+int writeImage(BlockFile& file, Contents& c, bool fixed, const CreateRequest& request) {
+  Preallocation preallocation = request.preallocation;
   Header& header = c.header;
   std::memcpy(header.signature.data(), "head", 4);
   header.fileWrite = randomUuid(true);
@@ -212,7 +213,7 @@ int writeImage(BlockFile& file, Contents& c, bool fixed, Preallocation prealloca
   }
   if (error == 0) error = file.truncate(end);
   if (error == 0 && mapped) error = writeTable(file, c, firstBlock);
-  if (error == 0 && room) error = file.writeZeroes(firstBlock, end - firstBlock, false);
+  if (error == 0 && room) error = reserveRoom(file, firstBlock, end - firstBlock, request.progress);
   return error == 0 ? writeHeader(file, header, c.current) : error;
 }
 
@@ -223,7 +224,7 @@ Status createVhdx(const CreateRequest& request) {
   if (Status good = planParent(request, c); !good) return good;
   auto file = request.files->create(request.path, request.replace);
   if (!file) return std::move(file).error();
-  if (int error = writeImage(**file, c, fixed, request.preallocation); error != 0) {
+  if (int error = writeImage(**file, c, fixed, request); error != 0) {
     return Error::fromErrno(error, "write it");
   }
   return {};

@@ -146,7 +146,7 @@ Status makeExtent(const CreateRequest& request, const Plan& plan, const ExtentLi
   std::uint64_t bytes = line.sectors * kSector;
   bool room = request.preallocation == Preallocation::falloc || request.preallocation == Preallocation::full;
   int error = !plan.flat ? writeSparse(**file, plan, line.sectors, "")
-              : room     ? (*file)->writeZeroes(0, bytes, false)
+              : room     ? reserveRoom(**file, 0, bytes, request.progress)
                          : (*file)->truncate(bytes);
   if (error != 0) return Error::fromErrno(error, "write extent " + inQuotes(line.file));
   return {};

@@ -60,7 +60,8 @@ class FlatExtent final : public Image {
     if (int error = file_->truncate(offset_ + newBytes); error != 0) return failed(error);
     bool room = preallocation == Preallocation::falloc || preallocation == Preallocation::full;
     if (room && newBytes > bytes_) {
-      if (int error = file_->writeZeroes(offset_ + bytes_, newBytes - bytes_, false); error != 0) return failed(error);
+      if (int error = reserveRoom(*file_, offset_ + bytes_, newBytes - bytes_, progress()); error != 0)
+        return failed(error);
     }
     bytes_ = newBytes;
     return {};

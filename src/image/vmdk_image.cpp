@@ -161,15 +161,16 @@ Result<ImageInfo> VmdkImage::info() {
   info.backingName = parentName_;
   if (descriptor_.hasParent()) info.backingFormat = "vmdk";
   if (!place_.embedded && place_.file) info.allocatedBytes = place_.file->allocatedBytes();
-  std::vector<std::string> extents;
+  InfoRows extents;
   for (Part& part : parts_) {
     if (part.file) info.allocatedBytes += part.file->allocatedBytes();
     if (part.sparse) info.clusterBytes = std::max(info.clusterBytes, part.sparse->shape().grain);
     if (part.file && part.file != place_.file) info.files.push_back(part.file->name());
-    std::string kind = !part.sparse                ? (part.file ? "flat" : "zero")
-                       : part.sparse->compressed() ? "compressed"
-                                                   : "sparse";
-    extents.push_back(fmt::format("{} {} {}", formatSize(part.bytes), kind, part.name));
+    std::vector<std::pair<std::string, InfoField>> row = {{"virtual size", part.bytes}, {"filename", part.name}};
+    if (part.sparse) row.emplace_back("cluster size", part.sparse->shape().grain);
+    row.emplace_back("format", std::string(part.sparse ? "SPARSE" : part.file ? "FLAT" : "ZERO"));
+    if (part.sparse && part.sparse->compressed()) row.emplace_back("compressed", true);
+    extents.push_back(std::move(row));
   }
   info.details = {{"create type", descriptor_.createType}, {"cid", fmt::format("{:08x}", descriptor_.cid)}};
   if (descriptor_.hasParent()) info.details.emplace_back("parent cid", fmt::format("{:08x}", descriptor_.parentCid));
@@ -177,7 +178,7 @@ Result<ImageInfo> VmdkImage::info() {
     auto value = descriptor_.values.find(key);
     if (value != descriptor_.values.end()) info.details.emplace_back(key + 4, value->second);
   }
-  info.details.emplace_back("extents", extents);
+  info.details.emplace_back("extents", std::move(extents));
   return info;
 }
 
@@ -210,6 +211,7 @@ Status VmdkImage::resize(std::uint64_t newBytes, Preallocation preallocation) {
     return Error(ErrorKind::unsupported, what + ": not this kind of VMDK").withHint("convert it");
   }
   std::uint64_t old = bytes_;
+  last.image->onProgress(progress());
   if (Status resized = last.image->resize(newBytes - last.start, preallocation); !resized) return resized;
   last.bytes = newBytes - last.start;
   bytes_ = newBytes;

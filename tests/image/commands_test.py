@@ -156,6 +156,18 @@ class QemuImgName(ImageTest):
         self.write("c.raw", b"x" * 512)
         self.img("compare", "c.raw", "b.raw", status=1)
         self.img("bench", "a.qcow2", status=1)
+        self.assertIn("cluster_size", self.img("create", "-f", "qcow2", "-o", "help").stdout)
+        named = ["json:{\"driver\": \"qcow2\", \"file\": {\"driver\": \"file\", \"filename\": \"a.qcow2\"}}", "file:a.qcow2"]
+        for words in [[name] for name in named] + [["--image-opts", "driver=qcow2,file.filename=a.qcow2"]]:
+            self.assertEqual(json.loads(self.img("info", "--output=json", *words).stdout)["format"], "qcow2")
+        self.img("info", "--image-opts", "driver=qcow2,encrypt.key-secret=x,file.filename=a.qcow2", status=1)
+        self.img("create", "-f", "vpc", "a.vhd", "10M")
+        self.assertEqual(json.loads(self.img("info", "--output=json", "a.vhd").stdout)["format"], "vpc")
+        self.img("convert", "--salvage", "-O", "raw", "a.qcow2", "d.raw")
+        self.img("convert", "--target-is-zero", "-O", "raw", "a.qcow2", "d.raw", status=1)
+        self.img("bitmap", "--add", "--disable", "a.qcow2", "marks")
+        self.img("measure", "--output=json", "-O", "qcow2", "-l", "snapshot.name=none", "a.qcow2", status=1)
+        self.assertEqual(json.loads(self.img("measure", "--output=json", "-O", "qcow2", "a.qcow2").stdout)["bitmaps"], 3 << 16)
 
 
 class Nbd(ImageTest):

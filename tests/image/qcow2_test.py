@@ -179,12 +179,42 @@ class Exchange(ImageTest):
         self.assertEqual(self.bitmap_flags("a.qcow2"), {"nightly": ["in-use", "auto"]})
         self.lodge("check", "-r", "all", "a.qcow2")
 
-    def test_bitmaps_are_not_made_stale(self):
-        self.qemu_img("convert", "-O", "qcow2", "a.raw", "a.qcow2")
-        self.qemu_img("bitmap", "--add", "a.qcow2", "nightly")
-        result = self.lodge("resize", "a.qcow2", "+1M", check=False)
-        self.assertNotEqual(result.returncode, 0)
-        self.assertIn("'nightly'", result.stderr)
+    def test_bitmaps_follow_the_size(self):
+        self.lodge("convert", "-O", "qcow2", "a.raw", "a.qcow2")
+        self.lodge("bitmap", "--add", "a.qcow2", "nightly")
+        self.lodge("bitmap", "--add", "--disable", "-g", "1M", "a.qcow2", "frozen")
+        pieces = (len(self.content) + 65535) >> 16
+        self.run_command("qemu-io", "-f", "qcow2", "-c", "write -P 1 640k 64k", "a.qcow2")
+        self.lodge("resize", "a.qcow2", "+64M")
+        self.qemu_check("a.qcow2")
+        self.assertEqual(self.bitmap_flags("a.qcow2"), {"nightly": ["auto"], "frozen": []})
+        self.assertEqual(self.dirty_ranges("a.qcow2", "nightly"), {10})
+        self.run_command("qemu-io", "-f", "qcow2", "-c", "write -P 1 %dk 64k" % ((pieces + 5) * 64), "a.qcow2")
+        self.assertEqual(self.dirty_ranges("a.qcow2", "nightly"), {10, pieces + 5})
+        self.lodge("resize", "--shrink", "a.qcow2", "1M")
+        self.qemu_check("a.qcow2")
+        self.assertEqual(self.dirty_ranges("a.qcow2", "nightly"), {10})
+
+    def test_bitmaps_are_made_and_removed(self):
+        self.lodge("convert", "-O", "qcow2", "a.raw", "a.qcow2")
+        self.lodge("bitmap", "--add", "a.qcow2", "one")
+        self.lodge("bitmap", "--add", "-g", "4k", "a.qcow2", "two")
+        self.run_command("qemu-io", "-f", "qcow2", "-c", "write -P 1 640k 64k", "a.qcow2")
+        self.assertEqual(self.dirty_ranges("a.qcow2", "one"), {10})
+        self.lodge("bitmap", "--disable", "--clear", "a.qcow2", "one")
+        self.assertEqual(self.dirty_ranges("a.qcow2", "one"), set())
+        self.lodge("convert", "-O", "qcow2", "--bitmaps", "a.qcow2", "b.qcow2")
+        self.qemu_check("b.qcow2")
+        self.assertEqual(self.bitmap_flags("b.qcow2"), {"one": [], "two": ["auto"]})
+        self.lodge("bitmap", "--merge", "two", "-b", "b.qcow2", "-F", "qcow2", "a.qcow2", "one")
+        self.assertEqual(self.dirty_ranges("a.qcow2", "one"), {10})
+        listed = self.lodge_json("bitmap", "a.qcow2")
+        self.assertEqual([(b["name"], b["granularity"], b["recording"]) for b in listed], [("one", 65536, False), ("two", 4096, True)])
+        for name in "one", "two":
+            self.lodge("bitmap", "--remove", "a.qcow2", name)
+        self.assertNotEqual(self.lodge("bitmap", "--remove", "a.qcow2", "one", check=False).returncode, 0)
+        self.qemu_check("a.qcow2")
+        self.assertNotIn("bitmaps", self.lodge_json("info", "a.qcow2")["format-specific"]["data"])
 
 
 class Hostile(ImageTest):
