@@ -59,8 +59,7 @@ VerbSpec saveVerb() {
           "is. Memory that holds zeroes takes no room. If anything fails the machine goes on.\n\n"
           "Disks are not in the file: they must be as they were when the machine is restored, which is checked. "
           "A machine with a disk whose changes are dropped at its end ('snapshot') cannot be saved, nor can, for now, "
-          "one with NVMe, AHCI or SCSI disks, a floppy drive, a virtio GPU or a USB tablet, or whose CD-ROM was "
-          "changed.",
+          "one with a virtio GPU or a USB tablet.",
       .arguments = {machineArgument(false), {.name = "FILE", .complete = Complete::file}},
       .options = {{.name = "compress", .help = "Pack memory (Zstandard)."},
                   {.name = "stop", .help = "The machine ends when it is saved (the default)."},

@@ -95,6 +95,37 @@ MachineConfig withAbsolutePaths(MachineConfig c) {
   return c;
 }
 
+namespace {
+
+/// The drive that a change without a name is about: they are made in this order.
+std::string firstDrive(const MachineConfig& config) {
+  for (bool ide : {true, false}) {
+    for (std::size_t n = 0; n < config.disks.size(); ++n) {
+      if (config.disks[n].cdrom && (config.disks[n].bus == DriveBus::ide) == ide) return removableDriveName(config, n);
+    }
+    if (ide && !config.floppies.empty()) return "floppy0";
+  }
+  return {};
+}
+
+}  // namespace
+
+void noteMedium(MachineConfig& config, const MediumChange& change) {
+  std::string drive = change.drive.empty() ? firstDrive(config) : change.drive;
+  std::string path = change.path;
+  makeAbsolute(path);
+  for (std::size_t n = 0; n < config.disks.size(); ++n) {
+    DriveConfig& d = config.disks[n];
+    if (!d.cdrom || removableDriveName(config, n) != drive) continue;
+    d.path = path;
+    d.format = "raw";
+    d.snapshot = false;
+  }
+  for (std::size_t n = 0; n < config.floppies.size(); ++n) {
+    if (drive == fmt::format("floppy{}", n)) config.floppies[n] = {.path = path, .readOnly = change.readOnly};
+  }
+}
+
 void transfer(Archive& a, DiskIdentity& d) {
   a(d.path, d.bytes, d.changed);
 }
@@ -112,18 +143,25 @@ Result<DiskIdentity> DiskIdentity::of(const std::string& path) {
 
 Result<std::vector<DiskIdentity>> disksOf(const MachineConfig& config) {
   std::vector<DiskIdentity> disks;
-  for (const DriveConfig& drive : config.disks) {
-    if (drive.path.empty()) continue;
-    if (drive.snapshot) {
+  auto add = [&](const std::string& path, bool snapshot) -> Status {
+    if (path.empty()) return {};
+    if (snapshot) {
       return Error(ErrorKind::unsupported,
                    fmt::format("the disk {} was given with 'snapshot': its changes end with this machine and cannot be "
                                "saved",
-                               inQuotes(drive.path)))
+                               inQuotes(path)))
           .withHint("start the machine with an overlay ('lodge image create -b') as its disk");
     }
-    auto identity = DiskIdentity::of(drive.path);
+    auto identity = DiskIdentity::of(path);
     if (!identity) return std::move(identity).error();
     disks.push_back(std::move(*identity));
+    return {};
+  };
+  for (const DriveConfig& drive : config.disks) {
+    if (Status added = add(drive.path, drive.snapshot); !added) return std::move(added).error();
+  }
+  for (const FloppyConfig& floppy : config.floppies) {
+    if (Status added = add(floppy.path, floppy.snapshot); !added) return std::move(added).error();
   }
   // What a flash chip's file holds is in the machine's memory, too.
   for (const FlashConfig& flash : flashChips(config)) {

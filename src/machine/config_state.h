@@ -2,6 +2,7 @@
 #pragma once
 
 #include "machine/config.h"
+#include "machine/removable_drives.h"
 #include "state/archive.h"
 
 namespace lodge {
@@ -11,6 +12,9 @@ void transfer(state::Archive& a, MachineConfig& config);
 
 /// The same machine from another working directory: its paths are absolute.
 MachineConfig withAbsolutePaths(MachineConfig config);
+
+/// Notes that a drive has another medium now: what the machine is to be restored with.
+void noteMedium(MachineConfig& config, const MediumChange& change);
 
 /// What a disk's file was when the machine was saved.
 struct DiskIdentity {

@@ -65,7 +65,7 @@ class BoardMachine : public Machine {
   Display* display() override { return devices_->display(); }
   Status changeMedium(const MediumChange& change) override {
     Status done = devices_->drives().change(change);
-    if (done) mediumChanged_ = true;
+    if (done) noteMedium(savedConfig_, change);
     return done;
   }
 
@@ -77,6 +77,9 @@ class BoardMachine : public Machine {
   Status writeState(state::StateFileWriter& file, const SaveRequest& request);
   Status loadMemory(const std::string& engine);
   Status restoreState();
+  Error notRestored(Status why) const {
+    return std::move(why).error().context("restore " + inQuotes(config_.restoreFrom));
+  }
   void transfer(state::Snapshot& snapshot);
   BoardEvents boardEvents();
   /// Flash that only system management mode may change: Secure Boot rests on it.
@@ -99,7 +102,7 @@ class BoardMachine : public Machine {
 
   EventLoop& loop_;
   MachineConfig config_;
-  const MachineConfig savedConfig_;  ///< as a process in another folder would need it
+  MachineConfig savedConfig_;  ///< as a process in another folder would need it
   std::atomic<State> state_{State::created};
   std::function<void(MachineEnd, int)> onEnd_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
@@ -113,7 +116,6 @@ class BoardMachine : public Machine {
   std::unique_ptr<PciDevices> devices_;
   std::unique_ptr<Processors> processors_;
   firmware::BootRequest boot_;
-  bool mediumChanged_ = false;
   std::unique_ptr<SavedMachine> saved_;  ///< what the machine starts from, until it runs
 };
 
@@ -149,6 +151,10 @@ Status BoardMachine::open(ConsoleSink& console) {
   auto choice = chooseEngine(config_.engine);
   if (!choice) return std::move(choice).error();
   if (Status limited = limitModel(choice->name, *model_); !limited) return limited;
+  if (saved_) {  // CPUs are made by it
+    transferModel(saved_->snapshot, *model_);
+    if (Status same = saved_->snapshot.status(); !same) return notRestored(std::move(same));
+  }
   if (Status s = openKernel(); !s) return s;
   auto output = [&console](const char* data, std::size_t length) { console.output(data, length); };
   auto chipset = Chipset::create(config_, loop_, *memory_, ports_, mmio_, boardEvents(), output);
@@ -236,7 +242,7 @@ void BoardMachine::resume() {
 void BoardMachine::transfer(state::Snapshot& snapshot) {
   std::uint64_t tsc = __builtin_ia32_rdtsc();
   Nanoseconds now = loop_.clock().now();
-  transferModel(snapshot, *model_);
+  if (!snapshot.loading()) transferModel(snapshot, *model_);
   transferClocks(snapshot, *model_, tsc, now);
   if (snapshot.loading() && snapshot.status()) {
     loop_.setTime(now);
@@ -267,17 +273,14 @@ Status BoardMachine::restoreState() {
   processors_->powerOn();
   transfer(saved_->snapshot);
   Status done = saved_->snapshot.finish();
-  if (!done) return std::move(done).error().context("restore " + inQuotes(config_.restoreFrom));
+  if (!done) return notRestored(std::move(done));
   return {};
 }
 
 Status BoardMachine::save(const SaveRequest& request) {
   if (state_ == State::ended || state_ == State::created)
     return Error(ErrorKind::invalidArgument, "the machine does not run");
-  if (mediumChanged_ || config_.testDevice) {
-    return Error(ErrorKind::unsupported, mediumChanged_ ? "a machine whose CD-ROM was changed cannot be saved yet"
-                                                        : "a machine with the test device cannot be saved");
-  }
+  if (config_.testDevice) return Error(ErrorKind::unsupported, "a machine with the test device cannot be saved");
   if (Status can = devices_->canBeSaved(); !can) return can;
   auto file = state::StateFileWriter::create(request.path);
   if (!file) return std::move(file).error();

@@ -181,21 +181,18 @@ void PcBoard::reset() {
   if (floppy_) floppy_->reset();
 }
 
-Status PcBoard::canBeSaved() const {
-  if (!floppy_) return {};
-  return Error(ErrorKind::unsupported, "a machine with a floppy drive cannot be saved yet")
-      .withHint("start it without one");
-}
-
 void PcBoard::transfer(state::Snapshot& snapshot) {
   using state::Archive;
-  auto function = [&](PciFunction& f) { snapshot.section(f.name(), 1, [&](Archive& a) { f.transfer(a); }); };
+  auto function = [&](PciFunction& f, std::uint16_t version = 1) {
+    snapshot.section(f.name(), version, [&](Archive& a) { f.transfer(a); });
+  };
   function(*bridge_);
   function(*isa_);
-  function(ide_);
+  function(ide_, 2);  // 2: whether CD-ROM drives have a medium
   if (power_) function(*power_);
   if (apm_) snapshot.section("apm", 1, [&](Archive& a) { apm_->transfer(a); });
   snapshot.section("dma", 1, [&](Archive& a) { dma_.transfer(a); });
+  if (floppy_) snapshot.section("floppy", 1, [&](Archive& a) { floppy_->transfer(a); });
   if (!dark_) function(vga_);
   for (std::size_t n = 0; n < flash_.size(); ++n)
     snapshot.section(fmt::format("flash {}", n), 1, [&](Archive& a) { flash_[n]->transfer(a); });

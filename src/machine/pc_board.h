@@ -58,9 +58,11 @@ class PcBoard {
   /// After all devices are there: tables, boot order and the like for fw_cfg.
   Status describeToFirmware(const MachineConfig& config, const GuestMemory& memory);
   void reset();
-  /// As PciDevices::canBeSaved(), quiesce() and transfer().
-  Status canBeSaved() const;
-  void quiesce() { ide_.quiesce(); }
+  /// As PciDevices::quiesce() and transfer().
+  void quiesce() {
+    ide_.quiesce();
+    if (floppy_) floppy_->quiesce();
+  }
   void transfer(state::Snapshot& snapshot);
 
  private:

@@ -114,13 +114,13 @@ Status PciDevices::canBeSaved() const {
   };
   if (usb_) return cannot("a USB tablet", "start it with --pointer virtio or ps2");
   if (gpu_) return cannot("a virtio GPU", "start it with --graphics std");
-  if (Status s = pc_ ? pc_->canBeSaved() : Status{}; !s) return s;
-  return storage_.canBeSaved();
+  return {};
 }
 
 void PciDevices::quiesce() {
   for (auto& function : functions_) function->device().quiesce();
   if (pc_) pc_->quiesce();
+  storage_.quiesce();
 }
 
 void PciDevices::transfer(state::Snapshot& snapshot) {
@@ -131,10 +131,12 @@ void PciDevices::transfer(state::Snapshot& snapshot) {
   for (auto& function : functions_) {
     snapshot.section(fmt::format("{} {}", function->name(), number++), 1, [&](Archive& a) { function->transfer(a); });
   }
+  storage_.transfer(snapshot);
 }
 
 void PciDevices::resume() {
   for (auto& function : functions_) function->resume();
+  storage_.resume();
 }
 
 void PciDevices::reset() {

@@ -41,11 +41,21 @@ Status PciStorage::open(const MachineConfig& config, GuestMemory& memory, const 
   return addScsi(config, memory, board);
 }
 
-Status PciStorage::canBeSaved() const {
-  const char* kind = !nvmes_.empty() ? "an NVMe" : !ahcis_.empty() ? "an AHCI" : scsi_ ? "a SCSI" : nullptr;
-  if (!kind) return {};
-  return Error(ErrorKind::unsupported, fmt::format("a machine with {} disk cannot be saved yet", kind))
-      .withHint("virtio disks can");
+void PciStorage::quiesce() {
+  for (auto& nvme : nvmes_) nvme->quiesce();
+  for (auto& ahci : ahcis_) ahci->quiesce();
+  if (scsi_) scsi_->device().quiesce();
+}
+
+void PciStorage::transfer(state::Snapshot& snapshot) {
+  auto section = [&](PciFunction& f) { snapshot.section(f.name(), 2, [&](state::Archive& a) { f.transfer(a); }); };
+  for (auto& nvme : nvmes_) section(*nvme);
+  for (auto& ahci : ahcis_) section(*ahci);
+  if (scsi_) section(*scsi_);
+}
+
+void PciStorage::resume() {
+  if (scsi_) scsi_->resume();
 }
 
 // One host with a logical unit for each drive; its slot must be known before its drives can be started from.

@@ -11,6 +11,7 @@
 #include "machine/config.h"
 #include "machine/removable_drives.h"
 #include "memory/guest_memory.h"
+#include "state/snapshot.h"
 #include "storage/ahci_controller.h"
 #include "storage/nvme_controller.h"
 #include "virtio/pci_transport.h"
@@ -36,8 +37,10 @@ class PciStorage {
   /// Errors: openDisk()'s, and of a bus without a free slot.
   Status open(const MachineConfig& config, GuestMemory& memory, const Board& board);
 
-  /// Errors: unsupported, with the name of a controller that cannot be saved.
-  Status canBeSaved() const;
+  /// As PciDevices'.
+  void quiesce();
+  void transfer(state::Snapshot& snapshot);
+  void resume();
 
  private:
   Status addNvme(const DriveConfig& options, GuestMemory& memory, const Board& board);

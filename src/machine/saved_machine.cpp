@@ -10,6 +10,8 @@
 #include "base/text.h"
 #include "engine/engine.h"
 #include "machine/machine.h"
+#include "x86/model/feature_bits.h"
+#include "x86/model/withhold.h"
 
 namespace lodge {
 
@@ -37,6 +39,42 @@ class FileMemory : public MemorySource {
  private:
   std::shared_ptr<const state::StateFile> file_;
 };
+
+bool hasBit(const x86::CpuModel& model, const x86::FeatureBit& bit) {
+  for (const x86::CpuidEntry& e : model.leaves) {
+    if (e.leaf != bit.leaf || (e.perSubleaf && e.subleaf != bit.subleaf)) continue;
+    const std::uint32_t registers[] = {e.eax, e.ebx, e.ecx, e.edx};
+    return (registers[static_cast<unsigned>(bit.reg)] >> bit.bit & 1) != 0;
+  }
+  return false;
+}
+
+/// The names of the features that `has` offers and `other` does not, as CPUID's manuals and Linux have them; "" if
+/// there are none.
+std::string missingFeatures(const x86::CpuModel& has, const x86::CpuModel& other) {
+  std::string names;
+  auto add = [&](const char* name) { names += (names.empty() ? "" : ", ") + std::string(name); };
+  for (const x86::FeatureBit& bit : x86::featureBits()) {
+    if (hasBit(has, bit) && !hasBit(other, bit)) add(bit.name);
+  }
+  // Linux Documentation/virt/kvm/x86/cpuid.rst.
+  constexpr std::pair<std::uint8_t, const char*> kParavirtual[] = {
+      {0, "kvm-clock (old)"}, {1, "kvm-nopiodelay"}, {3, "kvm-clock"},         {6, "kvm-pv-eoi"},
+      {7, "kvm-pv-unhalt"},   {11, "kvm-pv-ipi"},    {12, "kvm-poll-control"}, {24, "kvm-clock-stable"}};
+  for (const auto& [number, name] : kParavirtual) {
+    x86::FeatureBit bit{name, 0x4000'0001, 0, x86::CpuidRegister::eax, number, x86::Carrier::lodge, x86::Tier::v2};
+    if (hasBit(has, bit) && !hasBit(other, bit)) add(name);
+  }
+  return names.empty() ? "" : "CPU feature" + std::string(names.find(',') == std::string::npos ? " " : "s ") + names;
+}
+
+unsigned addressBitsOf(const std::vector<x86::CpuidEntry>& leaves, unsigned otherwise) {
+  constexpr std::uint32_t kAddressSizes = 0x8000'0008;
+  for (const x86::CpuidEntry& e : leaves) {
+    if (e.leaf == kAddressSizes) return e.eax & 0xff;
+  }
+  return otherwise;
+}
 
 /// A clock that differs by more would be seen by the guest's own (parts per million).
 constexpr std::uint64_t kClockTolerance = 200;
@@ -81,10 +119,6 @@ void transferModel(Snapshot& snapshot, x86::CpuModel& model) {
     x86::CpuVendor vendor = model.vendor;
     a(features, components, vendor);
     a.require(vendor == model.vendor, "the CPU's vendor: this host has the other one");
-    a.require(features == model.features,
-              fmt::format("CPU features: the machine's are {:#x}, this host has {:#x} of them", features,
-                          features & model.features));
-    a.require(components == model.xcr0Supported, "the parts of the CPU's vector state: this host has other ones");
     std::vector<x86::CpuidEntry> leaves(a.count(model.leaves.size(), kMostLeaves, "the number of CPUID leaves"));
     if (!a.loading()) leaves = model.leaves;
     auto place = [](const x86::CpuidEntry& e) { return std::pair(e.leaf, e.subleaf); };
@@ -93,6 +127,17 @@ void transferModel(Snapshot& snapshot, x86::CpuModel& model) {
       a(e.leaf, e.subleaf, e.eax, e.ebx, e.ecx, e.edx, e.perSubleaf);
       a.require(i == 0 || place(leaves[i - 1]) < place(e), "the order of CPUID leaves");
     }
+    // A host and an engine that have more give what the machine had.
+    x86::CpuModel saved = model, reduced = model;
+    saved.leaves = leaves;
+    std::string missing = missingFeatures(saved, model);
+    a.require(missing.empty(), missing + ", which this host, or the engine, cannot give");
+    x86::withholdFeatures(reduced, [&](const x86::FeatureBit& bit) { return hasBit(saved, bit); });
+    a.require(features == reduced.features, "the CPU's features: this version gives other ones");
+    a.require(components == reduced.xcr0Supported, "the parts of the CPU's vector state: this host has other ones");
+    unsigned addressBits = addressBitsOf(leaves, model.physicalAddressBits);
+    a.require(addressBits <= model.physicalAddressBits,
+              fmt::format("physical addresses of {} bits: this host has {}", addressBits, model.physicalAddressBits));
     auto xsave = [](const std::vector<x86::CpuidEntry>& all) {
       std::vector<std::array<std::uint32_t, 4>> areas;
       for (const x86::CpuidEntry& e : all) {
@@ -100,16 +145,18 @@ void transferModel(Snapshot& snapshot, x86::CpuModel& model) {
       }
       return areas;
     };
-    a.require(xsave(leaves) == xsave(model.leaves), "the places of the CPU's vector state: this host has other ones");
-    if (a.mayApply()) model.leaves = std::move(leaves);
+    a.require(xsave(leaves) == xsave(reduced.leaves), "the places of the CPU's vector state: this host has other ones");
+    if (!a.mayApply()) return;
+    model = std::move(reduced);
+    model.leaves = std::move(leaves);
+    model.physicalAddressBits = addressBits;
   });
 }
 
 Status engineKeepsModel(const std::string& engine, const x86::CpuModel& model) {
   x86::CpuModel limited = model;
   if (Status s = limitModel(engine, limited); !s) return s;
-  std::uint64_t missing = model.features & ~limited.features;
-  std::string what = missing != 0 ? fmt::format("CPU features (bits {:#x})", missing) : "";
+  std::string what = missingFeatures(model, limited);
   for (std::size_t i = 0; what.empty() && i < model.leaves.size() && i < limited.leaves.size(); ++i) {
     const x86::CpuidEntry &had = model.leaves[i], &left = limited.leaves[i];
     if (std::tie(had.leaf, had.eax, had.ebx, had.ecx, had.edx) !=

@@ -23,6 +23,9 @@ class AhciController : public PciFunction, private IoDevice {
   /// `number` below kPorts.
   AhciPort& port(unsigned number) { return *ports_.at(number); }
   void reset() override;
+  /// As AhciPort's.
+  void quiesce();
+  void transfer(state::Archive& a) override;
   /// BAR 5, for tests.
   IoDevice& registers() { return *this; }
 

@@ -241,5 +241,36 @@ TEST_F(AhciTest, AResetOfTheLinkCutsCommandsOff) {
   EXPECT_FALSE(intx());
 }
 
+TEST_F(AhciTest, GoesOnFromWhatWasSaved) {
+  slot(0, 3, queued(false, 5, 1, 3), {{kData, 512}});
+  setPort(0, port::sact, 1 << 3);
+  setPort(0, port::ci, 1 << 3);
+  EXPECT_TRUE(intx());
+  hba_.quiesce();
+  state::Archive saved(2);
+  hba_.transfer(saved);
+  std::uint32_t is = getPort(0, port::is);
+  hba_.reset();
+  EXPECT_EQ(getPort(0, port::clb), 0u);
+  state::Archive loaded(saved.saved(), 2);
+  hba_.transfer(loaded);
+  ASSERT_TRUE(loaded.finish()) << loaded.finish().error().message();
+  EXPECT_TRUE(intx());
+  EXPECT_EQ(getPort(0, port::is), is);
+  EXPECT_EQ(getPort(0, port::sact), 0u);
+  slot(0, 1, ata(0x25, 7, 1), {{kData, 512}});
+  setPort(0, port::ci, 2);
+  EXPECT_EQ(byteAt(kData), 7);
+  for (std::size_t at = 0; at < saved.saved().size(); ++at) {
+    std::vector<std::byte> bytes = saved.saved();
+    bytes[at] ^= std::byte{0xff};
+    state::Archive bad(bytes, 2);
+    hba_.transfer(bad);
+    setPort(0, port::ci, 2);
+    setPort(1, port::ci, 1);
+    hba_.quiesce();
+  }
+}
+
 }  // namespace
 }  // namespace lodge

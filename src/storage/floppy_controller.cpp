@@ -8,7 +8,7 @@ namespace lodge {
 namespace {
 // Registers (82077AA, 2.1).
 constexpr unsigned kStatusA = 0, kStatusB = 1, kDigitalOutput = 2, kTapeDrive = 3, kMainStatus = 4, kFifo = 5;
-constexpr std::uint8_t kNotReset = 0x04, kGate = 0x08;                                   // digital output register
+constexpr std::uint8_t kNotReset = 0x04;                                                 // digital output register
 constexpr std::uint8_t kRequest = 0x80, kToHost = 0x40, kNotByDma = 0x20, kBusy = 0x10;  // main status register
 constexpr std::uint8_t kSeekEnd = 0x20, kAbnormal = 0x40, kInvalid = 0x80, kEquipment = 0x10;  // status register 0
 
@@ -98,7 +98,7 @@ void FloppyController::resetLocked(bool hard) {
 
 void FloppyController::raiseLocked() {
   raised_ = true;
-  if ((dor_ & kGate) != 0) irq_.set(true);
+  if ((dor_ & kGateBit) != 0) irq_.set(true);
 }
 
 void FloppyController::lowerLocked() {
@@ -177,7 +177,7 @@ FloppyController::Work FloppyController::writeLocked(unsigned offset, std::uint8
         resetsToSense_ = 4;
         raiseLocked();
       }
-      if ((dor_ & kGate) == 0) irq_.set(false);
+      if ((dor_ & kGateBit) == 0) irq_.set(false);
       break;
     }
     case kTapeDrive:
@@ -200,6 +200,10 @@ FloppyController::Work FloppyController::writeLocked(unsigned offset, std::uint8
       break;
   }
   return {};
+}
+
+unsigned FloppyController::commandLengthLocked() const {
+  return command_.empty() ? 0 : lengthOf(command_[0]);
 }
 
 FloppyController::Work FloppyController::commandByteLocked(std::uint8_t value) {
@@ -278,12 +282,11 @@ void FloppyController::resultLocked(std::initializer_list<std::uint8_t> bytes, b
 
 // Without a medium the heads move as well, but the change line stays.
 void FloppyController::seekLocked(unsigned drive, int cylinder, bool recalibrate) {
-  constexpr int kMaxCylinder = 85;
   std::uint8_t status = static_cast<std::uint8_t>(kSeekEnd | (drive & 7));
   std::uint8_t at = 0;
   if ((drive & 3) < kDrives && drives_[drive & 1].type != 0) {
     Drive& d = drives_[drive & 1];
-    auto target = static_cast<std::uint8_t>(std::clamp(cylinder, 0, kMaxCylinder));
+    auto target = static_cast<std::uint8_t>(std::clamp(cylinder, 0, int{kMaxCylinder}));
     // The change line goes off by a step with a medium.
     if (d.medium && (target != d.cylinder || recalibrate)) d.changed = false;
     at = d.cylinder = target;

@@ -14,6 +14,7 @@
 #include "device/dma_controller.h"
 #include "device/interrupt.h"
 #include "image/disk.h"
+#include "state/archive.h"
 #include "storage/floppy_format.h"
 
 namespace lodge {
@@ -42,9 +43,16 @@ class FloppyController {
   /// Errors: alreadyExists.
   Status plugPorts(IoBus& ports);
   void reset();
+  /// Returns when no request is under way, and what was written is on stable storage. While no vCPU runs.
+  void quiesce();
+  /// Saves or loads it, after quiesce().
+  void transfer(state::Archive& a);
 
  private:
   static constexpr unsigned kSectorBytes = 512;
+  static constexpr std::uint8_t kMaxCylinder = 85;
+  static constexpr std::uint8_t kGateBit = 0x08;              ///< of the digital output register: interrupts and DMA
+  static constexpr std::size_t kMostBuffer = 2 * 256 * 512u;  ///< more than two tracks have
   struct Drive {
     std::uint8_t type = 0;  ///< 0: there is none
     std::shared_ptr<Disk> medium{};
@@ -86,6 +94,10 @@ class FloppyController {
   void senseInterruptLocked();
   Drive& selectedLocked() { return drives_[command_[1] & 1]; }
   bool presentLocked() const { return (command_[1] & 3) < kDrives && drives_[command_[1] & 1].type != 0; }
+  /// Of the command whose first byte is there; 0: none.
+  unsigned commandLengthLocked() const;
+  // floppy_state.cpp
+  bool transferFitsLocked() const;
   // floppy_transfer.cpp
   Work beginTransferLocked();
   Work beginFormatLocked();

@@ -223,5 +223,30 @@ TEST(FloppyFormats, AreThoseOfDisks) {
   EXPECT_FALSE(floppyFormatOf(0));
 }
 
+TEST_F(Floppy, GoesOnFromWhatWasSaved) {
+  senseReset();
+  command({0x03, 0xdf, 0x03});  // data by the FIFO
+  for (std::uint8_t byte : Bytes{0x66, 0, 0, 0, 3, 2, 4, 0x1b, 0xff}) out(0x3f5, byte);
+  for (int n = 0; n < 700; ++n) EXPECT_EQ(in(0x3f5), n < 512 ? 2u : 3u);
+  floppy_.quiesce();
+  state::Archive saved;
+  floppy_.transfer(saved);
+  floppy_.reset();
+  state::Archive loaded(saved.saved(), 1);
+  floppy_.transfer(loaded);
+  ASSERT_TRUE(loaded.finish()) << loaded.finish().error().message();
+  for (int n = 700; n < 1024; ++n) EXPECT_EQ(in(0x3f5), 3u);
+  EXPECT_EQ(result().size(), 7u);
+  for (std::size_t at = 0; at < saved.saved().size(); ++at) {
+    std::vector<std::byte> bytes = saved.saved();
+    bytes[at] ^= std::byte{0xff};
+    state::Archive bad(bytes, 1);
+    floppy_.transfer(bad);
+    for (int n = 0; n < 20; ++n) in(0x3f5);
+    out(0x3f5, 0x08);
+    floppy_.quiesce();
+  }
+}
+
 }  // namespace
 }  // namespace lodge

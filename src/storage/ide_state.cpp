@@ -57,8 +57,13 @@ void AtaDisk::transfer(Archive& a) {
 
 void AtapiDrive::transfer(Archive& a) {
   IdeDrive::transfer(a);
-  std::uint64_t limit = chunkLimit_, given = given_;
+  // The guest may have ejected what the machine was started with.
+  bool medium = disk_ != nullptr;
+  if (a.version() >= 2) a(medium);
+  a.require(!medium || disk_ || a.version() < 2, "a CD-ROM drive's medium");
+  if (a.mayApply() && !medium) disk_.reset();
   bool waiting = pending_ != nullptr;
+  std::uint64_t limit = chunkLimit_, given = waiting ? given_ : 0;
   std::vector<std::uint8_t> pending = waiting ? *pending_ : Bytes();
   a(stage_, dma_, limit, waiting, pending, given, readLba_, readLeft_, senseKey_, senseCode_, changed_, changeEvent_,
     locked_, ejectWanted_);

@@ -32,6 +32,10 @@ class NvmeController : public PciFunction, private IoDevice {
   ~NvmeController() override;
 
   void reset() override;
+  /// Returns when no request is under way, and what was written is on stable storage. While no vCPU runs.
+  void quiesce();
+  /// Saves or loads it, after quiesce().
+  void transfer(state::Archive& a) override;
   /// BAR 0, for tests.
   IoDevice& registers() { return *this; }
 
@@ -98,6 +102,7 @@ class NvmeController : public PciFunction, private IoDevice {
   Answer deallocate(unsigned sq, const nvme::Command& c);
   std::uint16_t mapPrps(const nvme::Command& c, std::uint64_t length, GuestBuffers& buffers);
   std::uint64_t blocks() const { return disk_->sizeBytes() / kBlock; }
+  void transferQueues(state::Archive& a);
   void begun();
   void ended();
 

@@ -193,5 +193,44 @@ TEST_F(NvmeTest, ShutdownFlushesAndResetForgets) {
   set(0x1008, 3);  // no such queue now
 }
 
+TEST_F(NvmeTest, GoesOnFromWhatWasSaved) {
+  createQueues();
+  for (int n = 0; n < 5; ++n) EXPECT_EQ(run(io_, {.opcode = 2, .nsid = 1, .prp1 = kData, .dw10 = 3}), 0u);
+  // The completion queue has room for 7: what follows waits for it.
+  for (std::uint16_t n = 0; n < 7; ++n) submit(io_, {.opcode = 2, .id = n, .nsid = 1, .prp1 = kData, .dw10 = 5});
+  nvme_.quiesce();
+  state::Archive saved(2);
+  nvme_.transfer(saved);
+  nvme_.reset();
+  EXPECT_EQ(get(nvme::reg::csts), 0u);
+  state::Archive loaded(saved.saved(), 2);
+  nvme_.transfer(loaded);
+  ASSERT_TRUE(loaded.finish()) << loaded.finish().error().message();
+  for (std::uint16_t n = 0; n < 7; ++n) {
+    auto done = take(io_);
+    ASSERT_TRUE(done);
+    EXPECT_EQ(done->id, n);
+  }
+  EXPECT_EQ(run(io_, {.opcode = 2, .nsid = 1, .prp1 = kData + 0x1000, .dw10 = 9}), 0u);
+  EXPECT_EQ(byteAt(kData + 0x1000), 9);
+}
+
+TEST_F(NvmeTest, TakesNoStateThatCannotBe) {
+  createQueues();
+  state::Archive saved(2);
+  nvme_.transfer(saved);
+  for (std::size_t at = 0; at < saved.saved().size(); ++at) {
+    std::vector<std::byte> bytes = saved.saved();
+    bytes[at] ^= std::byte{0xff};
+    state::Archive loaded(bytes, 2);
+    nvme_.transfer(loaded);
+    for (unsigned queue = 0; queue < 2; ++queue) {
+      set(0x1000 + 8 * queue, 3);
+      set(0x1004 + 8 * queue, 2);
+    }
+    nvme_.quiesce();
+  }
+}
+
 }  // namespace
 }  // namespace lodge

@@ -18,6 +18,12 @@ class ScsiCdrom : public ScsiUnit {
   /// `medium`: null for an empty drive.
   explicit ScsiCdrom(std::shared_ptr<Disk> medium) : drive_(std::move(medium)) {}
   void execute(const ScsiCommand& command, Completion done) override;
+  void transfer(state::Archive& a) override {
+    std::lock_guard lock(mutex_);
+    drive_.transfer(a);
+    a.require(drive_.phase() == IdeDrive::Phase::idle, "a command that a SCSI CD-ROM drive is at");
+    if (a.loading() && !a.ok()) drive_.reset();
+  }
   /// As AtapiDrive::change().
   bool change(std::shared_ptr<Disk> medium, bool force);
 

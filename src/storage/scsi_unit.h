@@ -8,6 +8,8 @@
 #include <functional>
 #include <span>
 
+#include "state/archive.h"
+
 namespace lodge {
 
 namespace scsi {
@@ -46,6 +48,10 @@ class ScsiUnit {
   using Completion = std::function<void(const ScsiResult&)>;
   virtual ~ScsiUnit() = default;
   virtual void execute(const ScsiCommand& command, Completion done) = 0;
+  /// What was written is on stable storage when it returns. While there is no command.
+  virtual void quiesce() {}
+  /// Saves or loads it, while there is no command.
+  virtual void transfer(state::Archive&) {}
 };
 
 }  // namespace lodge

@@ -101,6 +101,24 @@ void ScsiDevice::reset() {
   landed_.wait(lock, [&] { return inFlight_ == 0; });
 }
 
+void ScsiDevice::quiesce() {
+  {
+    std::unique_lock lock(flightMutex_);
+    landed_.wait(lock, [&] { return inFlight_ == 0; });
+  }
+  for (auto& unit : units_) unit->quiesce();
+}
+
+void ScsiDevice::transfer(state::Archive& a) {
+  QueuedDevice::transfer(a);
+  auto units = static_cast<std::uint32_t>(units_.size());
+  a(units);
+  a.require(units == units_.size(), "the number of SCSI units");
+  for (auto& unit : units_) {
+    if (a.ok()) unit->transfer(a);
+  }
+}
+
 void ScsiDevice::notify(unsigned queue) {
   if (queue == kEventQueue) return;  // its buffers wait for events
   drain(queue,

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include "storage/scsi_cdrom.h"
 #include "storage/scsi_disk.h"
 #include "storage/test_disk.h"
 #include "virtio/driver_kit.h"
@@ -86,6 +87,25 @@ TEST_F(VirtioScsi, AResetOfAUnitWaitsForItsTasks) {
   EXPECT_TRUE(requests_.take());
   EXPECT_TRUE(control_.take());
   EXPECT_EQ(control_.get<std::uint8_t>(0xd000), 0);
+}
+
+TEST_F(VirtioScsi, UnitsAreSavedWithTheirMedia) {
+  device_.add(std::make_unique<ScsiCdrom>(std::make_shared<TestDisk>(64 * 2048)));
+  EXPECT_EQ(command({0x1e, 0, 0, 0, 1}, 0, 2, 512), 0);  // the medium is locked
+  device_.quiesce();
+  EXPECT_EQ(disk_->flushes, 1);
+  state::Archive saved(2);
+  device_.transfer(saved);
+  EXPECT_EQ(command({0x1e, 0, 0, 0, 0}, 0, 2, 512), 0);
+  state::Archive loaded(saved.saved(), 2);
+  device_.transfer(loaded);
+  ASSERT_TRUE(loaded.finish()) << loaded.finish().error().message();
+  EXPECT_EQ(command({0x1b, 0, 0, 0, 2}, 0, 2, 512), 0);
+  EXPECT_EQ(requests_.get<std::uint8_t>(kResponse + 10), 2) << "it is locked again, and is not ejected";
+  ScsiDevice other(*memory_, 1);
+  state::Archive fewer(saved.saved(), 2);
+  other.transfer(fewer);
+  EXPECT_FALSE(fewer.finish());
 }
 
 }  // namespace

@@ -2,8 +2,9 @@
 """Machines that move: between engines while they run, and through a state file into another process, with a guest that
 computes, writes files with checksums and holds a TCP connection. And state files and disks that are not what they were.
 
-    state_test.py engines | restore | bad | debian | speed"""
+    state_test.py engines | restore | bad | pc | drives | debian | speed"""
 
+import hashlib
 import os
 import pathlib
 import re
@@ -18,6 +19,7 @@ import time
 
 from kit import paths
 from kit.archive import cpio_archive
+from kit.boot_disk import initrd_with, make_boot_disk
 from kit.case import main
 from kit.console import ConsoleTimeout
 from kit.guest import Debian
@@ -68,6 +70,17 @@ def with_script(folder, script):
     initrd = pathlib.Path(folder) / "initrd"
     initrd.write_bytes(first + bytes(-len(first) % 4) + cpio_archive([("lodge/run", 0o755, script.encode())]))
     return initrd
+
+
+MENU = """serial --unit=0
+terminal_output serial console
+terminal_input serial console
+echo 'choose now'
+read answer
+linux /boot/vmlinuz console=ttyS0 quiet
+initrd /boot/initrd.img
+boot
+"""
 
 
 # Three things at once: files that are written, dropped from memory, read again and compared; arithmetic with a known
@@ -295,6 +308,39 @@ def a_killed_save_leaves_the_earlier_file():
         assert state.read_bytes().startswith((b"an earlier state", b"LODGEst\n"))
 
 
+def a_pc_goes_on():
+    """A machine with firmware, a screen and disks, saved twice: while its boot loader waits, and while it works."""
+    counter = Counter()
+    with tempfile.TemporaryDirectory(prefix="lodge-test-") as folder:
+        folder = pathlib.Path(folder)
+        spec = work_spec(folder, counter, cpus=2)
+        script = WORK.replace("HOST", HOST).replace("PORT", str(counter.port)).replace("/dev/vda", "/dev/vdb")
+        make_boot_disk(folder / "boot", initrd=with_script(folder, script), config=MENU)
+        spec.kernel, spec.disks = None, [Disk(folder / "boot"), *spec.disks]
+        with Machine(spec) as machine:
+            machine.console.wait_for("choose now", 120)
+            machine.lodge("save", machine.name, str(folder / "menu"), timeout=120)
+            assert machine.wait_end(30) == 0, machine.errors
+        with Restored(folder / "menu") as machine:
+            machine.console.send("\n")
+            progress(machine, 240)
+            progress(machine)
+            machine.lodge("save", machine.name, str(folder / "busy"), timeout=120)
+            assert machine.wait_end(30) == 0, machine.errors
+            last = [[float(v) for v in m.groups()] for m in re.finditer(PROGRESS, machine.console.text, re.MULTILINE)][-1]
+            nothing_broke(machine)
+        with Restored(folder / "busy") as machine:
+            first = progress(machine)
+            assert first[0] in (last[0], last[0] + 1), (first, last)
+            picture = folder / "screen.png"
+            machine.lodge("screenshot", machine.name, str(picture))
+            assert picture.stat().st_size > 100
+            for _ in range(3):
+                after = progress(machine)
+            nothing_broke(machine)
+            assert after[3] > last[3] and after[4] > last[4], (after, last)
+
+
 def debian_spec(folder, **options):
     overlay = pathlib.Path(folder) / "debian.qcow2"
     subprocess.run([paths.LODGE, "image", "create", "-q", "-f", "qcow2", "-b", paths.DEBIAN, "-F", "raw", overlay], check=True,
@@ -323,6 +369,73 @@ def debian_goes_on():
                     assert machine.wait_end(30) == 0, machine.errors
 
 
+# Every round each disk is written and read past the guest's memory, and the CD-ROM is read.
+DISK_WORK = """
+for n in 1 2 3 4 5 6 7 8 9 10; do test -e /dev/LAST -a -e /dev/sr0 && break; sleep 1; done
+mknod /tmp/fd b 2 0
+n=0
+while true; do
+  n=$((n + 1))
+  dd if=/dev/urandom of=/tmp/data bs=64k count=4 2>/dev/null
+  for disk in DISKS; do
+    dd if=/tmp/data of=$disk bs=64k seek=$((n % 4 * 4)) oflag=direct conv=notrunc 2>/dev/null || echo "BROKEN write $disk"
+    dd if=$disk of=/tmp/back bs=64k skip=$((n % 4 * 4)) count=4 iflag=direct 2>/dev/null || echo "BROKEN read $disk"
+    cmp -s /tmp/data /tmp/back || echo "BROKEN data $disk"
+  done
+  echo 3 >/proc/sys/vm/drop_caches
+  echo "round $n $(dd if=/dev/sr0 bs=2048 2>/dev/null | sha256sum)"
+done
+"""
+SCSI = ["scsi_common", "scsi_mod", "sd_mod", "cdrom", "sr_mod", "virtio_scsi"]
+# That kernel's sd_mod wants a module that is not in the archive: the disk on AHCI is there, and found, and not written.
+AHCI = ["scsi_common", "scsi_mod", "cdrom", "sr_mod", "libata", "libahci", "ahci", "floppy"]
+
+
+def round_of(machine, digest, seconds=120):
+    number = int(machine.console.wait_for(rf"^round (\d+) {digest}", seconds).group(1))
+    nothing_broke(machine)
+    return number
+
+
+def goes_on_with(folder, options, disks, modules, kernel, last_found, change=None):
+    """A pc machine is saved and restored twice while it uses these disks; `change` puts another medium into cd0."""
+    initrd_with(folder / "initrd", modules, DISK_WORK.replace("DISKS", " ".join(disks)).replace("LAST", last_found),
+                full=kernel == paths.VMLINUZ_FULL)
+    make_boot_disk(folder / "boot.img", initrd=folder / "initrd", kernel=kernel)
+    medium, state = folder / "cd0", folder / "state"
+    digest = lambda: hashlib.sha256(medium.read_bytes()).hexdigest()
+    spec = Spec(kernel=None, disks=[Disk(folder / "boot.img", ide=True)], memory="256M", cpus=2, options=("--boot", "c", *options))
+    with Machine(spec) as machine:
+        last = round_of(machine, digest(), 240)
+        if change:
+            machine.lodge("insert", machine.name, "cd0", str(change))
+            medium = change
+            last = round_of(machine, digest())
+        machine.lodge("save", machine.name, str(state), timeout=200)
+        assert machine.wait_end(30) == 0, machine.errors
+    for _ in range(2):
+        with Restored(state) as machine:
+            first = round_of(machine, digest(), 240)
+            assert first > last, (first, last)
+            last = round_of(machine, digest())
+            machine.lodge("save", machine.name, str(state), timeout=200)
+            assert machine.wait_end(30) == 0, machine.errors
+
+
+def a_pc_with_all_kinds_of_disks_goes_on():
+    with tempfile.TemporaryDirectory(prefix="lodge-test-") as name:
+        folder = pathlib.Path(name)
+        for disk in "nvme", "scsi", "ahci":
+            (folder / disk).write_bytes(bytes(4 << 20))
+        (folder / "floppy").write_bytes(bytes(1440 << 10))
+        for number in range(2):
+            (folder / f"cd{number}").write_bytes(os.urandom(1 << 20))
+        goes_on_with(folder, ("--disk", f"{folder}/nvme,bus=nvme", "--disk", f"{folder}/scsi,bus=scsi", "--cdrom",
+                              f"{folder}/cd0,bus=scsi"), ["/dev/sda", "/dev/nvme0n1"], SCSI, paths.VMLINUZ, "sda", folder / "cd1")
+        goes_on_with(folder, ("--disk", f"{folder}/ahci,bus=ahci", "--cdrom", f"{folder}/cd0,bus=ahci", "--floppy",
+                              f"{folder}/floppy"), ["/tmp/fd"], AHCI, paths.VMLINUZ_FULL, "sr0")
+
+
 def a_shell_answers_soon():
     """Figures, not bounds: from the start of `lodge restore` to the machine running and to a shell's answer."""
     with tempfile.TemporaryDirectory(prefix="lodge-test-") as folder:
@@ -347,6 +460,8 @@ def main_of(name):
              "restore": [a_saved_machine_goes_on],
              "bad": [what_is_not_as_it_was_is_refused, a_killed_save_leaves_the_earlier_file],
              "debian": [debian_goes_on],
+             "pc": [a_pc_goes_on],
+             "drives": [a_pc_with_all_kinds_of_disks_goes_on],
              "speed": [a_shell_answers_soon]}
     main(*tests[name])
 
