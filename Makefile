@@ -29,6 +29,7 @@ check: packages-test ## format, clang-tidy, headers, include arrows, paths in th
 
 bench: packages-test build guest ## Lodge against the host itself and QEMU, as a table (QUICK=1: a short one; BENCH="--rounds 3")
 	@python3 bench/bench.py $(if $(QUICK),--quick) $(BENCH)
+	@python3 bench/network_bench.py $(if $(QUICK),--quick)
 
 fuzz: packages-test ## build every fuzz driver and run each for a while (SECONDS_EACH=60)
 	@tools/run-fuzz $(or $(SECONDS_EACH),60)

@@ -44,6 +44,8 @@ Finding examineMembarrier();
 Finding examineUserfaultfd();
 Finding examineNamespaces();
 Finding examineTap();
+/// The kinds of networks that this user can have, and why not the others.
+Finding examineNetworks();
 Finding examineRuntimeFolder();
 Finding examineEngine(const kvm::ProbeResult& result);
 /// Each engine by its name: usable, or why not and what to do.

@@ -107,6 +107,7 @@ std::vector<Finding> examineHost() {
           examineIommu(),
           examineNamespaces(),
           examineTap(),
+          examineNetworks(),
           examineBridges(),
           examineRuntimeFolder(),
           examineEngines(kvm),

@@ -27,9 +27,9 @@ int run(const Invocation& invocation, const Program&) {
 
 std::vector<std::string> verbNames() {
   // Not allVerbs(), which this is part of.
-  return {"run",  "ps",        "console", "stop",   "kill",   "reset",      "screenshot", "sendkey",
-          "type", "clipboard", "eject",   "insert", "stats",  "rm",         "image",      "network",
-          "save", "restore",   "engine",  "qemu",   "doctor", "completion", "help",       "version"};
+  return {"run",       "ps",     "console", "stop",   "kill",       "reset", "screenshot", "sendkey", "type",
+          "clipboard", "eject",  "insert",  "stats",  "rm",         "image", "network",    "proxy",   "save",
+          "restore",   "engine", "qemu",    "doctor", "completion", "help",  "version"};
 }
 }  // namespace
 

@@ -132,6 +132,7 @@ VerbSpec networkEdit() {
        .repeats = true},
       {.name = "no-forwards", .help = "Drop those that there are first."},
       {.name = "no-leases", .help = "The same for leases."},
+      {.name = "no-tunnels", .help = "The same for tunnels."},
       {.name = "no-egress-rules", .help = "The same for egress rules."}};
   for (OptionSpec& option : networkOptions()) options.push_back(std::move(option));
   return {

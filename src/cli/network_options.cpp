@@ -38,6 +38,12 @@ Status takeLists(const Invocation& invocation, NetworkDefinition& d) {
   if (invocation.has("no-forwards")) d.forwards.clear();
   if (invocation.has("no-egress-rules")) d.egress.clear();
   if (invocation.has("no-leases")) d.leases.clear();
+  if (invocation.has("no-tunnels")) d.tunnels.clear();
+  for (const std::string& text : invocation.all("tunnel")) {
+    auto tunnel = network::tunnelFrom(text);
+    if (!tunnel) return std::move(tunnel).error().context("--tunnel");
+    d.tunnels.push_back(std::move(*tunnel));
+  }
   for (const std::string& text : invocation.all("forward")) {
     auto forward = parseForward(text);
     if (!forward) return std::move(forward).error();
@@ -112,6 +118,13 @@ std::vector<OptionSpec> networkOptions() {
       {.name = "dns",
        .value = "ADDRESS",
        .help = "A name server to ask for names outside, instead of the host's. Repeatable.",
+       .repeats = true},
+      {.name = "tunnel",
+       .value = "TUNNEL",
+       .help =
+           "Of a switch: tcp:listen:ADDRESS:PORT at one and tcp:connect:ADDRESS:PORT at the other make two switches "
+           "one; "
+           "so does udp. Over trusted networks only: nothing is encrypted. One of the two with --dhcp off. Repeatable.",
        .repeats = true},
       {.name = "rate", .value = "RATE", .help = "Of each port, each way: 100M (bits a second); none."},
       {.name = "delay", .value = "TIME", .help = "Of each frame, each way: 20ms."},

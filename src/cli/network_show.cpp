@@ -114,6 +114,7 @@ int show(const Invocation& invocation, const Program&) {
   for (const PortForward& f : d->forwards) text += "forward: " + network::forwardText(f) + "\n";
   for (const auto& l : d->leases)
     text += fmt::format("lease: {}={}\n", l.mac ? toText(*l.mac) : l.machine, toText(l.address));
+  for (const auto& t : d->tunnels) text += "tunnel: " + network::tunnelText(t) + "\n";
   text += policyText(*d);
   if (reply) {
     const Json& n = (*reply)["network"];

@@ -5,10 +5,10 @@ namespace lodge::cli {
 
 const std::vector<VerbSpec>& allVerbs() {
   static const std::vector<VerbSpec> verbs = {
-      runVerb(),        psVerb(),      consoleVerb(), stopVerb(),       killVerb(),  resetVerb(),
-      screenshotVerb(), sendkeyVerb(), typeVerb(),    clipboardVerb(),  ejectVerb(), insertVerb(),
-      statsVerb(),      rmVerb(),      imageVerb(),   networkVerb(),    saveVerb(),  restoreVerb(),
-      engineVerb(),     qemuVerb(),    doctorVerb(),  completionVerb(), helpVerb(),  versionVerb()};
+      runVerb(),     psVerb(),         consoleVerb(),   stopVerb(),   killVerb(),    resetVerb(),  screenshotVerb(),
+      sendkeyVerb(), typeVerb(),       clipboardVerb(), ejectVerb(),  insertVerb(),  statsVerb(),  rmVerb(),
+      imageVerb(),   networkVerb(),    proxyVerb(),     saveVerb(),   restoreVerb(), engineVerb(), qemuVerb(),
+      doctorVerb(),  completionVerb(), helpVerb(),      versionVerb()};
   return verbs;
 }
 

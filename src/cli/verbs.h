@@ -41,6 +41,7 @@ VerbSpec statsVerb();
 VerbSpec rmVerb();
 VerbSpec imageVerb();
 VerbSpec networkVerb();
+VerbSpec proxyVerb();
 VerbSpec qemuVerb();
 VerbSpec doctorVerb();
 VerbSpec completionVerb();

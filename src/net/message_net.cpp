@@ -28,6 +28,12 @@ std::array<std::array<std::uint8_t, kMaxMessage>, kBatch>& buffers() {
 
 }  // namespace
 
+MessageNet::MessageNet(EventLoop& loop, UniqueFd fd, Kind kind)
+    : loop_(loop),
+      fd_(std::move(fd)),
+      kind_(kind),
+      joiner_([this](auto frame, const FrameOffload& offload) { joined(frame, offload); }) {}
+
 MessageNet::~MessageNet() {
   loop_.unwatch(fd_.get());
 }
@@ -64,18 +70,30 @@ void MessageNet::deliver(std::span<const std::uint8_t> message) {
   if (!held_.empty() || !give(message)) held_.emplace_back(message.begin(), message.end());
 }
 
+void MessageNet::joined(std::span<const std::uint8_t> frame, const FrameOffload& offload) {
+  if (held_.empty() && receiver_(frame, offload)) return;
+  VirtioHeader header = toHeader(offload);
+  std::vector<std::uint8_t> message(header.begin(), header.end());
+  message.insert(message.end(), frame.begin(), frame.end());
+  held_.push_back(std::move(message));
+}
+
 void MessageNet::receive() {
   for (unsigned n = 0; n < kMostAtOnce; ++n) {
     auto& buffer = buffers()[0];
     ssize_t length = ::read(fd_.get(), buffer.data(), buffer.size());
     if (length <= 0) {
       bool transient = length < 0 && (errno == EAGAIN || errno == EINTR || errno == EIO || errno == ENETDOWN);
-      if (!transient) goneNow();
-      return;
+      joiner_.flush();
+      if (!transient) return goneNow();
+      return watch();
     }
-    deliver(std::span(buffer).first(static_cast<std::size_t>(length)));
-    if (!held_.empty()) return watch();
+    auto message = std::span(buffer).first(static_cast<std::size_t>(length));
+    if (message.size() > kVirtioHeaderSize) joiner_.add(message.subspan(kVirtioHeaderSize), fromHeader(message));
+    if (!held_.empty()) break;
   }
+  joiner_.flush();
+  watch();
 }
 
 void MessageNet::receiveMany() {

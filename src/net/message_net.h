@@ -10,6 +10,7 @@
 
 #include "base/file.h"
 #include "net/backend.h"
+#include "net/offload.h"
 #include "net/virtio_header.h"
 
 namespace lodge {
@@ -20,7 +21,9 @@ namespace lodge {
 class MessageNet : public NetBackend {
  public:
   enum class Kind : std::uint8_t { socket, tap };
-  MessageNet(EventLoop& loop, UniqueFd fd, Kind kind) : loop_(loop), fd_(std::move(fd)), kind_(kind) {}
+  /// Of a tap device the TCP segments that come together are joined, as by a card's receive offload: what is on their
+  /// way costs by the frame.
+  MessageNet(EventLoop& loop, UniqueFd fd, Kind kind);
   ~MessageNet() override;
   MessageNet(const MessageNet&) = delete;
   MessageNet& operator=(const MessageNet&) = delete;
@@ -35,7 +38,7 @@ class MessageNet : public NetBackend {
   std::uint64_t dropped() const { return dropped_; }
 
   static constexpr std::size_t kMaxFrame = 65536 + 64;
-  static constexpr std::size_t kMaxQueuedBytes = 1 << 20;
+  static constexpr std::size_t kMaxQueuedBytes = 3 << 20;
 
  private:
   void watch();
@@ -43,6 +46,7 @@ class MessageNet : public NetBackend {
   void receiveMany();
   void deliver(std::span<const std::uint8_t> message);
   bool give(std::span<const std::uint8_t> message);
+  void joined(std::span<const std::uint8_t> frame, const FrameOffload& offload);
   bool write(std::span<const std::uint8_t> message);
   void flush();
   void goneNow();
@@ -51,6 +55,7 @@ class MessageNet : public NetBackend {
   UniqueFd fd_;
   Kind kind_;
   Receiver receiver_;
+  SegmentJoiner joiner_;
   std::function<void()> gone_;
   std::deque<std::vector<std::uint8_t>> held_;  ///< what the receiver had no room for; nothing is read meanwhile
   std::deque<std::vector<std::uint8_t>> queue_;

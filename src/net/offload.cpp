@@ -128,6 +128,13 @@ std::uint8_t kindOf(const FrameOffload& offload) {
   return offload.segmentation & static_cast<std::uint8_t>(~kGsoEcn);
 }
 
+/// Whether the checksums are right, or the sender left TCP's to others.
+bool sumsFit(std::span<const std::uint8_t> frame, const Layout& l, const FrameOffload& offload) {
+  if (!l.v6 && add(frame.subspan(l.ip, l.tcp - l.ip)) != 0xffff) return false;
+  if (offload.needsChecksum) return offload.checksumStart == l.tcp && offload.checksumOffset == 16;
+  return add(frame.subspan(l.tcp), pseudoHeader(frame, l, frame.size() - l.tcp)) == 0xffff;
+}
+
 }  // namespace
 
 bool finishOffload(std::span<const std::uint8_t> frame, const FrameOffload& offload,
@@ -169,20 +176,21 @@ bool SegmentJoiner::follows(std::span<const std::uint8_t> frame) const {
          same(tcp_ + 18, payload_);
 }
 
-void SegmentJoiner::add(std::span<const std::uint8_t> frame) {
+void SegmentJoiner::take(std::span<const std::uint8_t> frame, const FrameOffload& offload, bool verify) {
   constexpr std::uint8_t kPush = 8, kAck = 16;
   Layout l;
-  bool plain = parse(frame, l) && l.ip == kEthernetBytes && (frame[l.tcp + 13] & ~kPush) == kAck;
+  bool plain = offload.segmentation == kGsoNone && parse(frame, l) && l.ip == kEthernetBytes &&
+               (frame[l.tcp + 13] & ~kPush) == kAck;
   if (plain && !l.v6) {
     bool whole = (loadBe<std::uint16_t>(&frame[l.ip + 6]) & 0x3fff) == 0 && l.tcp == l.ip + 20;
     plain = whole && l.ip + loadBe<std::uint16_t>(&frame[l.ip + 2]) == frame.size();
   } else if (plain) {
     plain = l.tcp + loadBe<std::uint16_t>(&frame[l.ip + 4]) == frame.size();
   }
-  plain = plain && frame.size() > l.payload;
+  plain = plain && frame.size() > l.payload && (!verify || sumsFit(frame, l, offload));
   if (!plain) {
     flush();
-    receiver_(frame, FrameOffload{});
+    receiver_(frame, offload);
     return;
   }
   std::size_t bytes = frame.size() - l.payload;
@@ -193,6 +201,7 @@ void SegmentJoiner::add(std::span<const std::uint8_t> frame) {
   } else {
     flush();
     held_.assign(frame.begin(), frame.end());
+    offload_ = offload;
     tcp_ = l.tcp;
     payload_ = l.payload;
     v6_ = l.v6;
@@ -205,7 +214,7 @@ void SegmentJoiner::add(std::span<const std::uint8_t> frame) {
 
 void SegmentJoiner::flush() {
   if (held_.empty()) return;
-  FrameOffload offload;
+  FrameOffload offload = offload_;
   if (joined_) {
     Layout l{kEthernetBytes, tcp_, payload_, v6_};
     offload.needsChecksum = true;

@@ -28,15 +28,20 @@ class SegmentJoiner {
   using Receiver = std::function<void(std::span<const std::uint8_t> frame, const FrameOffload& offload)>;
   explicit SegmentJoiner(Receiver receiver) : receiver_(std::move(receiver)) {}
 
-  void add(std::span<const std::uint8_t> frame);
+  void add(std::span<const std::uint8_t> frame) { take(frame, {}, false); }
+  /// From a sender that may have left its checksum or its segmentation to others, or may be wrong: what is complete is
+  /// joined only if its checksums are right.
+  void add(std::span<const std::uint8_t> frame, const FrameOffload& offload) { take(frame, offload, true); }
   void flush();
   bool holds() const { return !held_.empty(); }
 
  private:
+  void take(std::span<const std::uint8_t> frame, const FrameOffload& offload, bool verify);
   bool follows(std::span<const std::uint8_t> frame) const;
 
   Receiver receiver_;
   std::vector<std::uint8_t> held_;
+  FrameOffload offload_{};             ///< of `held_` as it came
   std::size_t tcp_ = 0, payload_ = 0;  ///< offsets in `held_`
   bool v6_ = false;
   std::size_t segment_ = 0;  ///< payload bytes of the first segment

@@ -166,6 +166,33 @@ TEST(SegmentJoiner, leavesAloneWhatDoesNotFollow) {
   EXPECT_EQ(joined[1].frame, frames[1]);
 }
 
+TEST(SegmentJoiner, joinsOfOthersOnlyWhatIsRight) {
+  std::vector<Bytes> frames = flow(6);
+  frames[2][100] ^= 1;  // broken on its way
+  std::vector<Joined> out;
+  SegmentJoiner joiner([&](auto f, const FrameOffload& o) { out.push_back({{f.begin(), f.end()}, o}); });
+  for (const Bytes& f : frames) joiner.add(f, {});
+  joiner.flush();
+  ASSERT_EQ(out.size(), 3u);
+  EXPECT_EQ(out[1].frame, frames[2]) << "as broken as it came";
+  EXPECT_EQ(out[2].frame.size(), 54u + 2300);
+
+  // A sender that leaves its checksums to its card: one frame alone stays as it is.
+  FrameOffload partial{.needsChecksum = true, .checksumStart = 34, .checksumOffset = 16};
+  out.clear();
+  frames = flow(3);
+  joiner.add(frames[0], partial);
+  joiner.add(frames[1], partial);
+  joiner.flush();
+  joiner.add(frames[2], partial);
+  joiner.flush();
+  ASSERT_EQ(out.size(), 2u);
+  EXPECT_EQ(out[0].offload.segmentation, 1);
+  EXPECT_EQ(out[1].frame, frames[2]);
+  EXPECT_TRUE(out[1].offload.needsChecksum);
+  EXPECT_EQ(out[1].offload.segmentation, 0);
+}
+
 TEST(SegmentJoiner, neverExceedsAPacket) {
   std::vector<Joined> joined = join(flow(200));
   std::size_t payload = 0;

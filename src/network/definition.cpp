@@ -10,11 +10,6 @@ namespace lodge::network {
 
 namespace {
 
-std::string tunnelText(const TunnelSettings& t) {
-  return fmt::format("{}:{}:{}:{}", t.udp ? "udp" : "tcp", t.listens ? "listen" : "connect",
-                     t.address.find(':') == std::string::npos ? t.address : "[" + t.address + "]", t.port);
-}
-
 /// Reads members of an object and remembers the first that is wrong.
 class Members {
  public:
@@ -69,25 +64,6 @@ std::string textOf(const Json& entry) {
   return entry.is_string() ? entry.get<std::string>() : std::string();
 }
 
-Result<TunnelSettings> tunnelFrom(const std::string& text) {
-  // The form of a forward: protocol, side, address, port.
-  auto bad = [&] { return Error(ErrorKind::corrupt, inQuotes(text) + " is no tunnel"); };
-  std::size_t first = text.find(':'), last = text.rfind(':');
-  std::size_t second = first == std::string::npos ? first : text.find(':', first + 1);
-  if (second == std::string::npos || last <= second) return bad();
-  TunnelSettings t;
-  std::string protocol = text.substr(0, first), side = text.substr(first + 1, second - first - 1);
-  t.udp = protocol == "udp";
-  t.listens = side == "listen";
-  t.address = text.substr(second + 1, last - second - 1);
-  if (t.address.starts_with("[") && t.address.ends_with("]")) t.address = t.address.substr(1, t.address.size() - 2);
-  auto port = parseNumber(text.substr(last + 1), 65535);
-  if ((!t.udp && protocol != "tcp") || (!t.listens && side != "connect") || !ipFrom(t.address) || !port || *port == 0)
-    return bad();
-  t.port = static_cast<std::uint16_t>(*port);
-  return t;
-}
-
 void readLists(Members& m, NetworkDefinition& d) {
   m.list("forwards",
          [&](const Json& entry) { m.take("forwards", parseForward(textOf(entry)), d.forwards.emplace_back()); });
@@ -116,6 +92,33 @@ void readLists(Members& m, NetworkDefinition& d) {
 }
 
 }  // namespace
+
+std::string tunnelText(const TunnelSettings& t) {
+  return fmt::format("{}:{}:{}:{}", t.udp ? "udp" : "tcp", t.listens ? "listen" : "connect",
+                     t.address.find(':') == std::string::npos ? t.address : "[" + t.address + "]", t.port);
+}
+
+Result<TunnelSettings> tunnelFrom(const std::string& text) {
+  // The form of a forward: protocol, side, address, port.
+  auto bad = [&] {
+    return Error(ErrorKind::invalidArgument, inQuotes(text) + " is no tunnel")
+        .withHint("write tcp:listen:ADDRESS:PORT, or udp:connect:ADDRESS:PORT");
+  };
+  std::size_t first = text.find(':'), last = text.rfind(':');
+  std::size_t second = first == std::string::npos ? first : text.find(':', first + 1);
+  if (second == std::string::npos || last <= second) return bad();
+  TunnelSettings t;
+  std::string protocol = text.substr(0, first), side = text.substr(first + 1, second - first - 1);
+  t.udp = protocol == "udp";
+  t.listens = side == "listen";
+  t.address = text.substr(second + 1, last - second - 1);
+  if (t.address.starts_with("[") && t.address.ends_with("]")) t.address = t.address.substr(1, t.address.size() - 2);
+  auto port = parseNumber(text.substr(last + 1), 65535);
+  if ((!t.udp && protocol != "tcp") || (!t.listens && side != "connect") || !ipFrom(t.address) || !port || *port == 0)
+    return bad();
+  t.port = static_cast<std::uint16_t>(*port);
+  return t;
+}
 
 Json toJson(const NetworkDefinition& d) {
   Json json = {{"name", d.name},

@@ -87,5 +87,8 @@ Json toJson(const CableSettings& cable);
 /// Nothing if members have wrong types or ranges.
 std::optional<CableSettings> cableFrom(const Json& json);
 std::string forwardText(const PortForward& forward);
+/// "tcp:listen:192.0.2.1:4789", "udp:connect:[2001:db8::1]:4789". Errors: invalidArgument.
+Result<TunnelSettings> tunnelFrom(const std::string& text);
+std::string tunnelText(const TunnelSettings& tunnel);
 
 }  // namespace lodge::network

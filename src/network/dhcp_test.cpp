@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <array>
 #include <set>
 
 #include "base/fake_clock.h"
@@ -76,6 +78,34 @@ TEST_F(DhcpTest, GivesEachAnAddressUntilNoneIsLeft) {
   EXPECT_EQ(take(3), ip("10.1.0.18")) << "the same again";
   send(message(7, mac(3), {}, ip("10.1.0.18")));
   EXPECT_EQ(take(9), ip("10.1.0.18"));
+}
+
+/// A day of a full network: five who renew in time, and strangers who take the sixth address and go without a word.
+TEST_F(DhcpTest, TurnsLeasesForADay) {
+  std::array<IpAddress, 5> own;
+  for (unsigned n = 0; n < own.size(); ++n) own[n] = take(n);
+  unsigned stranger = 100, served = 0, renewed = 0;
+  for (Nanoseconds minute = 1; minute <= Nanoseconds{24} * 60; ++minute) {
+    clock.advance(60 * kNanosecondsPerSecond);
+    for (unsigned n = 0; n < own.size(); ++n) {
+      if ((minute + n * 6) % 30 != 0) continue;
+      auto ack = send(message(3, mac(n), {}, own[n]));
+      ASSERT_EQ(ack.first, 5) << "minute " << minute;
+      ASSERT_EQ(ack.second, own[n]);
+      ++renewed;
+    }
+    if (minute % 7 != 0) continue;
+    IpAddress got = take(++stranger);
+    if (got.unspecified()) continue;
+    ASSERT_EQ(std::count(own.begin(), own.end(), got), 0) << "minute " << minute;
+    ++served;
+  }
+  EXPECT_EQ(renewed, 5u * 48);
+  EXPECT_GE(served, 20u) << "the sixth address turns about once an hour";
+  EXPECT_LE(served, 24u);
+  std::set<IpAddress> addresses;
+  for (const Lease& lease : server.leases()) EXPECT_TRUE(addresses.insert(lease.address).second);
+  EXPECT_LE(addresses.size(), 6u);
 }
 
 TEST_F(DhcpTest, RefusesWhatIsNotTheClients) {

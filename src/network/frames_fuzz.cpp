@@ -1,19 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 
 #include "base/fake_clock.h"
 #include "network/capture.h"
 #include "network/definition.h"
 #include "network/dhcp.h"
+#include "network/dhcp_client.h"
 #include "network/dns.h"
 #include "network/frame_builder.h"
 #include "network/guard.h"
 #include "network/mac_translator.h"
 #include "network/policy.h"
 #include "network/port.h"
+#include "network/proxy_messages.h"
 #include "network/sni.h"
 #include "network/switch.h"
+#include "network/tunnel.h"
 
 namespace {
 
@@ -37,6 +41,21 @@ void parsers(std::span<const std::uint8_t> bytes) {
     (void)makeDnsAnswer(bytes, *question, 0, {});
     (void)makeDnsTruncated(bytes, *question);
     (void)addressOfReverse(question->name);
+  }
+  std::size_t length = 0;
+  SocksGreeting greeting;
+  SocksRequest request;
+  HttpProxyRequest http;
+  if (readSocksGreeting(bytes, length, greeting) == Reading::whole && length > bytes.size()) std::abort();
+  if (readSocksRequest(bytes, length, request) == Reading::whole && length > bytes.size()) std::abort();
+  if (readHttpProxyRequest(bytes, length, http) == Reading::whole && length > bytes.size()) std::abort();
+  (void)readSocksDatagram(bytes);
+  (void)parseDhcpOffer(bytes, {});
+  StreamFrames stream;
+  for (std::size_t at = 0;
+       at < bytes.size() && stream.add(bytes.subspan(at, std::min<std::size_t>(7, bytes.size() - at))); at += 7) {
+    while (stream.next()) {
+    }
   }
   (void)CaptureFormat::packet(0, 1, bytes, CaptureFormat::Direction::in, 64);
   std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "network/helper.h"
 
-#include <arpa/inet.h>
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <linux/if_ether.h>
@@ -20,6 +19,8 @@
 #include "base/text.h"
 #include "net/forward.h"
 #include "network/definition.h"
+#include "network/host_changes.h"
+#include "network/socket_address.h"
 
 namespace lodge::network {
 
@@ -83,9 +84,9 @@ bool isBridge(const Json& facts) {
   return info != facts.end() && info->is_object() && textIn(*info, "info_kind") == "bridge";
 }
 
-Result<UniqueFd> openTapDevice(const std::string& name) {
-  UniqueFd fd(::open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK));
-  if (!fd) return Error::fromErrno(errno, "open /dev/net/tun");
+Result<UniqueFd> openTapDevice(const std::string& name, const std::string& file) {
+  UniqueFd fd(::open(file.c_str(), O_RDWR | O_CLOEXEC | O_NONBLOCK));
+  if (!fd) return Error::fromErrno(errno, "open " + inQuotes(file));
   ifreq request{};
   std::memcpy(request.ifr_name, name.data(), std::min(name.size(), sizeof request.ifr_name - 1));
   request.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR;
@@ -131,6 +132,17 @@ std::string internalRules(const std::string& table, const std::string& bridge) {
       table, bridge);
 }
 
+/// A listening socket at an address of the host's, on any port.
+UniqueFd listenOn(const IpAddress& address, std::uint16_t& port) {
+  SocketAddress where(address, 0), bound;
+  UniqueFd fd(::socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+  if (!fd || ::bind(fd.get(), where.get(), where.length) != 0 || ::listen(fd.get(), 16) != 0 ||
+      ::getsockname(fd.get(), bound.get(), &bound.length) != 0)
+    return {};
+  port = bound.port();
+  return fd;
+}
+
 void writeSetting(const std::string& path, const char* value) {
   UniqueFd fd(::open(path.c_str(), O_WRONLY | O_CLOEXEC));
   if (fd) [[maybe_unused]]
@@ -142,6 +154,11 @@ void writeSetting(const std::string& path, const char* value) {
 std::string bridgeNameOf(const std::string& network) {
   return nameOf("lg", network);
 }
+std::string tableNameOf(const std::string& bridge) {
+  std::string table = "lodge_" + bridge;
+  std::replace(table.begin(), table.end(), '-', '_');
+  return table;
+}
 std::string tapNameOf(const std::string& network) {
   return nameOf("lt", network);
 }
@@ -151,6 +168,8 @@ void Helper::undoDownTo(std::size_t count) {
     const std::vector<std::string>& step = undo_.back();
     if (step[0] == "write")
       writeSetting(step[1], step[2].c_str());
+    else if (step[0] == "close")
+      closeForward(step[1], step[2]);
     else if (step[0] == "batch")
       (void)runTool({"ip", "-force", "-batch", "-"}, step[1]);
     else
@@ -169,22 +188,36 @@ Result<Message> Helper::answer(const Json& request) {
   auto result = what == "segment"  ? segment(request)
                 : what == "join"   ? join(request)
                 : what == "packet" ? packet(request)
+                : what == "tap"    ? device(request)
+                : what == "clean"  ? cleaned(request)
                                    : Result<Message>(Error(ErrorKind::invalidArgument, "an unknown request"));
-  if (what == "tap" && isCard(textIn(request, "tap"))) {
-    std::string tap = textIn(request, "tap");
-    if (::if_nametoindex(tap.c_str()) == 0) return noCard(tap);
-    auto fd = openTapDevice(tap);
-    if (!fd) return std::move(fd).error();
-    Message message{{{"ok", true}}, {}};
-    message.fds.push_back(std::move(*fd));
-    return message;
-  }
   if (!result) undoDownTo(before);  // nothing half-made stays
   return result;
 }
 
+Result<Message> Helper::cleaned(const Json& request) {
+  std::string name = textIn(request, "name");
+  if (!isNetworkName(name)) return Error(ErrorKind::invalidArgument, "no network's name");
+  clean(name);
+  return Message{{{"ok", true}}, {}};
+}
+
+/// A tap or macvtap device that exists.
+Result<Message> Helper::device(const Json& request) {
+  std::string card = textIn(request, "tap");
+  unsigned index = isCard(card) ? ::if_nametoindex(card.c_str()) : 0;
+  if (index == 0) return noCard(card);
+  auto info = factsOf(card).value("linkinfo", Json::object());
+  Result<UniqueFd> fd = textIn(info, "info_kind") == "macvtap" ? openTapDevice(card, "/dev/tap" + std::to_string(index))
+                                                               : openTapDevice(card, "/dev/net/tun");
+  if (!fd) return std::move(fd).error();
+  Message message{{{"ok", true}}, {}};
+  message.fds.push_back(std::move(*fd));
+  return message;
+}
+
 Result<UniqueFd> Helper::makeTap(const std::string& tap, const std::string& bridge, unsigned mtu) {
-  auto fd = openTapDevice(tap);
+  auto fd = openTapDevice(tap, "/dev/net/tun");
   if (!fd) return fd;
   for (const auto& command :
        {std::vector<std::string>{"ip", "link", "set", tap, "mtu", std::to_string(mtu), "master", bridge},
@@ -195,11 +228,18 @@ Result<UniqueFd> Helper::makeTap(const std::string& tap, const std::string& brid
   return fd;
 }
 
+/// What a killed helper left has the same names.
+void Helper::clean(const std::string& name) {
+  std::string bridge = bridgeNameOf(name), table = tableNameOf(bridge);
+  takeDownBridge(bridge);
+  (void)runTool({"nft", "delete", "table", "inet", table});
+  closeForward(name, bridge);
+}
+
 Result<Message> Helper::segment(const Json& request) {
   std::string name = textIn(request, "name");
   if (!isNetworkName(name)) return Error(ErrorKind::invalidArgument, "no network's name");
-  std::string bridge = bridgeNameOf(name), tap = tapNameOf(name), table = "lodge_" + bridge;
-  std::replace(table.begin(), table.end(), '-', '_');
+  std::string bridge = bridgeNameOf(name), tap = tapNameOf(name), table = tableNameOf(bridge);
   auto at = [&](const char* key, std::optional<IpAddress>& host) -> std::optional<IpBlock> {
     std::string text = textIn(request, key);
     std::size_t slash = text.find('/');
@@ -222,9 +262,7 @@ Result<Message> Helper::segment(const Json& request) {
       forwards.push_back(std::move(*forward));
     }
   }
-  // What a killed helper left has the same names.
-  (void)runTool({"ip", "link", "del", bridge});
-  (void)runTool({"nft", "delete", "table", "inet", table});
+  clean(name);
   unsigned mtu = mtuIn(request);
   bool masquerade = flagIn(request, "masquerade");
   auto step = [&](const std::vector<std::string>& command, const std::string& input = {}) -> Status {
@@ -248,6 +286,17 @@ Result<Message> Helper::segment(const Json& request) {
   auto fd = makeTap(tap, bridge, mtu);
   if (!fd) return std::move(fd).error();
   std::string rules = masquerade ? rulesOf(table, bridge, *block, block6, forwards) : internalRules(table, bridge);
+  // The name server's address is no address of the host's kernel, which does its TCP: what is for it goes to a socket
+  // here.
+  auto service = ipFrom(textIn(request, "service"));
+  std::uint16_t port = 0;
+  UniqueFd listener = service && !service->v6 && block->contains(*service) ? listenOn(*host, port) : UniqueFd();
+  if (listener) {
+    rules += fmt::format(
+        "table inet {} {{\n  chain names {{\n    type nat hook prerouting priority -101; policy accept;\n"
+        "    iifname \"{}\" ip daddr {} tcp dport 53 dnat ip to {}:{}\n  }}\n}}\n",
+        table, bridge, toText(*service), toText(*host), port);
+  }
   if (Status s = step({"nft", "-f", "-"}, rules); !s) return std::move(s).error();
   undoBy({"nft", "delete", "table", "inet", table});
   if (masquerade) {
@@ -260,58 +309,30 @@ Result<Message> Helper::segment(const Json& request) {
         undoBy({"write", path, "0"});
       }
     }
+    if (openForward(name, bridge)) undoBy({"close", name, bridge});
     if (!forwards.empty()) writeSetting("/proc/sys/net/ipv4/conf/" + bridge + "/route_localnet", "1");
   }
   auto mac = macOf(bridge);
   if (!mac) return std::move(mac).error();
   Message message{{{"ok", true}, {"bridge", bridge}, {"tap", tap}, {"mac", toText(*mac)}}, {}};
   message.fds.push_back(std::move(*fd));
+  if (listener) message.fds.push_back(std::move(listener));
   return message;
 }
 
 /// The card into the bridge, and the host's addresses and routes from the one to the other, in one go of `ip`.
 Status Helper::moveCard(const std::string& card, const std::string& bridge, bool host) {
-  auto addresses = runTool({"ip", "-j", "addr", "show", "dev", card});
-  auto routes = runTool({"ip", "-j", "route", "show", "dev", card});
-  auto routes6 = runTool({"ip", "-6", "-j", "route", "show", "dev", card});
-  if (!addresses || !routes || !routes6)
-    return Error(ErrorKind::io, "the settings of " + inQuotes(card) + " cannot be read");
-  std::string there, back, gateway;
-  Json list = Json::parse(*addresses, nullptr, false);
-  auto field = [](const Json& json, const char* key) {
-    auto it = json.find(key);
-    return it != json.end() && it->is_string() ? it->get<std::string>() : std::string();
-  };
-  if (host && list.is_array() && !list.empty() && list[0].contains("addr_info")) {
-    for (const Json& a : list[0]["addr_info"]) {
-      if (field(a, "scope") == "link" || !a.contains("prefixlen")) continue;
-      std::string address = fmt::format("{}/{}", field(a, "local"), a["prefixlen"].dump());
-      std::string extra = field(a, "family") == "inet6"   ? " nodad"
-                          : field(a, "broadcast").empty() ? ""
-                                                          : " brd " + field(a, "broadcast");
-      there += fmt::format("addr del {} dev {}\naddr add {} dev {}{}\n", address, card, address, bridge, extra);
-      back += fmt::format("addr del {} dev {}\naddr add {} dev {}{}\n", address, bridge, address, card, extra);
-    }
-    for (const auto& [text, family] : {std::pair(*routes, ""), std::pair(*routes6, "-6 ")}) {
-      Json all = Json::parse(text, nullptr, false);
-      // Routes with a gateway last: they need the others.
-      for (bool via : {false, true}) {
-        for (const Json& r : all.is_array() ? all : Json::array()) {
-          if (r.contains("gateway") != via || field(r, "protocol") == "kernel") continue;
-          std::string route = fmt::format("route replace {}", field(r, "dst"));
-          if (via) route += " via " + field(r, "gateway");
-          if (r.contains("metric")) route += " metric " + r["metric"].dump();
-          there += fmt::format("{} dev {}\n", route, bridge);
-          back += fmt::format("{} dev {}\n", route, card);
-          if (via && *family == '\0') gateway = field(r, "gateway");
-        }
-      }
-    }
+  AddressMove move;
+  if (host) {
+    auto planned = planMove(card, bridge);
+    if (!planned) return std::move(planned).error();
+    move = std::move(*planned);
   }
+  const std::string& gateway = move.gateway;
   auto batch = [](const std::string& text) { return runTool({"ip", "-force", "-batch", "-"}, text); };
   bool reached = !gateway.empty() && runTool({"ping", "-c", "1", "-W", "1", gateway}).ok();
-  auto moved = batch(fmt::format("link set {} master {}\n{}", card, bridge, there));
-  std::string restore = fmt::format("link set {} nomaster\n{}", card, back);
+  auto moved = batch(fmt::format("link set {} master {}\n{}", card, bridge, move.there));
+  std::string restore = fmt::format("link set {} nomaster\n{}", card, move.back);
   undo_.push_back({"batch", restore});
   if (!moved) return std::move(moved).error();
   if (!reached) return {};
@@ -328,6 +349,8 @@ Result<Message> Helper::join(const Json& request) {
   if (!isNetworkName(name) || !isCard(card))
     return Error(ErrorKind::invalidArgument, "no names of a network and a card");
   if (::if_nametoindex(card.c_str()) == 0) return noCard(card);
+  // A helper that was killed may have left the card in its bridge.
+  takeDownBridge(bridgeNameOf(name));
   std::string bridge = card, tap = tapNameOf(name);
   Json facts = factsOf(card);
   if (!isBridge(facts)) {
@@ -338,7 +361,6 @@ Result<Message> Helper::join(const Json& request) {
       return Error(ErrorKind::busy, "the card " + inQuotes(card) + " is part of another bridge or bond")
           .withHint("name that bridge with --uplink instead");
     }
-    (void)runTool({"ip", "link", "del", bridge});
     auto made = runTool({"ip", "link", "add", bridge, "address", toText(*mac), "type", "bridge", "forward_delay", "0"});
     if (!made) return std::move(made).error();
     undoBy({"ip", "link", "del", bridge});

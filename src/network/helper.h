@@ -14,12 +14,15 @@ namespace lodge::network {
 
 /// The privileged side (CAP_NET_ADMIN, CAP_NET_RAW): a process of its own that answers a fixed set of requests over one
 /// socket, runs `ip` and `nft` with arguments that it has checked, and undoes all of it when the socket closes.
-///   {"do":"segment","name":N,"address":"192.168.5.1/24","address6":"fd00::1/64","masquerade":true,"forwards":[...]}
-///     a bridge with the host's addresses, a tap device in it (its descriptor comes back), a table of rules
+///   {"do":"segment","name":N,"address":"192.168.5.1/24","address6":"fd00::1/64","masquerade":true,"forwards":[...],
+///    "service":"192.168.5.2"}
+///     a bridge with the host's addresses, a tap device in it (its descriptor comes back, and that of a socket that
+///     gets the service address's name server's TCP connections), a table of rules
 ///   {"do":"join","name":N,"card":"eth0","host":true}
 ///     a tap device in the bridge `card`, or in a new bridge with the card, whose addresses and routes move there
 ///   {"do":"packet","card":"wlan0"}   a packet socket on the card
-///   {"do":"tap","tap":"tap0"}        a tap device that exists
+///   {"do":"tap","tap":"tap0"}        a tap or macvtap device that exists
+///   {"do":"clean","name":N}          what a helper that was killed left: its bridge, its rules
 class Helper {
  public:
   /// Undoes everything.
@@ -34,6 +37,9 @@ class Helper {
   Result<Message> segment(const nlohmann::json& request);
   Result<Message> join(const nlohmann::json& request);
   Result<Message> packet(const nlohmann::json& request);
+  Result<Message> device(const nlohmann::json& request);
+  Result<Message> cleaned(const nlohmann::json& request);
+  void clean(const std::string& name);
   Status moveCard(const std::string& card, const std::string& bridge, bool host);
   Result<UniqueFd> makeTap(const std::string& tap, const std::string& bridge, unsigned mtu);
   /// A command that takes back what was just done; run in reverse order, failures are not minded.
@@ -46,6 +52,7 @@ class Helper {
 
 /// Names of what a network makes on the host: at most 13 characters, the same at each start.
 std::string bridgeNameOf(const std::string& network);
+std::string tableNameOf(const std::string& bridge);
 std::string tapNameOf(const std::string& network);
 
 /// Runs a program of the system's (found in /usr/sbin, /usr/bin, /sbin, /bin); its output, or what it complained of.

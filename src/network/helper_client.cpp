@@ -23,7 +23,8 @@ namespace {
 constexpr int kPatienceMilliseconds = 20'000;
 constexpr int kEndMilliseconds = 10'000;
 
-/// Beside the program, or where it is installed.
+}  // namespace
+
 std::string helperPath() {
   std::array<char, PATH_MAX> own;
   ssize_t length = ::readlink("/proc/self/exe", own.data(), own.size());
@@ -35,8 +36,6 @@ std::string helperPath() {
   }
   return {};
 }
-
-}  // namespace
 
 Result<std::unique_ptr<HelperClient>> HelperClient::start() {
   std::string path = helperPath();

@@ -13,6 +13,9 @@
 
 namespace lodge::network {
 
+/// The helper that this user may run: beside the program, or where it is installed. Empty: none.
+std::string helperPath();
+
 /// The small privileged process that does what needs CAP_NET_ADMIN (network/helper.h), as its user sees it. When this
 /// object goes, or its process dies, the helper takes everything down again that it made.
 class HelperClient {

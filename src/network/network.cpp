@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
 
 #include "base/log.h"
 #include "base/text.h"
@@ -29,6 +30,12 @@ Network::Network(EventLoop& loop, NetworkDefinition definition, std::string fold
 
 Network::~Network() {
   ports_.clear();
+  if (!helper_ || helper_->alive()) return;
+  // A helper that was killed left what it made: another one takes it down.
+  helper_.reset();
+  auto other = HelperClient::start();
+  if (other) [[maybe_unused]]
+    auto cleaned = (*other)->ask({{"do", "clean"}, {"name", definition_.name}});
 }
 
 Status Network::start() {
@@ -146,12 +153,13 @@ void Network::applyTo(Port& port, const PortSettings& settings) {
 }
 
 void Network::applyMirrors() {
-  for (auto& [id, port] : ports_) {
-    std::optional<PortId> mirror;
-    for (auto& [otherId, other] : ports_) {
-      if (!other->settings().mirrorOf.empty() && other->settings().mirrorOf == port->settings().name) mirror = otherId;
-    }
-    switch_.mirror(id, mirror);
+  std::map<std::string, PortId> mirrors;  // by the name of whom they show
+  for (const auto& [id, port] : ports_) {
+    if (!port->settings().mirrorOf.empty()) mirrors[port->settings().mirrorOf] = id;
+  }
+  for (const auto& [id, port] : ports_) {
+    auto mirror = mirrors.find(port->settings().name);
+    switch_.mirror(id, mirror == mirrors.end() ? std::nullopt : std::optional<PortId>(mirror->second));
   }
 }
 

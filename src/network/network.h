@@ -85,6 +85,7 @@ class Network {
   ForwardControl* forwards_ = nullptr;
   NetBackend* uplink_ = nullptr;
   std::optional<MacAddress> routerMac_;
+  UniqueFd nameListener_;
   std::map<PortId, std::unique_ptr<Port>> ports_;
 };
 

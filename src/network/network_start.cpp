@@ -6,6 +6,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -14,6 +15,7 @@
 #include "net/message_net.h"
 #include "network/mac_translator.h"
 #include "network/network.h"
+#include "network/tunnel.h"
 #include "network/uplink_filter.h"
 
 namespace lodge::network {
@@ -110,6 +112,7 @@ Status Network::startHelped() {
     request["address"] = fmt::format("{}/{}", toText(*gateway_), definition_.subnet->prefix);
     if (definition_.ipv6 && definition_.subnet6)
       request["address6"] = fmt::format("{}/{}", toText(definition_.subnet6->at(1)), definition_.subnet6->prefix);
+    request["service"] = toText(*serviceAddress_);
     request["masquerade"] = definition_.kind == NetworkKind::nat;
     for (const PortForward& f : definition_.forwards) request["forwards"].push_back(forwardText(f));
   } else if (definition_.kind == NetworkKind::bridge) {
@@ -122,11 +125,13 @@ Status Network::startHelped() {
   auto answer = helper_->ask(request);
   if (!answer) return std::move(answer).error().context(what);
   if (answer->fds.empty()) return Error(ErrorKind::internal, what + ": the helper gave no descriptor");
+  if (answer->fds.size() > 1) nameListener_ = std::move(answer->fds[1]);
   auto mac = macFrom(answer->facts.value("mac", ""));
   std::unique_ptr<NetBackend> link =
       std::make_unique<MessageNet>(loop_, std::move(answer->fds[0]), MessageNet::Kind::tap);
   if (definition_.kind == NetworkKind::wifi)
     link = std::make_unique<MacTranslator>(std::move(link), mac.value_or(MacAddress{}));
+  uplink_ = link.get();
   Port& port = addPort({.name = "uplink"}, Port::Role::uplink, std::move(link));
   if (segment && mac) {
     routerMac_ = mac;
@@ -137,7 +142,9 @@ Status Network::startHelped() {
 }
 
 void Network::startServices() {
-  if (!serviceAddress_ || !definition_.subnet) return;
+  // A switch without DHCP at the end of a tunnel is a part of the other one, which has the services.
+  bool elsewhere = !definition_.tunnels.empty() && !definition_.dhcp && !definition_.userUplink();
+  if (!serviceAddress_ || !definition_.subnet || elsewhere) return;
   const IpBlock& block = *definition_.subnet;
   if (definition_.dhcp) {
     DhcpSettings settings{.subnet = block,
@@ -163,7 +170,16 @@ void Network::startServices() {
     auto listener = listenAt(folder_ + "/dns");
     Status served = listener ? dns_->serve(std::move(*listener)) : Status(std::move(listener).error());
     if (!served) log(LogLevel::warning, "name server by TCP: {}", served.error().message());
-  } else if (serviceAddress6_) {
+  } else if (nameListener_ && routerMac_) {
+    settings.dnsByTcp = [this](std::span<const std::uint8_t> frame) {
+      std::vector<std::uint8_t> moved(frame.begin(), frame.end());
+      std::copy(routerMac_->begin(), routerMac_->end(), moved.begin());
+      if (uplink_) uplink_->send(moved, FrameOffload{});
+    };
+    if (Status served = dns_->serve(std::move(nameListener_)); !served)
+      log(LogLevel::warning, "name server by TCP: {}", served.error().message());
+  }
+  if (!definition_.userUplink() && serviceAddress6_) {
     bool routed = definition_.kind == NetworkKind::nat && routerMac_;
     Endpoint router = routerMac_ ? Endpoint{*routerMac_, linkLocalOf(*routerMac_), 0}
                                  : Endpoint{settings.mac, linkLocalOf(settings.mac), 0};
@@ -183,8 +199,13 @@ void Network::startServices() {
 }
 
 Status Network::startTunnels() {
-  if (definition_.tunnels.empty()) return {};
-  return Error(ErrorKind::unsupported, "tunnels are not there yet");
+  for (const TunnelSettings& settings : definition_.tunnels) {
+    auto tunnel = std::make_unique<Tunnel>(loop_, settings);
+    if (Status started = tunnel->start(); !started)
+      return std::move(started).error().context("network " + inQuotes(definition_.name));
+    addPort({.name = tunnelText(settings)}, Port::Role::tunnel, std::move(tunnel)).start();
+  }
+  return {};
 }
 
 }  // namespace lodge::network

@@ -26,6 +26,16 @@ FrameOffload shifted(FrameOffload offload, int bytes) {
   return offload;
 }
 
+/// Which ports get copies only.
+template <class Ports>
+void markMirrors(Ports& ports) {
+  for (auto& [id, port] : ports) port.isMirror = false;
+  for (auto& [id, port] : ports) {
+    if (!port.mirror) continue;
+    if (auto to = ports.find(*port.mirror); to != ports.end()) to->second.isMirror = true;
+  }
+}
+
 }  // namespace
 
 std::uint64_t Switch::key(std::uint16_t vlan, const MacAddress& mac) {
@@ -50,6 +60,7 @@ void Switch::remove(PortId port) {
     if (other.mirror == port) other.mirror.reset();
   }
   ports_.erase(port);
+  markMirrors(ports_);
 }
 
 void Switch::setVlans(PortId port, VlanMembership vlans) {
@@ -71,12 +82,9 @@ void Switch::unpin(PortId port, const MacAddress& mac) {
 
 void Switch::mirror(PortId from, std::optional<PortId> to) {
   auto it = ports_.find(from);
-  if (it == ports_.end()) return;
+  if (it == ports_.end() || it->second.mirror == to) return;
   it->second.mirror = to;
-  for (auto& [id, port] : ports_) {
-    port.isMirror =
-        std::any_of(ports_.begin(), ports_.end(), [&, me = id](const auto& p) { return p.second.mirror == me; });
-  }
+  markMirrors(ports_);
 }
 
 void Switch::expire() {

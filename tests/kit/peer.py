@@ -14,7 +14,7 @@ from kit.case import Skip
 ROOT = os.geteuid() == 0
 UDHCPC = """#!/bin/sh
 case $1 in bound|renew)
-  ip addr flush dev $interface scope global
+  ip -4 addr flush dev $interface scope global
   ip addr add $ip/$mask dev $interface
   [ -n "$router" ] && ip route replace default via $router
   echo "$ip $router $dns $domain $hostname" >"$LEASE"
@@ -39,7 +39,7 @@ class Lodge:
     def __init__(self, prefix=()):
         self.prefix = list(prefix)
         self.folder = tempfile.mkdtemp(prefix="lodge-net-")
-        self.environment = dict(os.environ, XDG_RUNTIME_DIR=self.folder, XDG_CONFIG_HOME=self.folder)
+        self.environment = dict(os.environ, XDG_RUNTIME_DIR=self.folder, XDG_CONFIG_HOME=f"{self.folder}/config")
 
     def __call__(self, *words, check=True, timeout=60, status=0):
         done = subprocess.run([*self.prefix, str(paths.LODGE), *map(str, words)], capture_output=True, text=True,
@@ -56,11 +56,21 @@ class Lodge:
     def log(self, name):
         return pathlib.Path(self.folder, "lodge-networks", name, "log").read_text(errors="replace")
 
+    def network_process(self):
+        """The folder of /proc of the process that serves a network of this object's."""
+        for folder in pathlib.Path("/proc").iterdir():
+            try:
+                if (folder / "comm").read_text() == "lodge-network\n" and self.folder.encode() in (folder / "environ").read_bytes():
+                    return folder
+            except OSError:
+                continue
+        raise AssertionError("no network has a process")
+
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        for file in pathlib.Path(self.folder, "lodge", "networks").glob("*.json"):
+        for file in pathlib.Path(self.folder, "config/lodge/networks").glob("*.json"):
             self("network", "rm", file.stem, "--force", check=False)
         shutil.rmtree(self.folder, ignore_errors=True)
 

@@ -112,6 +112,43 @@ def nat_and_internal():
         lodge.fails("network", "create", "clash", "--kind", "nat", "--subnet", "203.0.113.0/25", saying="overlaps with the host's card card0")
 
 
+LONG_NAME = "\n".join((
+    "import socket,struct",
+    "q=struct.pack('>HHHHHH',9,256,1,0,0,0)+b'\\x03two\\x03out\\x08internal\\0'+struct.pack('>HH',1,1)",
+    "s=socket.create_connection(('192.168.77.2',53),timeout=20)",
+    "s.sendall(struct.pack('>H',len(q))+q)",
+    "a=s.recv(4096); print('answer', socket.inet_ntoa(a[-4:]))"))
+
+
+def nat_behind_a_firewall():
+    """A host whose firewall drops what it does not know, as Docker's does; names by TCP."""
+    need_rights()
+    if not shutil.which("iptables"):
+        raise Skip("there is no iptables")
+    with Site() as site:
+        lodge = site.lodge
+        site.host.run("iptables -P FORWARD DROP && iptables -N DOCKER-USER && iptables -A DOCKER-USER -j RETURN && iptables -A FORWARD -j DOCKER-USER")
+        before = site.host.run("iptables -S")
+        lodge("network", "create", "out", "--kind", "nat", "--subnet", "192.168.77.0/24", "--lease", "two=192.168.77.50",
+              "--forward", "tcp:203.0.113.2:8080:192.168.77.50:80")
+        with Peer(lodge, "out", "two") as two:
+            two.must_ping("203.0.113.1")
+            assert "lodge network out" in site.host.run("iptables -S")
+            server = two.start("python3 -c \"import socket; s=socket.socket(); s.setsockopt(1,2,1); s.bind(('',80)); s.listen(); "
+                               "print('up',flush=True); c,_=s.accept(); c.sendall(b'through')\"")
+            assert server.stdout.readline() == "up\n"
+            got = site.lan.run("python3 -c \"import socket; print(socket.create_connection(('203.0.113.2',8080),timeout=10).recv(99))\"")
+            assert "through" in got, got
+            got = two.run(f'python3 -c "{LONG_NAME}"')
+            assert "answer 192.168.77.50" in got, got
+            # Killed, the helper leaves its rules; the network's end takes them away all the same.
+            show = json.loads(lodge("network", "show", "out", "--json").stdout)
+            os.kill(show["helper"]["pid"], signal.SIGKILL)
+            two.must_ping("203.0.113.1")
+        wait_until(lambda: site.host.run("iptables -S") == before, "the firewall is not as it was")
+        wait_until(lambda: "lodge" not in site.tables(), "a table stays")
+
+
 STREAM = ("import socket,time\ns=socket.create_connection(('203.0.113.1',9),timeout=20)\ns.settimeout(20)\n"
           "for i in range(40): s.sendall(b'x'*1000); assert s.recv(9)==b'ok'; time.sleep(0.1)\nprint('whole')")
 ECHO = ("import socket\ns=socket.socket(); s.setsockopt(1,2,1); s.bind(('',9)); s.listen(); print('up',flush=True); c,_=s.accept(); n=0\n"
@@ -138,6 +175,7 @@ def bridge_keeps_connections():
         assert stream.communicate(timeout=60)[0] == "whole\n", "the host's connection did not live"
         after = site.host.run("ip -4 -o addr show scope global | grep -o 'inet .*brd'; ip -4 route")
         assert after == addresses, (addresses, after)
+        helper_dies_with_the_card_in_its_bridge(site, lodge, before, addresses)
         lodge.fails("network", "create", "x", "--kind", "bridge", saying="--uplink eth0")
         lodge("network", "create", "y", "--kind", "bridge", "--uplink", "nocard")
         lodge.fails("network", "up", "y", saying="there is no card 'nocard'")
@@ -148,6 +186,52 @@ def bridge_keeps_connections():
             guest.run("ip addr add 198.51.100.2/24 dev eth0")
             guest.must_ping("198.51.100.1")
         wait_until(lambda: site.links() == before | {"mine"}, "the tap stays, or the bridge went")
+
+
+def helper_dies_with_the_card_in_its_bridge(site, lodge, before, addresses):
+    """Killed with the network's process beside it: the next start puts the card's addresses back first."""
+    now = lambda: site.host.run("ip -4 -o addr show scope global | grep -o 'inet .*brd'; ip -4 route")
+    with Peer(lodge, "wire", "guest") as guest:
+        helper = json.loads(lodge("network", "show", "wire", "--json").stdout)["helper"]["pid"]
+        os.kill(helper, signal.SIGKILL)
+        guest.must_ping("203.0.113.1")
+        site.host.must_ping("203.0.113.1")
+    # The network's own end takes the bridge down.
+    wait_until(lambda: site.links() == before and now() == addresses, "the card did not get its addresses back")
+    lodge("network", "up", "wire")
+    helper = json.loads(lodge("network", "show", "wire", "--json").stdout)["helper"]["pid"]
+    process = int(open(f"/proc/{helper}/stat").read().rsplit(")", 1)[1].split()[1])
+    os.kill(helper, signal.SIGKILL)
+    os.kill(process, signal.SIGKILL)
+    wait_until(lambda: "down" in lodge("network", "list").stdout, "the network lives")
+    assert site.links() != before
+    site.host.must_ping("203.0.113.1")
+    lodge("network", "up", "wire")
+    lodge("network", "down", "wire")
+    wait_until(lambda: site.links() == before and now() == addresses, "the card did not get its addresses back at the next start")
+
+
+def devices_that_exist():
+    """A switch with a tap device that somebody made; a card that the host does not share."""
+    need_rights()
+    with Site() as site:
+        lodge = site.lodge
+        site.host.run("ip tuntap add dev mine mode tap; ip addr add 198.51.100.1/24 dev mine; ip link set mine up")
+        lodge("network", "create", "t", "--kind", "switch", "--uplink", "tap:mine")
+        with Peer(lodge, "t", "guest", lease=False) as guest:
+            guest.run("ip addr add 198.51.100.2/24 dev eth0")
+            guest.must_ping("198.51.100.1")
+            site.host.must_ping("198.51.100.2")
+        assert "mine" in site.links()
+        lodge("network", "create", "u", "--kind", "switch", "--uplink", "tap:nodevice")
+        lodge.fails("network", "up", "u", saying="there is no card 'nodevice'")
+        # The host keeps off a card that it does not share.
+        lodge("network", "create", "off", "--kind", "bridge", "--uplink", "card0", "--no-host")
+        with Peer(lodge, "off", "guest") as guest:
+            guest.must_ping("203.0.113.1")
+            assert not site.host.pings("203.0.113.1", wait=1), "the host shares the card"
+            assert not site.lan.pings("203.0.113.2", wait=1), "the host answers at the card"
+        wait_until(lambda: site.host.pings("203.0.113.1", wait=1), "the host has its card no more")
 
 
 def wifi_station():
@@ -182,4 +266,4 @@ def wifi_station():
         assert "packets 0 bytes 0" in rules, f"frames left under other addresses than the card's: {rules}"
 
 
-main(nat_and_internal, bridge_keeps_connections, wifi_station)
+main(nat_and_internal, nat_behind_a_firewall, bridge_keeps_connections, devices_that_exist, wifi_station)

@@ -170,6 +170,35 @@ def capture_is_read_by_tshark():
             assert x.router is None or not x.pings("198.51.100.1", wait=1)
 
 
+def tunnels_join_switches():
+    """Two switches of two folders, as of two users, over TCP and UDP; one has the services."""
+    need_namespaces()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    for protocol in ("tcp", "udp"):
+        with Lodge() as here, Lodge() as there:
+            here("network", "create", "left", "--kind", "switch", "--subnet", "10.55.0.0/24", "--tunnel", f"{protocol}:listen:127.0.0.1:{port}")
+            there("network", "create", "right", "--kind", "switch", "--subnet", "10.55.0.0/24", "--dhcp", "off",
+                  "--tunnel", f"{protocol}:connect:127.0.0.1:{port}")
+            with Peer(here, "left", "a") as a, Peer(there, "right", "b") as b:
+                assert a.address and b.address and a.address != b.address, (a.address, b.address)
+                a.must_ping(b.address)
+                transfer(a, b, b.address, 5)
+                transfer(b, a, a.address, 5)
+                assert resolve(b, "a", "10.55.0.2") == [a.address]
+                # The side that listens goes and comes back.
+                assert f"{protocol}:listen:127.0.0.1:{port}" in here("network", "show", "left").stdout
+                if protocol == "udp":
+                    continue
+                noise = socket.create_connection(("127.0.0.1", port))
+                noise.sendall(bytes(range(256)) * 99)
+                noise.close()
+                a.must_ping(b.address, tries=20)
+            here.fails("network", "create", "x", "--kind", "switch", "--tunnel", "tcp:listen:nowhere:1", saying="is no tunnel")
+            here.fails("network", "create", "x", "--tunnel", f"tcp:listen:127.0.0.1:{port}", saying="only a switch has tunnels")
+
+
 def lodge_path():
     from kit import paths
     return paths.LODGE
@@ -302,4 +331,4 @@ def bad_input_is_one_line():
         assert left == {"one", "three"}
 
 
-main(user_network_is_shared, ports_obey, capture_is_read_by_tshark, egress_rules, bad_input_is_one_line)
+main(user_network_is_shared, ports_obey, tunnels_join_switches, capture_is_read_by_tshark, egress_rules, bad_input_is_one_line)
