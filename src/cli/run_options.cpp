@@ -178,6 +178,8 @@ Result<RunOptions> runOptionsFrom(const Invocation& invocation) {
   config.initrds = invocation.all("initrd");
   config.append = join(invocation.all("append"), " ");
   config.engine = invocation.value("engine", config.engine);
+  std::string irqchip = invocation.value("irqchip");
+  config.irqchip = irqchip == "user" ? Irqchip::user : irqchip == "split" ? Irqchip::split : Irqchip::best;
   config.cpuModel = invocation.value("cpu", config.cpuModel);
   config.trace = join(invocation.all("trace"), ",");
   if (Status known = checkTrace(config.trace); !known) return std::move(known).error();
@@ -356,6 +358,11 @@ std::vector<OptionSpec> runOptionTable() {
        .value = "ENGINE",
        .help = "What executes guest code; 'lodge doctor' tells what auto chooses here and why.",
        .choices = {"auto", "translate", "interpret", "kvm"}},
+      {.name = "irqchip",
+       .value = "WHERE",
+       .help = "Where the kvm engine has local APICs: in the kernel (split; what it does where KVM can), or in Lodge "
+               "with all other interrupt controllers (user).",
+       .choices = {"user", "split"}},
       {.name = "cpu",
        .value = "MODEL",
        .help = "The CPU that the guest sees: host (all that can be offered here; the default), or one that is the same "

@@ -104,6 +104,8 @@ TEST(RunOptions, Everything) {
                     "-d",
                     "-e",
                     "interpret",
+                    "--irqchip",
+                    "user",
                     "--cpu",
                     "host",
                     "--no-reboot",
@@ -126,6 +128,7 @@ TEST(RunOptions, Everything) {
   EXPECT_TRUE(o->detach);
   EXPECT_EQ(m.engine, "interpret");
   EXPECT_EQ(m.cpuModel, "host");
+  EXPECT_EQ(m.irqchip, Irqchip::user);
   EXPECT_TRUE(m.noReboot && !m.balloon && m.testDevice);
   EXPECT_EQ(m.codeCache, 64_MiB);
   EXPECT_EQ(m.debugExitPort, 0xf4);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 
 namespace lodge {
 
@@ -35,8 +36,25 @@ class ApicMessageSink {
   virtual ~ApicMessageSink() = default;
   /// Whether any CPU took it.
   virtual bool deliver(const ApicMessage& message) = 0;
+  /// The level-triggered message of an I/O APIC's pin, masked or not; null: it has none. Its EOI is waited for.
+  virtual void setLevelMessage(unsigned /*pin*/, const ApicMessage* /*message*/) {}
   /// Whether a CPU that the message names has its vector requested already: it would be lost in that.
   virtual bool waits(const ApicMessage&) const { return false; }
+};
+
+/// Who keeps the local APICs in place of the board: an engine. Any thread.
+class ApicKeeper {
+ public:
+  virtual ~ApicKeeper() = default;
+  /// A write to 0xfeexxxxx (SDM vol. 3, 11.11). Whether any CPU took it.
+  virtual bool sendMsi(std::uint64_t address, std::uint32_t data) = 0;
+  struct Msi {
+    std::uint64_t address;
+    std::uint32_t data;
+    bool operator==(const Msi&) const = default;
+  };
+  /// All level-triggered messages that I/O APICs may send: EOIs of their vectors are to be told to ApicBus.
+  virtual void setLevelMessages(std::span<const Msi> messages) = 0;
 };
 
 /// A CPU as its local APIC sees it. Any thread; called with no lock held that a CPU could wait for.

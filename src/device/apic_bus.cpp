@@ -10,6 +10,7 @@ namespace lodge {
 namespace {
 constexpr std::uint64_t kMsiBase = 0xfee0'0000, kMsiSize = 0x10'0000;
 constexpr std::uint32_t kLogical = 1 << 11, kAssert = 1 << 14, kLevelTriggered = 1 << 15;
+constexpr std::uint32_t kRedirectionHint = 8, kLogicalMode = 4;  // of an MSI's address
 enum Shorthand : std::uint32_t { kNone, kSelf, kAll, kAllButSelf };
 
 ApicMessage messageOf(std::uint32_t command, std::uint32_t destination, bool wide) {
@@ -23,6 +24,15 @@ ApicMessage messageOf(std::uint32_t command, std::uint32_t destination, bool wid
           level && mode == DeliveryMode::init,  // IPIs of other modes are edge-triggered whatever the bit says
           (command & kAssert) != 0 || !level};
 }
+/// The message as a write of a device's.
+ApicKeeper::Msi msiOf(const ApicMessage& message) {
+  std::uint64_t address = kMsiBase | std::uint64_t{message.destination & 0xff} << 12;
+  if (message.logical) address |= kLogicalMode;
+  std::uint32_t data = message.vector | static_cast<std::uint32_t>(message.mode) << 8;
+  if (message.assertLevel) data |= kAssert;
+  if (message.levelTriggered) data |= kLevelTriggered;
+  return {address, data};
+}
 }  // namespace
 
 void ApicBus::attach(LocalApic& apic) {
@@ -31,7 +41,11 @@ void ApicBus::attach(LocalApic& apic) {
 
 void ApicBus::sendMsi(std::uint64_t address, std::uint32_t data) {
   if (address - kMsiBase >= kMsiSize) return;
-  constexpr std::uint32_t kRedirectionHint = 8, kLogicalMode = 4;
+  std::shared_lock lock(keeperMutex_);
+  if (keeper_) {
+    keeper_->sendMsi(address, data);
+    return;
+  }
   auto low = static_cast<std::uint32_t>(address);
   bool hint = (low & kRedirectionHint) != 0;
   ApicMessage message{(low >> 12) & 0xff,
@@ -43,10 +57,17 @@ void ApicBus::sendMsi(std::uint64_t address, std::uint32_t data) {
                       (data & kAssert) != 0};
   // Without the redirection hint the destination mode still counts: guests in logical mode rely on it.
   if (hint && message.logical && message.mode == DeliveryMode::fixed) message.mode = DeliveryMode::lowestPriority;
-  deliver(message);
+  deliverHere(message);
 }
 
 bool ApicBus::deliver(const ApicMessage& message) {
+  std::shared_lock lock(keeperMutex_);
+  if (!keeper_) return deliverHere(message);
+  auto msi = msiOf(message);
+  return keeper_->sendMsi(msi.address, msi.data);
+}
+
+bool ApicBus::deliverHere(const ApicMessage& message) {
   if (message.mode == DeliveryMode::lowestPriority) {
     LocalApic* chosen = lowestPriority(message);
     return chosen && chosen->accept(message);
@@ -56,6 +77,32 @@ bool ApicBus::deliver(const ApicMessage& message) {
     if (apic->isDestination(message)) taken |= apic->accept(message);
   }
   return taken;
+}
+
+void ApicBus::setKeeper(ApicKeeper* keeper, const std::function<void()>& move) {
+  std::unique_lock lock(keeperMutex_);
+  move();
+  keeper_ = keeper;
+  if (keeper) tellLevelMessages();
+}
+
+void ApicBus::setLevelMessage(unsigned pin, const ApicMessage* message) {
+  std::shared_lock lock(keeperMutex_);
+  std::lock_guard levels(levelMutex_);
+  std::optional<ApicKeeper::Msi> now;
+  if (message) now = msiOf(*message);
+  auto& before = levelMessages_.at(pin);
+  if (now == before) return;
+  before = now;
+  if (keeper_) tellLevelMessages();
+}
+
+void ApicBus::tellLevelMessages() {
+  std::vector<ApicKeeper::Msi> all;
+  for (const auto& message : levelMessages_) {
+    if (message) all.push_back(*message);
+  }
+  keeper_->setLevelMessages(all);
 }
 
 bool ApicBus::waits(const ApicMessage& message) const {
@@ -83,7 +130,7 @@ void ApicBus::sendIpi(LocalApic& sender, std::uint32_t command, std::uint32_t de
   if (message.mode == DeliveryMode::remoteRead || message.mode == DeliveryMode::extInt) return;  // reserved in the ICR
   switch ((command >> 18) & 3) {
     case kNone:
-      deliver(message);
+      deliverHere(message);
       break;
     case kSelf:
       sender.accept(message);

@@ -1,8 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstdint>
+#include <functional>
+#include <mutex>
+#include <optional>
+#include <shared_mutex>
 #include <vector>
 
 #include "device/apic.h"
@@ -12,9 +17,9 @@ namespace lodge {
 
 class LocalApic;
 
-/// The system bus between local APICs, I/O APICs and devices with MSIs: finds the CPUs that a message is for.
-/// Made by the board before anything that uses it; all are attached before the first vCPU runs and none leaves, so that
-/// routing needs no lock. Any thread.
+/// The system bus between local APICs, I/O APICs and devices with MSIs: finds the CPUs that a message is for, or hands
+/// it to the engine that keeps the local APICs. Made by the board before anything that uses it; all are attached before
+/// the first vCPU runs and none leaves, so that CPUs' own messages need no lock. Any thread.
 class ApicBus : public MsiSink, public ApicMessageSink {
  public:
   void attach(LocalApic& apic);
@@ -27,6 +32,10 @@ class ApicBus : public MsiSink, public ApicMessageSink {
   /// Delivers to every CPU that the message names, or to one of them for lowest priority.
   bool deliver(const ApicMessage& message) override;
   bool waits(const ApicMessage& message) const override;
+  void setLevelMessage(unsigned pin, const ApicMessage* message) override;
+  /// From now on `keeper` has the local APICs; null: the board's. `move` moves their state, while messages wait. While
+  /// no vCPU runs.
+  void setKeeper(ApicKeeper* keeper, const std::function<void()>& move);
   /// An interrupt command (SDM vol. 3, figure 11-12) by `sender`: low half of ICR, and the destination.
   void sendIpi(LocalApic& sender, std::uint32_t command, std::uint32_t destination, bool wideDestination);
   /// KVM_HC_SEND_IPI (Linux Documentation/virt/kvm/x86/hypercalls.rst): bit n of `low`, then `high`, is APIC id
@@ -47,7 +56,14 @@ class ApicBus : public MsiSink, public ApicMessageSink {
     unsigned pin;
   };
   LocalApic* lowestPriority(const ApicMessage& message);
+  bool deliverHere(const ApicMessage& message);
+  void tellLevelMessages();
 
+  static constexpr unsigned kPins = 24;
+  mutable std::shared_mutex keeperMutex_;  ///< held for as long as a message takes to its local APIC
+  ApicKeeper* keeper_ = nullptr;
+  std::mutex levelMutex_;
+  std::array<std::optional<ApicKeeper::Msi>, kPins> levelMessages_;
   std::vector<LocalApic*> apics_;
   std::vector<EoiListener*> eoiListeners_;
   ExtIntSource* extIntSource_ = nullptr;

@@ -35,6 +35,7 @@ void IoApic::reset() {
   state_.select = 0;
   state_.id = initialId_;
   state_.entries.fill(kMasked);  // lines stay as their devices hold them
+  for (unsigned pin = 0; pin < kPins; ++pin) tellLevelLocked(pin);
 }
 
 ApicMessage IoApic::messageLocked(unsigned pin) const {
@@ -67,6 +68,11 @@ void IoApic::setLine(unsigned pin, bool level) {
   } else if ((state_.entries[pin] & kMasked) == 0) {
     sendLocked(pin);  // edges at a masked pin are lost
   }
+}
+
+void IoApic::tellLevelLocked(unsigned pin) {
+  ApicMessage message = messageLocked(pin);
+  sink_.setLevelMessage(pin, message.levelTriggered ? &message : nullptr);
 }
 
 /// Remote IRR is set when a CPU accepted the message, and holds further ones until the EOI.
@@ -133,6 +139,7 @@ void IoApic::writeEntryLocked(unsigned pin, std::uint64_t entry) {
   state_.entries[pin] = entry & kWritable;
   // A pin that becomes edge-triggered forgets its remote IRR; guests use that where they trust no EOI register.
   if (isLevel(entry)) state_.entries[pin] |= remoteIrr;
+  tellLevelLocked(pin);
   driveLevelLocked(pin);
 }
 
@@ -144,6 +151,7 @@ IoApic::State IoApic::save() const {
 void IoApic::restore(const State& state) {
   std::lock_guard lock(mutex_);
   state_ = state;
+  for (unsigned pin = 0; pin < kPins; ++pin) tellLevelLocked(pin);
 }
 
 }  // namespace lodge

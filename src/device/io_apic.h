@@ -50,6 +50,7 @@ class IoApic : public IoDevice, public EoiListener {
   void endOfInterruptLocked(std::uint8_t vector);
   void driveLevelLocked(unsigned pin);
   bool sendLocked(unsigned pin);
+  void tellLevelLocked(unsigned pin);
   ApicMessage messageLocked(unsigned pin) const;
   bool waits(unsigned pin) const;
   bool highLocked(unsigned pin) const { return (state_.levels >> pin & 1) != 0; }

@@ -24,6 +24,7 @@ LocalApic::LocalApic(const Setup& setup)
 }
 
 void LocalApic::powerOn() {
+  away_ = false;
   base_ = kResetBase | kEnable | (bootstrap_ ? kBootstrap : 0);
   id_ = initialId_ & 0xff;
   clearRegisters();
@@ -111,7 +112,7 @@ void LocalApic::endOfInterrupt() {
 }
 
 bool LocalApic::accept(const ApicMessage& message) {
-  if (!hardwareEnabled()) return false;
+  if (!hardwareEnabled() || away_) return false;
   switch (message.mode) {
     case DeliveryMode::fixed:
     case DeliveryMode::lowestPriority:
@@ -219,6 +220,7 @@ LocalApic::State LocalApic::save() const {
 }
 
 void LocalApic::restore(const State& state) {
+  away_ = false;
   clearRegisters();
   base_ = state.base;
   icr_ = state.icr;

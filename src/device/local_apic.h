@@ -12,6 +12,7 @@
 #include "device/vector_set.h"
 #include "memory/io_bus.h"
 #include "x86/local_apic.h"
+#include "x86/local_apic_registers.h"
 
 namespace lodge {
 
@@ -93,6 +94,13 @@ class LocalApic : public x86::LocalApic, public IoDevice {
   /// While the CPU does not run.
   void restore(const State& state);
 
+  /// Hands the state to an engine that keeps local APICs itself. Until adopt() or restore() this one only says whether
+  /// the 8259A asks (pending(), acknowledge()); whether the CPU listens to it is the engine's business. While the CPU
+  /// does not run, after syncParavirtEoi().
+  x86::LocalApicRegisters surrender();
+  /// Takes the state back; an armed deadline goes by the CPU's TSC of now. While the CPU does not run.
+  void adopt(const x86::LocalApicRegisters& registers);
+
  private:
   static constexpr std::uint64_t kBootstrap = 1 << 8, kX2Apic = 1 << 10, kEnable = 1 << 11;
   static constexpr std::uint32_t kSoftwareEnable = 1 << 8, kFocusDisabled = 1 << 9, kSuppressEoi = 1 << 12;
@@ -142,6 +150,7 @@ class LocalApic : public x86::LocalApic, public IoDevice {
   const std::uint64_t baseReserved_;
   ApicBus& bus_;
   ApicCpu& cpu_;
+  std::atomic<bool> away_{false};  ///< an engine has the state
   std::atomic<std::uint64_t> base_{0};
   std::atomic<std::uint64_t> icr_{0};
   Register id_{0};  ///< 8 bits in xAPIC mode

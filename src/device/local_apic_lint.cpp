@@ -38,17 +38,17 @@ void LocalApic::lintConfigured() {
 }
 
 void LocalApic::updateExtIntLocked() {
-  bool wanted = false;
+  bool wanted = away_ && lintLevel_[0];
   for (unsigned pin = 0; pin < 2; ++pin) {
     std::uint32_t entry = lvt_[kLvtLint0 + pin].load(std::memory_order_relaxed);
     bool open = hardwareEnabled() ? (entry & kLvtMasked) == 0 && modeOf(entry) == DeliveryMode::extInt : pin == 0;
-    wanted |= open && lintLevel_[pin];
+    wanted |= !away_ && open && lintLevel_[pin];
   }
   if (extInt_.exchange(wanted) != wanted && wanted) cpu_.raiseInterrupt();
 }
 
 void LocalApic::driveLintLocked(unsigned pin, bool rising) {
-  if (!hardwareEnabled()) {  // the pins are the CPU's own INTR and NMI then
+  if (away_ || !hardwareEnabled()) {  // the pins are the CPU's own INTR and NMI then
     if (pin == 0) updateExtIntLocked();
     if (pin == 1 && rising) cpu_.raiseNmi();
     return;

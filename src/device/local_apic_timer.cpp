@@ -13,13 +13,13 @@ LocalApicTimer::LocalApicTimer(TimerFactory& timers, std::function<Nanoseconds(s
       timer_(timers.makeTimer([this] { wakeUp(); })) {}
 
 /// Figure 11-10: 000 divides by 2, 001 by 4, ... 110 by 128, 111 by 1.
-Nanoseconds LocalApicTimer::tickLength() const {
-  unsigned code = (divide_ & 3) | (divide_ & 8) >> 1;
+Nanoseconds LocalApicTimer::tickLength(std::uint32_t divide) {
+  unsigned code = (divide & 3) | (divide & 8) >> 1;
   return Nanoseconds{1} << ((code + 1) & 7);
 }
 
 Nanoseconds LocalApicTimer::periodLocked() const {
-  return tickLength() * static_cast<Nanoseconds>(initialCount_);
+  return tickLength(divide_) * static_cast<Nanoseconds>(initialCount_);
 }
 
 void LocalApicTimer::programLocked(Nanoseconds deadline) {
@@ -49,13 +49,13 @@ void LocalApicTimer::setMode(Mode mode) {
 void LocalApicTimer::setDivide(std::uint32_t value) {
   std::lock_guard lock(mutex_);
   if (value == divide_) return;
-  Nanoseconds oldTick = tickLength();
+  Nanoseconds oldTick = tickLength(divide_);
   divide_ = value;
   Nanoseconds deadline = next_.load(std::memory_order_relaxed);
   if (mode_ == Mode::tscDeadline || deadline == kNever) return;
   // The rest of the count runs on at the new rate.
   Nanoseconds now = clock_.now();
-  zeroAt_ = now + std::max<Nanoseconds>(0, deadline - now) / oldTick * tickLength();
+  zeroAt_ = now + std::max<Nanoseconds>(0, deadline - now) / oldTick * tickLength(divide_);
   programLocked(zeroAt_);
 }
 
@@ -76,7 +76,8 @@ std::uint32_t LocalApicTimer::currentCount() const {
     if (mode_ == Mode::oneShot || next_.load(std::memory_order_relaxed) == kNever) return 0;
     left = periodLocked() - (-left) % periodLocked();
   }
-  return static_cast<std::uint32_t>(std::min<Nanoseconds>((left + tickLength() - 1) / tickLength(), initialCount_));
+  return static_cast<std::uint32_t>(
+      std::min<Nanoseconds>((left + tickLength(divide_) - 1) / tickLength(divide_), initialCount_));
 }
 
 void LocalApicTimer::armDeadlineLocked(std::uint64_t tsc, bool& past) {

@@ -26,6 +26,9 @@ class LocalApicTimer {
   static constexpr Nanoseconds kMinimumPeriod = 50'000;
   static constexpr Nanoseconds kNever = std::numeric_limits<Nanoseconds>::max();
 
+  /// How long one count takes with that divide configuration register.
+  static Nanoseconds tickLength(std::uint32_t divide);
+
   /// `timeOfTsc`: the clock's time at which the guest's TSC reaches a value; any value may come, so it saturates.
   LocalApicTimer(TimerFactory& timers, std::function<Nanoseconds(std::uint64_t)> timeOfTsc,
                  std::function<void()> expired);
@@ -66,7 +69,6 @@ class LocalApicTimer {
   void programLocked(Nanoseconds deadline);
   void stopLocked();
   void armDeadlineLocked(std::uint64_t tsc, bool& past);
-  Nanoseconds tickLength() const;
   Nanoseconds periodLocked() const;
 
   const Clock& clock_;

@@ -15,8 +15,8 @@ Result<std::unique_ptr<Engine>> makeEngine(std::string_view name, const EngineSe
       .withHint("this version has kvm, translate and interpret");
 }
 
-Status limitModel(std::string_view engine, x86::CpuModel& model) {
-  return engine == "kvm" ? kvm::limitModel(model) : Status{};
+Status limitModel(std::string_view engine, x86::CpuModel& model, Irqchip irqchip) {
+  return engine == "kvm" ? kvm::limitModel(model, irqchip) : Status{};
 }
 
 }  // namespace lodge

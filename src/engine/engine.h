@@ -2,23 +2,27 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
 #include "base/error.h"
+#include "engine/irqchip.h"
 #include "memory/guest_memory.h"
 #include "x86/cpu.h"
 #include "x86/cpu_model.h"
+#include "x86/local_apic_registers.h"
 
 namespace lodge {
 
 /// Why Vcpu::run() came back.
 enum class VcpuExit : std::uint8_t {
   halted,    ///< HLT (or waiting for SIPI): call waitForEvent(), then run() again
-  stopped,   ///< event::stop was set; it is cleared by whoever resumes
+  stopped,   ///< event::stop was set; it is cleared by whoever resumes. See settle()
   shutdown,  ///< triple fault
   failed,    ///< the engine cannot go on with this guest; it has logged why
 };
@@ -33,6 +37,15 @@ class Vcpu {
   virtual VcpuExit run() = 0;
   /// Sleeps until an event bit is set (or a pending interrupt can be taken).
   virtual void waitForEvent() = 0;
+  /// Makes CpuState precise after `stopped`, once no vCPU runs: until then, others may have sent this one an INIT. Any
+  /// thread.
+  virtual void settle() {}
+  /// The local APIC's state, of an engine that keeps local APICs; after settle(). Errors: io.
+  virtual Status readApic(x86::LocalApicRegisters&) { return Error(ErrorKind::unsupported, "no local APIC here"); }
+  /// Sets it; CpuState's TSC offset is that of the deadline. While no vCPU runs. Errors: io.
+  virtual Status writeApic(const x86::LocalApicRegisters&) {
+    return Error(ErrorKind::unsupported, "no local APIC here");
+  }
   /// Named counters for `lodge stats`: translations, exits by reason, TLB misses... Any thread; approximate.
   virtual std::vector<std::pair<std::string, std::uint64_t>> statistics() const = 0;
 };
@@ -44,6 +57,13 @@ struct EngineSetup {
   unsigned cpus;
   std::uint64_t codeCacheBytes = 128_MiB;
   std::string trace;  ///< the --trace option's value; empty for none
+  Irqchip irqchip = Irqchip::best;
+};
+
+/// A message-signalled interrupt, as devices write it (SDM vol. 3, 11.11).
+struct MsiMessage {
+  std::uint64_t address;
+  std::uint32_t data;
 };
 
 /// An execution technique. Created once a machine; thread-safe.
@@ -56,6 +76,15 @@ class Engine {
   /// Notes the stores of guests to video memory since the last call, if it does not do so as they happen:
   /// GuestMemory::noteStore(). Any thread.
   virtual void collectVideoStores() {}
+  /// Whether local APICs are the engine's (Vcpu::readApic(), writeApic()), and the board's only pass on what the 8259A
+  /// asks. If so, messages to them go by the functions that follow; any thread.
+  virtual bool keepsLocalApics() const { return false; }
+  /// Whether a CPU took it.
+  virtual bool sendMsi(const MsiMessage&) { return false; }
+  /// The messages of level-triggered inputs. EOIs of their vectors are told to setEoiListener()'s function.
+  virtual void setLevelMessages(std::span<const MsiMessage>) {}
+  /// Called on vCPUs' threads; set before the first vCPU runs.
+  virtual void setEoiListener(std::function<void(std::uint8_t vector)>) {}
   /// What the engine made of the guest code at `linear`, as text for people (`lodge stats --dump`); empty if nothing.
   /// Any thread.
   virtual std::string describeCode([[maybe_unused]] std::uint64_t linear) const { return {}; }
@@ -66,7 +95,7 @@ Result<std::unique_ptr<Engine>> makeEngine(std::string_view name, const EngineSe
 
 /// Takes from a CPU model what the engine of that name cannot give on this host, before anything is made of the model.
 /// Errors: unsupported, io.
-Status limitModel(std::string_view engine, x86::CpuModel& model);
+Status limitModel(std::string_view engine, x86::CpuModel& model, Irqchip irqchip = Irqchip::best);
 
 Result<std::unique_ptr<Engine>> makeInterpretEngine(const EngineSetup& setup);
 Result<std::unique_ptr<Engine>> makeTranslateEngine(const EngineSetup& setup);

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/units.h"
+#include "engine/irqchip.h"
 #include "image/disk.h"
 #include "net/backend.h"
 
@@ -96,6 +97,7 @@ struct MachineConfig {
   unsigned cpus = 1;  ///< 1..16
   std::uint64_t memory = 1_GiB;
   std::string engine = "auto";
+  Irqchip irqchip = Irqchip::best;  ///< of the kvm engine
   std::string cpuModel = "host";
   std::uint64_t codeCache = 128_MiB;
   Pointer pointer = Pointer::virtio;           ///< of the pc board

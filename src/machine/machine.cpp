@@ -70,7 +70,9 @@ class BoardMachine : public Machine {
   }
 
  private:
-  EngineSetup engineSetup() { return {*memory_, *model_, config_.cpus, config_.codeCache, config_.trace}; }
+  EngineSetup engineSetup() {
+    return {*memory_, *model_, config_.cpus, config_.codeCache, config_.trace, config_.irqchip};
+  }
   Status openKernel();
   Status openProcessors(const std::string& chosen);
   Status load();
@@ -150,7 +152,7 @@ Status BoardMachine::open(ConsoleSink& console) {
   }
   auto choice = chooseEngine(config_.engine);
   if (!choice) return std::move(choice).error();
-  if (Status limited = limitModel(choice->name, *model_); !limited) return limited;
+  if (Status limited = limitModel(choice->name, *model_, config_.irqchip); !limited) return limited;
   if (saved_) {  // CPUs are made by it
     transferModel(saved_->snapshot, *model_);
     if (Status same = saved_->snapshot.status(); !same) return notRestored(std::move(same));
@@ -317,7 +319,7 @@ Status BoardMachine::switchEngine(const std::string& name) {
   auto choice = chooseEngine(name);
   if (!choice) return std::move(choice).error();
   if (choice->name == engine_->name()) return {};
-  if (Status same = engineKeepsModel(choice->name, *model_); !same) return same;
+  if (Status same = engineKeepsModel(choice->name, *model_, config_.irqchip); !same) return same;
   auto engine = makeEngine(choice->name, engineSetup());
   if (!engine) return std::move(engine).error();
   auto began = std::chrono::steady_clock::now();

@@ -5,8 +5,10 @@
 
 #include <limits>
 
+#include "base/log.h"
 #include "device/chip_state.h"
 #include "machine/cpu_state.h"
+#include "x86/paravirt.h"
 #include "x86/system.h"
 
 namespace lodge {
@@ -69,6 +71,7 @@ Status Processors::add(unsigned index) {
 
 Processors::~Processors() {
   stop();
+  setup_.apicBus.setKeeper(nullptr, [] {});
 }
 
 void Processors::stop() {
@@ -92,6 +95,7 @@ void Processors::requestPause() {
 void Processors::pause() {
   requestPause();
   gate_.waitUntilParked();
+  for (Processor& p : cpus_) p.thread->vcpu().settle();
 }
 
 void Processors::forgetTranslations() {
@@ -99,6 +103,10 @@ void Processors::forgetTranslations() {
 }
 
 void Processors::resume() {
+  if (Status given = giveApics(); !given) {
+    log(LogLevel::error, "{}", given.error().message());
+    return setup_.onEnd(VcpuExit::failed);
+  }
   gate_.order(RunGate::Order::run);
 }
 
@@ -106,7 +114,46 @@ void Processors::clockWasSet() {
   wallClockBase_ = hostUtc() - setup_.loop.clock().now();
 }
 
+void Processors::useEngine(Engine& engine) {
+  keeper_.engine = &engine;
+  engine.setEoiListener([bus = &setup_.apicBus](std::uint8_t vector) { bus->broadcastEoi(vector); });
+}
+
+/// Before vCPUs run: an engine that keeps local APICs gets their state.
+Status Processors::giveApics() {
+  if (apicsAreAway_ || !keeper_.engine->keepsLocalApics()) return {};
+  Status done;
+  setup_.apicBus.setKeeper(&keeper_, [&] {
+    for (Processor& p : cpus_) {
+      x86::Cpu& cpu = p.thread->cpu();
+      x86::syncParavirtEoi(cpu);
+      // INITs and SIPIs that a CPU has not seen yet are for the local APICs that sent them.
+      constexpr std::uint32_t kOfBoard = x86::event::init | x86::event::sipi | x86::event::unhalt;
+      if ((cpu.events.load() & kOfBoard) != 0) x86::handleEvents(cpu);
+      if (Status written = p.thread->vcpu().writeApic(p.apic->surrender()); !written && done) done = std::move(written);
+    }
+  });
+  apicsAreAway_ = true;
+  return done;
+}
+
+/// While vCPUs stand still: the board's local APICs get their state back, to be saved, reset or moved.
+Status Processors::takeApics() {
+  if (!apicsAreAway_) return {};
+  Status done;
+  setup_.apicBus.setKeeper(nullptr, [&] {
+    for (Processor& p : cpus_) {
+      x86::LocalApicRegisters registers;
+      if (Status read = p.thread->vcpu().readApic(registers); !read && done) done = std::move(read);
+      p.apic->adopt(registers);
+    }
+  });
+  apicsAreAway_ = false;
+  return done;
+}
+
 void Processors::transfer(state::Snapshot& snapshot, std::uint64_t hostTsc) {
+  if (Status taken = takeApics(); !taken) log(LogLevel::error, "{}", taken.error().message());
   for (unsigned index = 0; index < count(); ++index) {
     Processor& p = cpus_[index];
     snapshot.section(fmt::format("cpu {}", index), 1,
@@ -126,6 +173,7 @@ Status Processors::moveTo(Engine& engine) {
     if (!vcpu) return std::move(vcpu).error();
     others.push_back(std::move(*vcpu));
   }
+  if (Status taken = takeApics(); !taken) return taken;
   for (unsigned index = 0; index < count(); ++index) {
     Processor& p = cpus_[index];
     x86::Cpu &from = p.thread->cpu(), &to = others[index]->cpu();
@@ -139,10 +187,12 @@ Status Processors::moveTo(Engine& engine) {
     p.signals.raise((others[index]->cpu().events.load() & ~x86::event::quiesce) | x86::event::interrupt);
     p.apic->tscChanged();
   }
+  useEngine(engine);
   return {};
 }
 
 void Processors::powerOn() {
+  if (Status taken = takeApics(); !taken) log(LogLevel::error, "{}", taken.error().message());
   for (Processor& p : cpus_) {
     x86::Cpu& cpu = *p.signals.cpu;
     p.apic->powerOn();

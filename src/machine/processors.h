@@ -40,7 +40,7 @@ class Processors {
   x86::Cpu& cpu(unsigned index) { return cpus_[index].thread->cpu(); }
   /// Starts the threads; they wait until resume().
   void start();
-  /// Returns when no vCPU executes. Not on a vCPU's thread.
+  /// Returns when no vCPU executes; their states are precise then. Not on a vCPU's thread.
   void pause();
   void resume();
   /// All vCPUs forget address translations before their next instruction. Any thread.
@@ -88,12 +88,28 @@ class Processors {
     return p.tracer ? static_cast<x86::CpuEnvironment&>(*p.tracer) : *p.environment;
   }
 
-  Processors(const Setup& setup) : setup_(setup), gate_(setup.model.cpus) {}
+  /// An engine that keeps the local APICs, as the bus sees it.
+  struct Keeper : ApicKeeper {
+    bool sendMsi(std::uint64_t address, std::uint32_t data) override { return engine->sendMsi({address, data}); }
+    void setLevelMessages(std::span<const Msi> messages) override {
+      std::vector<MsiMessage> all;
+      for (const Msi& each : messages) all.push_back({each.address, each.data});
+      engine->setLevelMessages(all);
+    }
+    Engine* engine = nullptr;
+  };
+
+  Processors(const Setup& setup) : setup_(setup), gate_(setup.model.cpus) { useEngine(setup.engine); }
+  void useEngine(Engine& engine);
+  Status giveApics();
+  Status takeApics();
   Status add(unsigned index);
   Nanoseconds timeOfTsc(const x86::Cpu* cpu, std::uint64_t tsc) const;
   std::int64_t hypercall(std::uint64_t number, const std::uint64_t (&arguments)[4]);
 
   Setup setup_;
+  Keeper keeper_;
+  bool apicsAreAway_ = false;  ///< the engine has the local APICs' state
   RunGate gate_;
   Nanoseconds wallClockBase_ = 0;
   std::deque<Processor> cpus_;

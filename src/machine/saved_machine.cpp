@@ -153,9 +153,9 @@ void transferModel(Snapshot& snapshot, x86::CpuModel& model) {
   });
 }
 
-Status engineKeepsModel(const std::string& engine, const x86::CpuModel& model) {
+Status engineKeepsModel(const std::string& engine, const x86::CpuModel& model, Irqchip irqchip) {
   x86::CpuModel limited = model;
-  if (Status s = limitModel(engine, limited); !s) return s;
+  if (Status s = limitModel(engine, limited, irqchip); !s) return s;
   std::string what = missingFeatures(model, limited);
   for (std::size_t i = 0; what.empty() && i < model.leaves.size() && i < limited.leaves.size(); ++i) {
     const x86::CpuidEntry &had = model.leaves[i], &left = limited.leaves[i];

@@ -34,7 +34,7 @@ void transferDescription(state::Snapshot& snapshot, MachineConfig config, std::v
 void transferModel(state::Snapshot& snapshot, x86::CpuModel& model);
 
 /// Whether the engine gives the guest the CPU that it has. Errors: unsupported, with what is missing; limitModel()'s.
-Status engineKeepsModel(const std::string& engine, const x86::CpuModel& model);
+Status engineKeepsModel(const std::string& engine, const x86::CpuModel& model, Irqchip irqchip);
 
 /// Saves or loads where the machine's clocks stand. `hostTsc` and `now` belong to the same moment; `now` becomes the
 /// machine's time when it was saved. Loading: the model gets the clock of the machine's; a host with a clock of another

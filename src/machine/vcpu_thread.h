@@ -24,6 +24,7 @@ class VcpuThread {
   /// Waits for the thread to leave; the gate and interrupt() make it.
   void join();
   x86::Cpu& cpu() { return vcpu_->cpu(); }
+  Vcpu& vcpu() { return *vcpu_; }
   const Vcpu& vcpu() const { return *vcpu_; }
   /// Puts another vCPU in the place of the one that is there, and returns that. While the thread waits at the gate.
   std::unique_ptr<Vcpu> exchange(std::unique_ptr<Vcpu> vcpu) { return std::exchange(vcpu_, std::move(vcpu)); }

@@ -24,6 +24,11 @@ inline constexpr unsigned long kGetMsrs = _IOC(_IOC_READ | _IOC_WRITE, KVMIO, 0x
 inline constexpr unsigned long kSetMsrs = _IOC(_IOC_WRITE, KVMIO, 0x89, kListHeader);
 inline constexpr unsigned long kSetGsiRouting = _IOC(_IOC_WRITE, KVMIO, 0x6a, kListHeader);
 
+/// MSRs that KVM keeps along with a local APIC (SDM vol. 4, table 2-2; Linux Documentation/virt/kvm/x86/msr.rst).
+namespace msr {
+inline constexpr std::uint32_t apicBase = 0x1b, tscDeadline = 0x6e0, paravirtEoi = 0x4b56'4d04;
+}
+
 /// struct kvm_xsave without what may follow it.
 struct XsaveArea {
   std::uint32_t region[1024];

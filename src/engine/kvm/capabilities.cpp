@@ -41,6 +41,14 @@ std::vector<Capability> knownCapabilities() {
   };
 }
 
+bool hasSplitIrqchip(int kvm) {
+  for (unsigned needed : {KVM_CAP_SPLIT_IRQCHIP, KVM_CAP_SIGNAL_MSI, KVM_CAP_IRQ_ROUTING, KVM_CAP_X2APIC_API,
+                          KVM_CAP_MP_STATE, KVM_CAP_TSC_DEADLINE_TIMER}) {
+    if (call(kvm, KVM_CHECK_EXTENSION, std::uint64_t{needed}) <= 0) return false;
+  }
+  return true;
+}
+
 std::vector<Capability> capabilities(const char* device) {
   UniqueFd fd(::open(device, O_RDWR | O_CLOEXEC));
   if (!fd || call(fd.get(), KVM_GET_API_VERSION) != KVM_API_VERSION) return {};

@@ -17,6 +17,10 @@ struct Capability {
 /// What the device says. None if it cannot be opened.
 std::vector<Capability> capabilities(const char* device = "/dev/kvm");
 
+/// Whether the KVM behind the descriptor of /dev/kvm (or of a virtual machine) can have local APICs, and nothing more,
+/// of its own.
+bool hasSplitIrqchip(int kvm);
+
 /// The list, without answers.
 std::vector<Capability> knownCapabilities();
 

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 
 #include "base/file.h"
+#include "engine/kvm/capabilities.h"
 #include "x86/model/withhold.h"
 #include "x86/system.h"
 
@@ -12,7 +13,8 @@ namespace lodge::kvm {
 namespace {
 
 constexpr std::uint32_t kHypervisorFeatures = 0x4000'0001;
-// Linux Documentation/virt/kvm/x86/cpuid.rst. KVM answers these hypercalls itself, and has no local APIC to do it by.
+// Linux Documentation/virt/kvm/x86/cpuid.rst. KVM answers these hypercalls itself, and
+// may have no local APIC to do it by.
 constexpr std::uint32_t kPvUnhalt = 1 << 7, kPvSendIpi = 1 << 11;
 constexpr std::uint32_t kArchCapabilities = 0x10a;
 
@@ -74,7 +76,7 @@ Result<CpuidList> supportedCpuid(int system) {
   return Error::fromErrno(errno, "KVM_GET_SUPPORTED_CPUID");
 }
 
-void limitModel(x86::CpuModel& model, CpuidList& supported, std::uint64_t archCapabilities) {
+void limitModel(x86::CpuModel& model, CpuidList& supported, std::uint64_t archCapabilities, bool apicsInKvm) {
   x86::withholdFeatures(model, [&](const x86::FeatureBit& bit) {
     return isOurs(bit) || (supportedRegister(supported, bit) >> bit.bit & 1) != 0;
   });
@@ -84,16 +86,17 @@ void limitModel(x86::CpuModel& model, CpuidList& supported, std::uint64_t archCa
     if (bits >= 36 && bits < model.physicalAddressBits) x86::setPhysicalAddressBits(model, bits);
   }
   for (x86::CpuidEntry& entry : model.leaves) {
-    if (entry.leaf == kHypervisorFeatures) entry.eax &= ~(kPvUnhalt | kPvSendIpi);
+    if (entry.leaf == kHypervisorFeatures && !apicsInKvm) entry.eax &= ~(kPvUnhalt | kPvSendIpi);
   }
 }
 
-Status limitModel(x86::CpuModel& model, const char* device) {
+Status limitModel(x86::CpuModel& model, Irqchip irqchip, const char* device) {
   UniqueFd system(::open(device, O_RDWR | O_CLOEXEC));
   if (!system) return Error::fromErrno(errno, std::string("open ") + device);
   auto supported = supportedCpuid(system.get());
   if (!supported) return std::move(supported).error();
-  limitModel(model, *supported, readArchCapabilities(system.get()));
+  limitModel(model, *supported, readArchCapabilities(system.get()),
+             irqchip != Irqchip::user && hasSplitIrqchip(system.get()));
   return {};
 }
 

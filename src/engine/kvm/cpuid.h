@@ -3,6 +3,7 @@
 
 #include <functional>
 
+#include "engine/engine.h"
 #include "engine/kvm/abi.h"
 #include "x86/cpu.h"
 #include "x86/cpu_model.h"
@@ -18,10 +19,11 @@ CpuidList cpuidEntries(x86::Cpu& cpu);
 Result<CpuidList> supportedCpuid(int system);
 
 /// Takes from the model what KVM cannot give its guests on this host, so that a guest is told the truth: before there
-/// are CPUs. Features that Lodge carries out itself (the local APIC's, paravirtual ones) stay.
-void limitModel(x86::CpuModel& model, CpuidList& supported, std::uint64_t archCapabilities);
+/// are CPUs. Features that Lodge carries out itself (the local APIC's, paravirtual ones) stay. `apicsInKvm`: KVM has
+/// the local APICs, and with them the hypercalls that reach other CPUs.
+void limitModel(x86::CpuModel& model, CpuidList& supported, std::uint64_t archCapabilities, bool apicsInKvm);
 
-/// The same by the host's /dev/kvm. Errors: unsupported, io.
-Status limitModel(x86::CpuModel& model, const char* device = "/dev/kvm");
+/// The same by the host's KVM. Errors: unsupported, io.
+Status limitModel(x86::CpuModel& model, Irqchip irqchip, const char* device = "/dev/kvm");
 
 }  // namespace lodge::kvm

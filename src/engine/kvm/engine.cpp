@@ -20,6 +20,10 @@ class KvmEngine : public Engine {
     return KvmVcpu::create(*vm_, setup_, index, environment);
   }
   void collectVideoStores() override { vm_->collectVideoStores(); }
+  bool keepsLocalApics() const override { return vm_->hasApics(); }
+  bool sendMsi(const MsiMessage& message) override { return vm_->sendMsi(message); }
+  void setLevelMessages(std::span<const MsiMessage> messages) override { vm_->setLevelMessages(messages); }
+  void setEoiListener(std::function<void(std::uint8_t)> listener) override { vm_->onEoi = std::move(listener); }
 
  private:
   EngineSetup setup_;
@@ -29,7 +33,7 @@ class KvmEngine : public Engine {
 }  // namespace
 
 Result<std::unique_ptr<Engine>> makeEngine(const EngineSetup& setup, const char* device) {
-  auto vm = Vm::create(device, setup.memory);
+  auto vm = Vm::create(device, setup.memory, setup.irqchip);
   if (!vm) return std::move(vm).error();
   return std::unique_ptr<Engine>(std::make_unique<KvmEngine>(setup, std::move(*vm)));
 }

@@ -4,60 +4,16 @@
 
 #include <gtest/gtest.h>
 
-#include <map>
 #include <thread>
 
 #include "engine/kvm/cpuid.h"
+#include "engine/kvm/fake_environment.h"
 #include "engine/kvm/probe_cache.h"
 #include "x86/model/host_cpu.h"
 #include "x86/system.h"
 
 namespace lodge::kvm {
 namespace {
-
-/// An APIC that has the vectors that a test puts in.
-class FakeApic : public x86::LocalApic {
- public:
-  int acknowledge() override {
-    int vector = waiting.exchange(-1);
-    return vector;
-  }
-  bool pending() const override { return waiting >= 0; }
-  std::uint8_t taskPriority() const override { return tpr; }
-  void setTaskPriority(std::uint8_t cr8) override { tpr = cr8; }
-  bool readMsr(std::uint32_t msr, std::uint64_t& value) override {
-    value = msrs[msr];
-    return msr != 0x8ff;
-  }
-  bool writeMsr(std::uint32_t msr, std::uint64_t value) override {
-    msrs[msr] = value;
-    return msr != 0x8ff;
-  }
-  void reset() override {}
-
-  std::atomic<int> waiting{-1};
-  std::uint8_t tpr = 0;
-  std::map<std::uint32_t, std::uint64_t> msrs;
-};
-
-class FakeEnvironment : public x86::CpuEnvironment {
- public:
-  std::uint64_t readPort(std::uint16_t port, unsigned size) override { return port * 3u + size; }
-  void writePort(std::uint16_t port, unsigned size, std::uint64_t value) override {
-    ports.emplace_back(port, size, value);
-    if (onPort) onPort(value);
-  }
-  std::uint64_t readMmio(Gpa gpa, unsigned size) override { return raw(gpa) + size; }
-  void writeMmio(Gpa gpa, unsigned size, std::uint64_t value) override { stores.emplace_back(raw(gpa), size, value); }
-  x86::LocalApic& apic() override { return apic_; }
-  std::int64_t hypercall(std::uint64_t, const std::uint64_t (&)[4]) override { return 0; }
-  Nanoseconds guestTime() override { return 0; }
-  Nanoseconds wallClockBase() override { return 0; }
-
-  FakeApic apic_;
-  std::vector<std::tuple<std::uint64_t, unsigned, std::uint64_t>> ports, stores;
-  std::function<void(std::uint64_t)> onPort;
-};
 
 class KvmEngineTest : public testing::Test {
  protected:
@@ -70,8 +26,8 @@ class KvmEngineTest : public testing::Test {
     auto model = x86::makeCpuModel("x86-64-v2", 1);
     ASSERT_TRUE(model) << model.error().message();
     model_ = std::move(*model);
-    ASSERT_TRUE(limitModel(*model_));
-    EngineSetup setup{.memory = *memory_, .model = *model_, .cpus = 1, .trace = {}};
+    ASSERT_TRUE(limitModel(*model_, Irqchip::user));
+    EngineSetup setup{.memory = *memory_, .model = *model_, .cpus = 1, .trace = {}, .irqchip = Irqchip::user};
     auto engine = makeEngine(setup, "/dev/kvm");
     ASSERT_TRUE(engine) << engine.error().message();
     engine_ = std::move(*engine);
@@ -284,7 +240,7 @@ TEST(KvmLimitModel, TakesWhatKvmLacksAndKeepsWhatIsOurs) {
   supported.entries()[1] = {};
   supported.entries()[1].function = 0x8000'0008;
   supported.entries()[1].eax = 40;
-  limitModel(**model, supported, 0);
+  limitModel(**model, supported, 0, false);
   EXPECT_FALSE((*model)->has(x86::Feature::fsgsbase));
   EXPECT_EQ((*model)->cr4Supported & (x86::cr4::pcide | x86::cr4::smap | x86::cr4::umip), 0u);
   EXPECT_EQ((*model)->physicalAddressBits, 40u);

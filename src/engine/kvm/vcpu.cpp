@@ -108,10 +108,18 @@ void KvmVcpu::waitForEvent() {
   x86::waitForEvents(cpu_);
 }
 
+void KvmVcpu::settle() {
+  if (!save()) cpu_.state.activity = Activity::shutdown;
+}
+
 /// KVM_RUN. False: it failed for good.
 bool KvmVcpu::enter() {
-  prepareInterrupts();
-  run_->cr8 = cpu_.environment->apic().taskPriority();
+  if (vm_.hasApics()) {
+    prepareExtInt();
+  } else {
+    prepareInterrupts();
+    run_->cr8 = cpu_.environment->apic().taskPriority();
+  }
   count(kRuns);
   inKvmRun_.store(true, std::memory_order_seq_cst);
   int result = ::ioctl(fd_.get(), KVM_RUN, 0);
@@ -120,8 +128,9 @@ bool KvmVcpu::enter() {
   accessOpen_ = false;
   interruptFlag_ = run_->if_flag != 0;
   windowOpen_ = run_->ready_for_interrupt_injection != 0;
+  windowKnown_ = true;
   cpu_.state.smm = (run_->flags & KVM_RUN_X86_SMM) != 0;
-  if (x86::LocalApic& apic = cpu_.environment->apic(); apic.taskPriority() != run_->cr8) {
+  if (x86::LocalApic& apic = cpu_.environment->apic(); !vm_.hasApics() && apic.taskPriority() != run_->cr8) {
     apic.setTaskPriority(static_cast<std::uint8_t>(run_->cr8));
   }
   // What waited for the end of system management mode.
@@ -160,6 +169,10 @@ std::optional<VcpuExit> KvmVcpu::attend() {
       return shutDown();
     }
   }
+  if (vm_.hasApics()) {
+    attendWithApic();
+    return stopOrGoOn(pending);
+  }
   bool runs = cpu_.state.activity == Activity::running || cpu_.state.activity == Activity::halted;
   constexpr std::uint32_t kByState = event::init | event::sipi | event::unhalt;
   if ((pending & kByState) != 0 || (!runs && (pending & ~event::stop) != 0)) {
@@ -177,12 +190,18 @@ std::optional<VcpuExit> KvmVcpu::attend() {
     bool wakes = nmi || smi || (interruptFlag_ && cpu_.environment->apic().pending());
     if (wakes && cpu_.state.activity == Activity::halted) cpu_.state.activity = Activity::running;
   }
+  return stopOrGoOn(pending);
+}
+
+std::optional<VcpuExit> KvmVcpu::stopOrGoOn(std::uint32_t pending) {
+  Activity activity = cpu_.state.activity;
   if ((pending & event::stop) != 0) {
-    save();
+    // The state is KVM's until settle() where other CPUs may still change it.
+    if (vm_.hasApics() ? registersInKvm_ && !completeAccess() : !save()) return shutDown();
     return VcpuExit::stopped;
   }
-  if (cpu_.state.activity == Activity::running) return std::nullopt;
-  return cpu_.state.activity == Activity::shutdown ? shutDown() : VcpuExit::halted;
+  if (activity == Activity::shutdown) return shutDown();
+  return activity == Activity::running || vm_.hasApics() ? std::nullopt : std::optional(VcpuExit::halted);
 }
 
 /// INIT, SIPI and what else changes the whole CPU: rare, and done as every engine does it.

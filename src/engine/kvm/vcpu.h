@@ -26,6 +26,9 @@ class KvmVcpu : public Vcpu {
   x86::Cpu& cpu() override { return cpu_; }
   VcpuExit run() override;
   void waitForEvent() override;
+  void settle() override;
+  Status readApic(x86::LocalApicRegisters& registers) override;
+  Status writeApic(const x86::LocalApicRegisters& registers) override;
   std::vector<std::pair<std::string, std::uint64_t>> statistics() const override;
 
  private:
@@ -38,6 +41,7 @@ class KvmVcpu : public Vcpu {
   bool enter();
   std::optional<VcpuExit> attend();
   void attendByState();
+  std::optional<VcpuExit> stopOrGoOn(std::uint32_t pending);
   void prepareInterrupts();
   VcpuExit shutDown();
   bool fail(const std::string& why);
@@ -50,6 +54,7 @@ class KvmVcpu : public Vcpu {
   void readMsr();
   void writeMsr();
   bool internalError();
+  bool isRefusal() const;
   bool interpretOne();
 
   // vcpu_state.cpp
@@ -60,7 +65,19 @@ class KvmVcpu : public Vcpu {
   bool loadEvents();
   void finishDelivery(const kvm_vcpu_events& events);
   bool setTscOffset();
+  bool storeTscOffset();
   bool completeAccess();
+
+  // vcpu_apic.cpp: with a local APIC in KVM (Vm::hasApics()).
+  void attendWithApic();
+  void prepareExtInt();
+  void injectExtInt(int vector);
+  void latchInit();
+  bool loadActivity();
+  bool saveActivity();
+  void dropTakenEvents(const kvm_vcpu_events& taken);
+  std::uint64_t readMsrOfKvm(std::uint32_t number);
+  bool writeMsrOfKvm(std::uint32_t number, std::uint64_t value);
 
   // Counters by KVM_EXIT_*, for the last of which there is no name yet.
   static constexpr std::size_t kExitReasons = 64;
@@ -78,8 +95,10 @@ class KvmVcpu : public Vcpu {
   bool accessOpen_ = false;      ///< an I/O, memory or MSR access that the next KVM_RUN completes
   bool failed_ = false;          ///< since the last run()
   bool interruptFlag_ = false, windowOpen_ = false;
-  bool interruptWanted_ = false;  ///< the APIC had something when the window was closed
-  std::uint64_t tscOffset_ = 0;   ///< what KVM has
+  bool interruptWanted_ = false;    ///< the APIC had something when the window was closed
+  bool windowKnown_ = false;        ///< whether windowOpen_ is of the state that KVM has
+  std::uint64_t tscOffset_ = 0;     ///< what KVM has
+  std::uint64_t taskPriority_ = 0;  ///< CR8 of the local APIC in KVM, while the registers are CpuState's
   std::array<std::atomic<std::uint64_t>, kExitReasons> exits_{};
   std::array<std::atomic<std::uint64_t>, kCounters> counters_{};
 };

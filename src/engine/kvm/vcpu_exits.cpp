@@ -13,15 +13,12 @@
 
 namespace lodge::kvm {
 
-namespace {
-
 /// KVM keeps the register, and refuses this value: #GP. (The x2APIC's registers, which no filter reaches, come out the
-/// same way.)
-bool isRefusal(const kvm_run& run) {
-  return run.msr.reason == KVM_MSR_EXIT_REASON_INVAL && (run.msr.index < 0x800 || run.msr.index > 0x8ff);
+/// same way where the board has them.)
+bool KvmVcpu::isRefusal() const {
+  if (run_->msr.reason != KVM_MSR_EXIT_REASON_INVAL) return false;
+  return vm_.hasApics() || run_->msr.index < 0x800 || run_->msr.index > 0x8ff;
 }
-
-}  // namespace
 
 bool KvmVcpu::handleExit() {
   std::uint32_t reason = run_->exit_reason;
@@ -47,6 +44,9 @@ bool KvmVcpu::handleExit() {
       cpu_.state.activity = x86::Activity::halted;
       // An interrupt that came meanwhile: attend() looks again.
       cpu_.events.fetch_or(x86::event::interrupt, std::memory_order_relaxed);
+      return true;
+    case KVM_EXIT_IOAPIC_EOI:
+      if (vm_.onEoi) vm_.onEoi(run_->eoi.vector);
       return true;
     case KVM_EXIT_SHUTDOWN:
       return false;
@@ -123,7 +123,7 @@ void KvmVcpu::readMsr() {
   accessOpen_ = true;
   std::uint64_t value = 0;
   cpu_.state.cpl = 0;
-  bool good = !isRefusal(*run_) && x86::readMsr(cpu_, run_->msr.index, value);
+  bool good = !isRefusal() && x86::readMsr(cpu_, run_->msr.index, value);
   cpu_.exception.valid = false;
   run_->msr.data = value;
   run_->msr.error = !good;
@@ -132,7 +132,7 @@ void KvmVcpu::readMsr() {
 void KvmVcpu::writeMsr() {
   accessOpen_ = true;
   cpu_.state.cpl = 0;
-  bool good = !isRefusal(*run_) && x86::writeMsr(cpu_, run_->msr.index, run_->msr.data);
+  bool good = !isRefusal() && x86::writeMsr(cpu_, run_->msr.index, run_->msr.data);
   cpu_.exception.valid = false;
   run_->msr.error = !good;
   if (cpu_.state.tscOffset != tscOffset_) setTscOffset();

@@ -47,7 +47,7 @@ bool KvmVcpu::load() {
   }
   kvm_sregs2 sregs{};
   toKvm(state, sregs);
-  sregs.cr8 = cpu_.environment->apic().taskPriority();
+  sregs.cr8 = vm_.hasApics() ? taskPriority_ : cpu_.environment->apic().taskPriority();
   if (call(fd_.get(), KVM_SET_SREGS2, &sregs) != 0) return failCall("KVM_SET_SREGS2");
   XsaveArea area{};
   toKvm(state, cpu_.model->xcr0Supported, area);
@@ -58,9 +58,10 @@ bool KvmVcpu::load() {
   kvm_regs regs{};
   toKvm(state, regs);
   if (call(fd_.get(), KVM_SET_REGS, &regs) != 0) return failCall("KVM_SET_REGS");
-  if (!loadMsrs() || !loadEvents()) return false;
+  if (!loadMsrs() || !loadEvents() || (vm_.hasApics() && !loadActivity())) return false;
   interruptFlag_ = (state.rflags & x86::flag::if_) != 0;
   windowOpen_ = interruptFlag_ && state.interruptShadow == 0;
+  windowKnown_ = !vm_.hasApics();
   registersInKvm_ = true;
   return true;
 }
@@ -75,11 +76,19 @@ bool KvmVcpu::loadMsrs() {
   if (done != static_cast<int>(list.count())) {
     return fail(fmt::format("KVM does not take MSR {:#x}", std::uint32_t{list.entries()[std::max(done, 0)].index}));
   }
+  // What a guest wrote on another engine may be no address here: it gets its EOIs' exits then.
+  if (vm_.hasApics() && !writeMsrOfKvm(msr::paravirtEoi, cpu_.state.pvEoi)) writeMsrOfKvm(msr::paravirtEoi, 0);
   return setTscOffset();
 }
 
-// From Linux 5.16 on exactly; before, by the counter's value, which costs the time from one read to the other.
 bool KvmVcpu::setTscOffset() {
+  std::uint64_t deadline = vm_.hasApics() && tscOffset_ != cpu_.state.tscOffset ? readMsrOfKvm(msr::tscDeadline) : 0;
+  if (!storeTscOffset()) return false;
+  return deadline == 0 || writeMsrOfKvm(msr::tscDeadline, deadline) || failCall("set the TSC deadline");
+}
+
+// From Linux 5.16 on exactly; before, by the counter's value, which costs the time from one read to the other.
+bool KvmVcpu::storeTscOffset() {
   tscOffset_ = cpu_.state.tscOffset;
   kvm_device_attr attribute{};
   attribute.group = KVM_VCPU_TSC_CTRL;
@@ -95,6 +104,12 @@ bool KvmVcpu::loadEvents() {
   kvm_vcpu_events events{};
   toKvm(cpu_.state, events);
   if (!vm_.hasSmm()) events.flags &= ~std::uint32_t{KVM_VCPUEVENT_VALID_SMM};
+  if (kvm_vcpu_events now{}; vm_.hasApics() && call(fd_.get(), KVM_GET_VCPU_EVENTS, &now) == 0) {
+    // Sent by other CPUs since save().
+    events.nmi.pending = now.nmi.pending;
+    events.smi.pending = now.smi.pending;
+    events.smi.latched_init = now.smi.latched_init;
+  }
   return call(fd_.get(), KVM_SET_VCPU_EVENTS, &events) == 0 || failCall("KVM_SET_VCPU_EVENTS");
 }
 
@@ -103,7 +118,7 @@ bool KvmVcpu::completeAccess() {
   while (accessOpen_) {
     std::atomic_ref(run_->immediate_exit).store(1, std::memory_order_seq_cst);
     run_->request_interrupt_window = 0;
-    run_->cr8 = cpu_.environment->apic().taskPriority();
+    if (!vm_.hasApics()) run_->cr8 = cpu_.environment->apic().taskPriority();
     accessOpen_ = false;
     int result = ::ioctl(fd_.get(), KVM_RUN, 0);
     interruptFlag_ = run_->if_flag != 0;
@@ -117,7 +132,7 @@ bool KvmVcpu::completeAccess() {
 bool KvmVcpu::save() {
   if (!registersInKvm_) return true;
   count(kSaves);
-  if (!completeAccess()) return false;
+  if (!completeAccess() || (vm_.hasApics() && !saveActivity())) return false;
   x86::CpuState& state = cpu_.state;
   kvm_regs regs{};
   if (call(fd_.get(), KVM_GET_REGS, &regs) != 0) return failCall("KVM_GET_REGS");
@@ -125,6 +140,10 @@ bool KvmVcpu::save() {
   kvm_sregs2 sregs{};
   if (call(fd_.get(), KVM_GET_SREGS2, &sregs) != 0) return failCall("KVM_GET_SREGS2");
   fromKvm(sregs, regs.rflags, state);
+  if (vm_.hasApics()) {
+    state.apicBase = sregs.apic_base;
+    taskPriority_ = sregs.cr8;
+  }
   XsaveArea area{};
   if (call(fd_.get(), kGetXsave, &area) != 0) return failCall("KVM_GET_XSAVE");
   fromKvm(area, cpu_.model->xcr0Supported, state);
@@ -138,6 +157,7 @@ bool KvmVcpu::save() {
   kvm_vcpu_events events{};
   if (call(fd_.get(), KVM_GET_VCPU_EVENTS, &events) != 0) return failCall("KVM_GET_VCPU_EVENTS");
   fromKvm(events, state);
+  if (vm_.hasApics()) dropTakenEvents(events);
   registersInKvm_ = false;
   // The guest has changed its page tables since these were filled.
   x86::flushTlbEverything(cpu_);
@@ -155,6 +175,7 @@ bool KvmVcpu::saveMsrs() {
   entry = list.entries();
   for (const MsrField& msr : fields) cpu_.state.*msr.field = (entry++)->data;
   if (vm_.hasSmm()) cpu_.state.smbase = static_cast<std::uint32_t>(entry->data);
+  if (vm_.hasApics()) cpu_.state.pvEoi = readMsrOfKvm(msr::paravirtEoi);
   return true;
 }
 

@@ -23,9 +23,9 @@ Error failed(const char* what) {
 
 }  // namespace
 
-Result<std::unique_ptr<Vm>> Vm::create(const char* device, GuestMemory& memory) {
+Result<std::unique_ptr<Vm>> Vm::create(const char* device, GuestMemory& memory, Irqchip irqchip) {
   auto vm = std::unique_ptr<Vm>(new Vm(memory));
-  if (Status opened = vm->open(device); !opened) return std::move(opened).error();
+  if (Status opened = vm->open(device, irqchip); !opened) return std::move(opened).error();
   return vm;
 }
 
@@ -33,7 +33,7 @@ int Vm::capability(unsigned long number) const {
   return std::max(0, call(vm_.get(), KVM_CHECK_EXTENSION, number));
 }
 
-Status Vm::open(const char* device) {
+Status Vm::open(const char* device, Irqchip irqchip) {
   system_.reset(::open(device, O_RDWR | O_CLOEXEC));
   if (!system_) return Error::fromErrno(errno, std::string("open ") + device);
   vm_.reset(call(system_.get(), KVM_CREATE_VM));
@@ -49,6 +49,7 @@ Status Vm::open(const char* device) {
   if (capability(KVM_CAP_SET_TSS_ADDR) > 0 && call(vm_.get(), KVM_SET_TSS_ADDR, kTss) != 0)
     return failed("KVM_SET_TSS_ADDR");
   hasSmm_ = capability(KVM_CAP_X86_SMM) > 0 && capability(KVM_CAP_MULTI_ADDRESS_SPACE) >= 2;
+  if (Status s = takeApics(irqchip); !s) return s;
   if (Status s = interceptMsrs(); !s) return s;
   // Also in user mode, where KVM would give the guest #UD (Linux 5.15).
   kvm_enable_cap emulation{};
@@ -91,6 +92,12 @@ Status Vm::interceptMsrs() {
   filter.ranges[3] = {kBoth, 1, 0x277, pat};
   filter.ranges[4] = {kBoth, 5, 0xc000'0080, syscall};
   filter.ranges[5] = {kBoth, 4, 0xc000'0100, bases};
+  std::uint8_t one[1] = {0b1};
+  if (hasApics_) {  // x2APIC registers pass every filter
+    filter.ranges[6] = {kBoth, 1, msr::apicBase, one};
+    filter.ranges[7] = {kBoth, 1, msr::tscDeadline, one};
+    filter.ranges[8] = {kBoth, 1, msr::paravirtEoi, one};
+  }
   if (call(vm_.get(), KVM_X86_SET_MSR_FILTER, &filter) != 0) return failed("KVM_X86_SET_MSR_FILTER");
   return {};
 }

@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "engine/engine.h"
 #include "memory/mappings.h"
 
 namespace lodge::kvm {
@@ -18,7 +19,7 @@ namespace lodge::kvm {
 class Vm {
  public:
   /// Errors: unsupported with what this KVM lacks; io.
-  static Result<std::unique_ptr<Vm>> create(const char* device, GuestMemory& memory);
+  static Result<std::unique_ptr<Vm>> create(const char* device, GuestMemory& memory, Irqchip irqchip);
   Vm(const Vm&) = delete;
   Vm& operator=(const Vm&) = delete;
 
@@ -30,6 +31,13 @@ class Vm {
   /// Bytes of a vCPU's shared page and what follows it.
   std::size_t runSize() const { return runSize_; }
   bool hasSmm() const { return hasSmm_; }
+  /// Whether local APICs are KVM's (Irqchip::split).
+  bool hasApics() const { return hasApics_; }
+
+  /// What Engine's functions of these names do, with KVM's local APICs. Any thread.
+  bool sendMsi(const MsiMessage& message);
+  void setLevelMessages(std::span<const MsiMessage> messages);
+  std::function<void(std::uint8_t vector)> onEoi;
 
   /// Makes KVM's memory slots what GuestMemory's map says now. Any thread. Errors: io.
   Status syncMemory();
@@ -38,8 +46,9 @@ class Vm {
 
  private:
   explicit Vm(GuestMemory& memory) : memory_(memory) {}
-  Status open(const char* device);
+  Status open(const char* device, Irqchip irqchip);
   Status requireCapabilities() const;
+  Status takeApics(Irqchip irqchip);
   Status interceptMsrs();
   Status syncSpace(std::uint32_t space, bool smm);
   Status setSlot(std::uint32_t slot, const MemoryMapping& mapping, std::uint64_t length);
@@ -47,7 +56,7 @@ class Vm {
   GuestMemory& memory_;
   UniqueFd system_, vm_;
   std::size_t runSize_ = 0;
-  bool hasSmm_ = false;
+  bool hasSmm_ = false, hasApics_ = false;
   std::mutex slotsMutex_;
   /// By address space (1: system management mode) and slot number; an empty one is free.
   std::vector<std::optional<MemoryMapping>> slots_[2];
