@@ -50,6 +50,7 @@ Finding examineHugePages() {
   } else {
     finding.text = fmt::format("transparent: {}; in shared memory, where guests' RAM is: {}", anonymous,
                                shared.empty() ? "never" : shared);
+    if (shared == "never") finding.text += fmt::format(" ('echo advise >{}shmem_enabled': for engine kvm)", kFolder);
   }
   finding.text += fmt::format("; {} reserved", reserved);
   return finding;

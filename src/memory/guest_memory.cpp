@@ -16,11 +16,19 @@
 namespace lodge {
 
 namespace {
-// A page more than the size is reserved after each view, so that an access that runs off its end faults.
+// A page more than the size is reserved before and after each view, so that an access that runs off its end faults.
+// Views begin where a huge page does, so that huge pages of the file can be mapped as such.
 std::byte* mapView(int fd, std::uint64_t size, int protection) {
-  void* area = ::mmap(nullptr, size + 2 * kPageSize, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  constexpr std::uint64_t kHugePage = 2_MiB;
+  std::uint64_t reserved = size + kHugePage + 2 * kPageSize;
+  void* area = ::mmap(nullptr, reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (area == MAP_FAILED) return nullptr;
-  auto* base = static_cast<std::byte*>(area) + kPageSize;
+  auto first = reinterpret_cast<std::uintptr_t>(area);
+  std::uintptr_t at = (first + kPageSize + kHugePage - 1) & ~(kHugePage - 1);
+  auto* base = static_cast<std::byte*>(area) + (at - first);
+  if (at - kPageSize != first) ::munmap(area, at - kPageSize - first);
+  ::munmap(base + size + kPageSize, first + reserved - (at + size + kPageSize));
+  area = base - kPageSize;
   if (::mmap(base, size, protection, MAP_SHARED | MAP_FIXED | MAP_NORESERVE, fd, 0) == MAP_FAILED) {
     int saved = errno;
     ::munmap(area, size + 2 * kPageSize);

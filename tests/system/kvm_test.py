@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The kvm engine on a KVM that works: this host's own, or one level down (kit/nested.py):
-kvm_test.py units | busybox CPUS | debian CPUS | firmware | secure_boot | refusal."""
+kvm_test.py units | busybox CPUS | moves CPUS ROUNDS | debian CPUS | firmware | secure_boot | refusal."""
 
 import pathlib
 import re
@@ -11,6 +11,7 @@ import tempfile
 from kit import paths
 from kit.archive import cpio_archive
 from kit.boot_disk import make_boot_disk
+from kit.busy_guest import PROGRESS, WORK
 from kit.case import Skip, main
 from kit.guest import Debian, run_busybox
 from kit.machine import Disk, Machine, Spec
@@ -76,6 +77,80 @@ def busybox():
     assert lines.count("worked 300") == cpus, output
     assert "kvm-clock" in lines, output
     assert lines[-1] == "sum 67d4ff71d43921d5739f387da09746f405e425b07d727e4c69d029461d1f051f -", output
+
+
+# In the first level: the guest of kit/busy_guest.py goes from engine to engine, and says how far it is before and after.
+# Emulated twice, the interpreter does a million instructions a second and the translator a hundred translations: there the
+# guest has some time, and back on KVM it must say that it goes on.
+SERVE = """#!/bin/sh
+while read word number; do echo $number; done
+"""
+MOVES = """
+nc -l -p 5555 -e /lodge/serve &
+lodge run --engine kvm --name m --kernel /lodge/vmlinuz --initrd /lodge/busy --memory 128M --cpus CPUS --net user \\
+  --append 'console=ttyS0 quiet' --disk /dev/vda </dev/null >/tmp/console 2>/tmp/errors &
+lines() { grep -c '^at ' /tmp/console; }
+further() {
+  now=$(lines); tries=0
+  while [ $(lines) -lt $((now + $1)) ]; do
+    sleep 0.1; tries=$((tries + 1))
+    [ $tries -lt 900 ] || { echo "STUCK on $engine"; tail -n 20 /tmp/console /tmp/errors; lodge stats m; exit 1; }
+  done
+}
+mark() { echo "$1 host $(cut -d' ' -f1 /proc/uptime) $(grep '^at ' /tmp/console | tail -n 1)"; }
+engine=kvm
+further 3
+mark begin
+round=0
+while [ $round -lt ROUNDS ]; do
+  round=$((round + 1))
+  for engine in translate interpret; do
+    lodge engine m $engine >/tmp/said || { cat /tmp/said; exit 2; }
+    sleep 1.5
+    lodge stats m | grep -E '^vcpu0.(translations|instructions) '
+  done
+  engine=kvm
+  lodge engine m $engine >/tmp/said || { cat /tmp/said; exit 2; }
+  further 1
+done
+further 2
+mark end
+lodge stats m | grep -E 'exits|runs'
+grep -E 'BROKEN|LOST' /tmp/console
+grep 'goes on' /tmp/errors | tail -n 3
+lodge kill m
+"""
+
+
+def moves():
+    """A busy machine goes kvm, translate, interpret, kvm and so on, and nothing is lost."""
+    cpus, rounds = sys.argv[2], int(sys.argv[3])
+    if have_kvm_here():
+        raise Skip("system.state.engines does this on the engine of this host")
+    with tempfile.TemporaryDirectory(prefix="lodge-test-") as folder:
+        disk = pathlib.Path(folder) / "disk"
+        with open(disk, "wb") as file:
+            file.truncate(64 << 20)
+        subprocess.run(["/sbin/mke2fs", "-q", "-t", "ext4", disk], check=True, stdin=subprocess.DEVNULL)
+        first = paths.INITRD.read_bytes()
+        work = WORK.replace("HOST", "10.0.2.2").replace("PORT", "5555")
+        busy = first + bytes(-len(first) % 4) + cpio_archive([("lodge/run", 0o755, work.encode())])
+        # One processor in the first level: what the translator asks of others there takes milliseconds each time.
+        script = MOVES.replace("CPUS", cpus).replace("ROUNDS", str(rounds))
+        with FirstLevel(script, files=[("busy", busy), ("serve", SERVE.encode())], disks=[disk]) as guest:
+            status, output = guest.result(SECONDS)
+    assert status == 0 and "STUCK" not in output, output[-4000:]
+    assert "BROKEN" not in output and "LOST" not in output, output[-4000:]
+    seen = {}
+    for name in ("begin", "end"):
+        host, progress = re.search(rf"^{name} host ([\d.]+) (at .*)$", output, re.MULTILINE).groups()
+        seen[name] = [float(host), *map(float, re.match(PROGRESS, progress).groups())]
+    host, _, up, date, *done = (after - before for before, after in zip(seen["begin"], seen["end"]))
+    assert abs(up - host) < 3 and abs(date - host) < 3, seen
+    assert all(each > 0 for each in done), seen
+    slow = re.findall(r"^vcpu0\.(translations|instructions) +(\d+)$", output, re.MULTILINE)
+    assert len(slow) == 2 * rounds and all(int(count) > 0 for _, count in slow), slow
+    print(f"  {3 * rounds} moves in {host:.1f} s: the guest's clock {up:.1f} s, {done[0]:.0f} files, {done[1]:.0f} sums, {done[2]:.0f} messages")
 
 
 class NestedDebian(Debian):
@@ -169,5 +244,5 @@ def refusal():
     assert "--engine translate" in done.stderr, done.stderr
 
 
-TESTS = (units, busybox, debian, firmware, secure_boot, refusal)
+TESTS = (units, busybox, moves, debian, firmware, secure_boot, refusal)
 main({test.__name__: test for test in TESTS}[sys.argv[1]])
