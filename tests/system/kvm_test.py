@@ -146,7 +146,7 @@ def moves():
         host, progress = re.search(rf"^{name} host ([\d.]+) (at .*)$", output, re.MULTILINE).groups()
         seen[name] = [float(host), *map(float, re.match(PROGRESS, progress).groups())]
     host, _, up, date, *done = (after - before for before, after in zip(seen["begin"], seen["end"]))
-    assert abs(up - host) < 3 and abs(date - host) < 3, seen
+    assert abs(up - host) < 5 and abs(date - host) < 5, seen  # a line is some time on its way
     assert all(each > 0 for each in done), seen
     slow = re.findall(r"^vcpu0\.(translations|instructions) +(\d+)$", output, re.MULTILINE)
     assert len(slow) == 2 * rounds and all(int(count) > 0 for _, count in slow), slow
