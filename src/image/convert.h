@@ -9,8 +9,13 @@
 namespace lodge::image {
 
 struct CopyOptions {
-  unsigned threads = 0;     ///< 0: as many as there is work for
-  bool startAlone = false;  ///< where it is 0, one begins and calls the others when they would gain (target in memory)
+  unsigned threads = 0;  ///< 0: by the number of processors
+  /// How many of them write at a time; 0: all. The kernel lets one thread at a time write to a file through the page
+  /// cache, and another that tries waits busily.
+  unsigned writers = 0;
+  /// What is copied at once, at least. In memory the processor's caches decide; on a disk large writes make large
+  /// pages.
+  std::uint64_t pieceBytes = 1 << 20;
   bool compress = false;
   std::uint64_t sparseBytes = 4096;  ///< zeroes that become holes, at least that many in a row; 0: none do
   bool targetIsZero = true;          ///< what is not written reads as zero there

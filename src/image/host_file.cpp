@@ -2,8 +2,10 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -39,7 +41,11 @@ class HostFile : public BlockFile {
         size_(size),
         device_(device),
         readOnly_(mode.readOnly),
-        unsafe_(mode.cache == CacheMode::unsafe) {}
+        unsafe_(mode.cache == CacheMode::unsafe) {
+    struct statfs about {};
+    bool inMemory = !device_ && ::fstatfs(fd_.get(), &about) == 0 && about.f_type == TMPFS_MAGIC;
+    quickFlags_ = inMemory ? 0 : RWF_NOWAIT;
+  }
 
   const std::string& name() const override { return name_; }
   bool readOnly() const override { return readOnly_; }
@@ -64,15 +70,16 @@ class HostFile : public BlockFile {
     return error;
   }
   int tryReadv(std::uint64_t offset, std::span<const iovec> to) override {
-    if (direct_ || to.size() > IOV_MAX) return EAGAIN;
-    ssize_t n = ::preadv2(fd_.get(), to.data(), static_cast<int>(to.size()), off(offset), RWF_NOWAIT);
-    return n >= 0 && static_cast<std::uint64_t>(n) == lengthOf(to) ? 0 : EAGAIN;
+    if (direct_ || to.size() > IOV_MAX || !quickReads_.load(std::memory_order_relaxed)) return EAGAIN;
+    ssize_t n = ::preadv2(fd_.get(), to.data(), static_cast<int>(to.size()), off(offset), quickFlags_);
+    return endOfTry(n, lengthOf(to), quickReads_);
   }
   int tryWritev(std::uint64_t offset, std::span<const iovec> from) override {
     std::uint64_t length = lengthOf(from);
     if (direct_ || readOnly_ || from.size() > IOV_MAX || offset + length > size()) return EAGAIN;
-    ssize_t n = ::pwritev2(fd_.get(), from.data(), static_cast<int>(from.size()), off(offset), RWF_NOWAIT);
-    return n >= 0 && static_cast<std::uint64_t>(n) == length ? 0 : EAGAIN;
+    if (!quickWrites_.load(std::memory_order_relaxed)) return EAGAIN;
+    ssize_t n = ::pwritev2(fd_.get(), from.data(), static_cast<int>(from.size()), off(offset), quickFlags_);
+    return endOfTry(n, length, quickWrites_);
   }
 
   int flush() override { return unsafe_ || readOnly_ || ::fdatasync(fd_.get()) == 0 ? 0 : errno; }
@@ -139,6 +146,11 @@ class HostFile : public BlockFile {
     for (const iovec& v : vectors) bits |= reinterpret_cast<std::uintptr_t>(v.iov_base) | v.iov_len;
     return bits % kDirectAlignment == 0 ? direct_.get() : fd_.get();
   }
+  /// 0 if all of it was done. What the file system cannot do without waiting (ext4: writes) is not tried again.
+  static int endOfTry(ssize_t done, std::uint64_t length, std::atomic<bool>& quick) {
+    if (done < 0 && errno == EOPNOTSUPP) quick.store(false, std::memory_order_relaxed);
+    return done >= 0 && static_cast<std::uint64_t>(done) == length ? 0 : EAGAIN;
+  }
   void grow(std::uint64_t end) {
     std::uint64_t now = size_.load(std::memory_order_relaxed);
     while (now < end && !size_.compare_exchange_weak(now, end, std::memory_order_relaxed)) {
@@ -167,6 +179,8 @@ class HostFile : public BlockFile {
   UniqueFd fd_, direct_;
   std::atomic<std::uint64_t> size_;
   bool device_, readOnly_, unsafe_;
+  int quickFlags_ = 0;  // of a transfer that is not to wait: files in memory do not, and know no flag for it
+  std::atomic<bool> quickReads_{true}, quickWrites_{true};
   std::mutex dataMutex_;
   std::uint64_t dataFrom_ = 0, dataTo_ = 0;  // data without a hole, as extent() was told last
 };

@@ -6,6 +6,9 @@
 
 #include <cerrno>
 #include <memory>
+#include <utility>
+
+#include "image/randomness.h"
 
 namespace lodge::image::qcow2 {
 
@@ -19,8 +22,8 @@ struct Deleter {
   }
 };
 
-/// Level 5 compresses about as well as zlib's usual 6 does within its 4 KiB window here, in a fraction of the time.
-constexpr int kDeflateLevel = 4, kZstdLevel = 1;
+/// Level 5 makes less of it than zlib's usual 6 within its 4 KiB window, in a third of the time.
+constexpr int kDeflateLevel = 5;
 
 // Contexts are large, so each thread keeps its own.
 libdeflate_decompressor* inflater() {
@@ -28,21 +31,28 @@ libdeflate_decompressor* inflater() {
       libdeflate_alloc_decompressor());
   return own.get();
 }
-libdeflate_compressor* deflater(int level) {
-  thread_local int ownLevel = -1;
-  thread_local std::unique_ptr<libdeflate_compressor, Deleter<libdeflate_free_compressor>> own;
-  if (ownLevel != level) {
-    own.reset(libdeflate_alloc_compressor(level));
-    ownLevel = level;
-  }
+libdeflate_compressor* deflater() {
+  thread_local std::unique_ptr<libdeflate_compressor, Deleter<libdeflate_free_compressor>> own(
+      libdeflate_alloc_compressor(kDeflateLevel));
   return own.get();
 }
 ZSTD_DCtx* zstdReader() {
   thread_local std::unique_ptr<ZSTD_DCtx, Deleter<ZSTD_freeDCtx>> own(ZSTD_createDCtx());
   return own.get();
 }
+/// Level 1 with a table that the processor's first cache holds beside the cluster: a tenth to a third faster, and
+/// hardly any larger.
+ZSTD_CCtx* makeZstdWriter() {
+  ZSTD_CCtx* context = ZSTD_createCCtx();
+  constexpr std::pair<ZSTD_cParameter, int> kSettings[] = {
+      {ZSTD_c_compressionLevel, 1}, {ZSTD_c_strategy, ZSTD_fast}, {ZSTD_c_minMatch, 5}, {ZSTD_c_hashLog, 11}};
+  for (auto [name, value] : kSettings) {
+    if (context) ZSTD_CCtx_setParameter(context, name, value);
+  }
+  return context;
+}
 ZSTD_CCtx* zstdWriter() {
-  thread_local std::unique_ptr<ZSTD_CCtx, Deleter<ZSTD_freeCCtx>> own(ZSTD_createCCtx());
+  thread_local std::unique_ptr<ZSTD_CCtx, Deleter<ZSTD_freeCCtx>> own(makeZstdWriter());
   return own.get();
 }
 
@@ -73,16 +83,21 @@ int decompress(Compression type, std::span<const std::byte> stored, std::span<st
   return result == LIBDEFLATE_SUCCESS && made == cluster.size() ? 0 : EIO;
 }
 
-int compress(Compression type, int level, std::span<const std::byte> cluster, std::vector<std::byte>& stored) {
+int compress(Compression type, std::span<const std::byte> cluster, std::vector<std::byte>& stored) {
+  // zstd finds out by itself as fast.
+  if (type == Compression::deflate && looksRandom(cluster)) {
+    stored.clear();
+    return 0;
+  }
   stored.resize(cluster.size());
   std::size_t limit = cluster.size() - 1, made = 0;
   if (type == Compression::zstd) {
     ZSTD_CCtx* context = zstdWriter();
     if (!context) return ENOMEM;
-    made = ZSTD_compressCCtx(context, stored.data(), limit, cluster.data(), cluster.size(), level ? level : kZstdLevel);
+    made = ZSTD_compress2(context, stored.data(), limit, cluster.data(), cluster.size());
     if (ZSTD_isError(made)) made = 0;  // does not fit: not worth it
   } else {
-    libdeflate_compressor* context = deflater(level ? level : kDeflateLevel);
+    libdeflate_compressor* context = deflater();
     if (!context) return ENOMEM;
     made = libdeflate_deflate_compress(context, cluster.data(), cluster.size(), stored.data(), limit);
   }

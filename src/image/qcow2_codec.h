@@ -11,7 +11,7 @@ namespace lodge::image::qcow2 {
 
 /// `stored` may be longer than the compressed data (it ends on a sector). `cluster` is filled or EIO. Any thread.
 int decompress(Compression type, std::span<const std::byte> stored, std::span<std::byte> cluster);
-/// Into `stored`; left empty if that is not smaller than the cluster. Any thread. `level` 0: the usual one.
-int compress(Compression type, int level, std::span<const std::byte> cluster, std::vector<std::byte>& stored);
+/// Into `stored`; left empty if that is not smaller than the cluster. Any thread.
+int compress(Compression type, std::span<const std::byte> cluster, std::vector<std::byte>& stored);
 
 }  // namespace lodge::image::qcow2

@@ -16,10 +16,10 @@ class Qcow2StreamWriter : public StreamWriter {
   int encode(std::span<const std::byte> unit, std::vector<std::byte>& encoded) const override {
     encoded.clear();
     // The decoder expects a whole cluster.
-    if (unit.size() == image_.cluster()) return compress(image_.header_.compression, 0, unit, encoded);
+    if (unit.size() == image_.cluster()) return compress(image_.header_.compression, unit, encoded);
     std::vector<std::byte> whole(image_.cluster());
     std::copy(unit.begin(), unit.end(), whole.begin());
-    return compress(image_.header_.compression, 0, whole, encoded);
+    return compress(image_.header_.compression, whole, encoded);
   }
   int put(std::uint64_t offset, std::span<const std::byte> unit, std::span<const std::byte> encoded) override {
     if (encoded.empty()) {

@@ -150,8 +150,7 @@ Result<std::unique_ptr<StreamWriter>> VmdkImage::streamWriter() {
   if (!parts_[0].sparse->empty()) {
     return Error(ErrorKind::unsupported, "a streamOptimized VMDK is written once, from its beginning to its end");
   }
-  int level = 6;
-  return makeStreamWriter(parts_[0].file, parts_[0].sparse->shape(), level);
+  return makeStreamWriter(parts_[0].file, parts_[0].sparse->shape());
 }
 
 Result<ImageInfo> VmdkImage::info() {

@@ -74,8 +74,8 @@ class VmdkImage final : public Image {
   std::atomic<bool> cidChanged_{false};
 };
 
-/// Writes streamOptimized content into the file of an empty image. `level`: deflate's, 1 to 12.
-std::unique_ptr<StreamWriter> makeStreamWriter(std::shared_ptr<BlockFile> file, const SparseShape& shape, int level);
+/// Writes streamOptimized content into the file of an empty image.
+std::unique_ptr<StreamWriter> makeStreamWriter(std::shared_ptr<BlockFile> file, const SparseShape& shape);
 /// The tables and footer of a stream that has no grains: what makes a new image whole. Returns 0 or errno.
 int writeEmptyStream(BlockFile& file, const SparseHeader& header);
 

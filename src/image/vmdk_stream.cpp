@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "base/units.h"
+#include "image/randomness.h"
 #include "image/vmdk_image.h"
 
 namespace lodge::image::vmdk {
@@ -19,16 +20,22 @@ struct FreeCompressor {
   void operator()(libdeflate_compressor* c) const { libdeflate_free_compressor(c); }
 };
 
+/// The thread's own. To compress: level 5 makes as little of it as zlib's usual 6. Else level 0, which stores.
+libdeflate_compressor* compressor(bool compresses) {
+  thread_local std::unique_ptr<libdeflate_compressor, FreeCompressor> storing(libdeflate_alloc_compressor(0));
+  thread_local std::unique_ptr<libdeflate_compressor, FreeCompressor> compressing(libdeflate_alloc_compressor(5));
+  return compresses ? compressing.get() : storing.get();
+}
+
 class Writer final : public StreamWriter {
  public:
-  Writer(std::shared_ptr<BlockFile> file, const SparseShape& shape, int level)
+  Writer(std::shared_ptr<BlockFile> file, const SparseShape& shape)
       : file_(std::move(file)),
         header_(shape.header),
         grain_(shape.grain),
         perTable_(shape.entriesPerTable),
         capacity_(shape.capacity),
         position_(shape.header.overhead * kSector),
-        level_(level),
         directory_(shape.directoryEntries()),
         table_(shape.entriesPerTable) {
     buffer_.reserve(kBuffer + grain_ * 2);
@@ -37,21 +44,18 @@ class Writer final : public StreamWriter {
   std::uint64_t unitBytes() const override { return grain_; }
 
   int encode(std::span<const std::byte> unit, std::vector<std::byte>& encoded) const override {
-    thread_local std::unique_ptr<libdeflate_compressor, FreeCompressor> compressor;
-    thread_local int made = 0;
     thread_local std::vector<std::byte> padded;
-    if (made != level_) compressor.reset(libdeflate_alloc_compressor(level_));
-    made = level_;
-    if (!compressor) return ENOMEM;
     if (unit.size() < grain_) {
       // The disk's last grain is stored whole all the same.
       padded.assign(unit.begin(), unit.end());
       padded.resize(grain_);
       unit = padded;
     }
-    encoded.resize(libdeflate_zlib_compress_bound(compressor.get(), unit.size()));
-    std::size_t n =
-        libdeflate_zlib_compress(compressor.get(), unit.data(), unit.size(), encoded.data(), encoded.size());
+    // Every grain is a zlib stream, what cannot be compressed too.
+    libdeflate_compressor* own = compressor(!looksRandom(unit));
+    if (!own) return ENOMEM;
+    encoded.resize(libdeflate_zlib_compress_bound(own, unit.size()));
+    std::size_t n = libdeflate_zlib_compress(own, unit.data(), unit.size(), encoded.data(), encoded.size());
     encoded.resize(n);
     return n == 0 ? EIO : 0;
   }
@@ -127,7 +131,6 @@ class Writer final : public StreamWriter {
   std::shared_ptr<BlockFile> file_;
   SparseHeader header_;
   std::uint64_t grain_, perTable_, capacity_, position_;  ///< position_: of the buffer's end in the file
-  int level_;
   std::vector<Le32> directory_, table_;
   std::vector<std::byte> buffer_;
   std::uint64_t current_ = 0, next_ = 0;
@@ -136,8 +139,8 @@ class Writer final : public StreamWriter {
 
 }  // namespace
 
-std::unique_ptr<StreamWriter> makeStreamWriter(std::shared_ptr<BlockFile> file, const SparseShape& shape, int level) {
-  return std::make_unique<Writer>(std::move(file), shape, level);
+std::unique_ptr<StreamWriter> makeStreamWriter(std::shared_ptr<BlockFile> file, const SparseShape& shape) {
+  return std::make_unique<Writer>(std::move(file), shape);
 }
 
 int writeEmptyStream(BlockFile& file, const SparseHeader& header) {
@@ -148,7 +151,7 @@ int writeEmptyStream(BlockFile& file, const SparseHeader& header) {
   shape.entriesPerTable = header.entriesPerTable;
   // The writer keeps the file; this one outlives it.
   std::shared_ptr<BlockFile> borrowed(&file, [](BlockFile*) {});
-  return Writer(std::move(borrowed), shape, 6).finish();
+  return Writer(std::move(borrowed), shape).finish();
 }
 
 }  // namespace lodge::image::vmdk
