@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Disk images: Lodge against qemu-img on the same files, both warmed, in one run.
 
-image_bench.py [--folder DIR] [--size MIB] [--rounds N] [--lodge PROGRAM]
-Prints, for each pair of formats, the best time of each tool (qemu-img with its default and its best options), and ratios
+image_bench.py [--folder DIR] [--size MIB] [--rounds N] [--only PAIR] [--lodge PROGRAM]
+Prints, for each pair of formats, the median time of each tool (qemu-img with its default options and with -W -m 16), and ratios
 above 1 where Lodge is faster. Ratios of CPU time are printed, too: on a busy machine they are the steadier figures.
 """
 
@@ -12,6 +12,7 @@ import os
 import random
 import resource
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -52,31 +53,33 @@ def run(words):
     return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def best(commands, target, rounds):
-    """For each command the best wall and CPU seconds, or None if it fails. They run in turns, so that what else the machine
-    does falls on all of them."""
+def medians(commands, target, rounds):
+    """For each command the medians of wall and CPU seconds, or None if it fails. They run in turns, so that what else the
+    machine does falls on all of them."""
     results = [[] for _ in commands]
     for _ in range(rounds):
         for number, words in enumerate(commands):
             if os.path.exists(target):
                 os.unlink(target)
             results[number].append(run(words))
-    return [None if None in r else (min(x[0] for x in r), min(x[1] for x in r)) for r in results]
+    return [None if None in r else tuple(statistics.median(column) for column in zip(*r)) for r in results]
 
 
 def ratio(theirs, ours):
     return "%6.2f" % (theirs / ours) if theirs and ours else "     -"
 
 
-def conversions(folder, lodge, rounds):
+def conversions(folder, lodge, rounds, only):
     print("%-44s %8s %8s %8s  ratios of time: default, best; of CPU time: default, best" % ("", "lodge s", "default", "best"))
     for source, target, options in PAIRS:
+        if only and only != "%s-%s" % (source, target):
+            continue
         path, out = os.path.join(folder, "disk." + source), os.path.join(folder, "out")
         if not os.path.exists(path):
             subprocess.run(["qemu-img", "convert", "-O", source, os.path.join(folder, "disk.raw"), path], check=True)
         tail = ["-f", source, "-O", target, *options, path, out]
         fast = [] if "streamOptimized" in " ".join(options) else BEST
-        ours, theirs, theirs_best = best([[lodge, "image", "convert", *tail], ["qemu-img", "convert", *tail],
+        ours, theirs, theirs_best = medians([[lodge, "image", "convert", *tail], ["qemu-img", "convert", *tail],
                                           ["qemu-img", "convert", *fast, *tail]], out, rounds)
         name = "%s to %s %s" % (source, target, " ".join(options))
         if not ours or not theirs or not theirs_best:
@@ -87,12 +90,14 @@ def conversions(folder, lodge, rounds):
             ratio(theirs[1], ours[1]), ratio(theirs_best[1], ours[1])), flush=True)
 
 
-def random_access(folder, bench, count, rounds):
+def random_access(folder, lodge, count, rounds):
     """4 KiB at a queue depth of 32, on a qcow2 image with content."""
     path = os.path.join(folder, "disk.qcow2")
+    if not os.path.exists(path):
+        subprocess.run(["qemu-img", "convert", "-O", "qcow2", os.path.join(folder, "disk.raw"), path], check=True)
     for word, flag in ("reads", []), ("writes", ["-w"]):
-        theirs, ours = best([["qemu-img", "bench", "-f", "qcow2", "-c", str(count), "-d", "32", "-s", "4096", "-S", "1048577536",
-                              *flag, path], [bench, path, str(count), "32", word]], os.path.join(folder, "none"), rounds)
+        load = ["bench", "-f", "qcow2", "-c", str(count), "-d", "32", "-s", "4096", "-S", "1048577536", *flag, path]
+        theirs, ours = medians([["qemu-img", *load], [lodge, "image", *load]], os.path.join(folder, "none"), rounds)
         if not theirs or not ours:
             print("random %s: failed" % word)
             continue
@@ -106,6 +111,7 @@ def main():
     parser.add_argument("--folder", default="/dev/shm")
     parser.add_argument("--size", type=int, default=2048, help="MiB")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", help="one pair, as raw-qcow2")
     parser.add_argument("--count", type=int, default=200000, help="random accesses")
     parser.add_argument("--lodge", default=os.path.join(here, "build/release/lodge"))
     options = parser.parse_args()
@@ -115,10 +121,8 @@ def main():
     try:
         make_disk(os.path.join(folder, "disk.raw"), options.size)
         print("load %.1f on %d CPUs" % (os.getloadavg()[0], os.cpu_count()))
-        conversions(folder, options.lodge, options.rounds)
-        bench = os.path.join(os.path.dirname(options.lodge), "image_bench")
-        if os.path.exists(bench):
-            random_access(folder, bench, options.count, options.rounds)
+        conversions(folder, options.lodge, options.rounds, options.only)
+        random_access(folder, options.lodge, options.count, options.rounds)
     finally:
         shutil.rmtree(folder)
 

@@ -22,6 +22,12 @@ Status rebase(const Invocation& invocation, const Program& program) {
   if (!invocation.has("backing"))
     return Error(ErrorKind::invalidArgument, "which backing image?").withHint("give -b FILE, or -b '' for none");
   std::string name = invocation.value("backing"), format = invocation.value("backing-format");
+  if (program.qemuImg && !name.empty() && format.empty())
+    return Error(ErrorKind::invalidArgument,
+                 fmt::format("Could not change the backing file to '{}': backing format must "
+                             "be specified",
+                             name))
+        .withHint("give -F");
   auto options = openOptions(invocation, program, true);
   if (!options) return std::move(options).error();
   std::unique_ptr<image::Image> backing;

@@ -23,6 +23,12 @@ Status resize(const Invocation& invocation, const Program& program, std::uint64_
   std::uint64_t old = (*image)->size();
   if (sign == '-' && *bytes > old) return Error(ErrorKind::invalidArgument, "the disk is smaller than that");
   newBytes = relative ? (sign == '+' ? old + *bytes : old - *bytes) : *bytes;
+  // Disks consist of sectors. The program qemu-img says so, but for raw images.
+  if (program.qemuImg && newBytes % 512 != 0) {
+    auto info = (*image)->info();
+    if (!info || info->format != "raw")
+      return Error(ErrorKind::invalidArgument, "The new size must be a multiple of 512");
+  }
   newBytes = (newBytes + 511) / 512 * 512;
   if (newBytes < old && !invocation.has("shrink"))
     return Error(ErrorKind::invalidArgument, fmt::format("the disk has {} now: what lies beyond {} would be lost",

@@ -20,6 +20,7 @@ VerbSpec imageCreate();
 VerbSpec imageInfo();
 VerbSpec imageCheck();
 VerbSpec imageConvert();
+VerbSpec imageDd();
 VerbSpec imageResize();
 VerbSpec imageSnapshot();
 VerbSpec imageRebase();
@@ -29,6 +30,7 @@ VerbSpec imageMap();
 VerbSpec imageMeasure();
 VerbSpec imageBitmap();
 VerbSpec imageServe();
+VerbSpec imageBench();
 VerbSpec imageImport();
 VerbSpec imageExport();
 

@@ -3,6 +3,8 @@
 #include <sys/vfs.h>
 
 #include <algorithm>
+#include <cstdint>
+#include <map>
 
 #include "base/text.h"
 #include "cli/exit_status.h"
@@ -20,6 +22,7 @@ namespace {
 /// The options as they were read and checked.
 struct Plan {
   std::vector<std::string> sources;
+  std::uint64_t from = 0, most = UINT64_MAX;  // bytes of the source: where to begin, how many to copy
   std::string target;
   image::OpenOptions read, write;
   image::CreateRequest request;
@@ -57,6 +60,9 @@ Result<Plan> readPlan(const Invocation& invocation, const Program& program) {
   plan.request.replace = true;
   plan.request.backingName = takeSetting(plan.request, "backing_file", invocation.value("backing"));
   plan.request.backingFormat = takeSetting(plan.request, "backing_fmt", invocation.value("backing-format"));
+  if (program.qemuImg && !plan.request.backingName.empty() && plan.request.backingFormat.empty())
+    return Error(ErrorKind::invalidArgument, "Use of backing file requires explicit backing format")
+        .withHint("give -F");
   auto read = openOptions(invocation, program, false);
   if (!read) return std::move(read).error();
   plan.read = std::move(*read);
@@ -117,6 +123,9 @@ Status convert(Plan& plan, const Invocation& invocation, const Program& program)
     parts.push_back(std::move(*part));
   }
   std::unique_ptr<Image> source = image::joinImages(std::move(parts));
+  if (plan.from > source->size()) return Error(ErrorKind::invalidArgument, "cannot skip to specified offset");
+  if (plan.from != 0 || plan.most < source->size())
+    source = image::partOfImage(std::move(source), plan.from, plan.most);
   if (invocation.has("no-create")) {
     plan.copy.targetIsZero = invocation.has("target-is-zero");
     return copyInto(plan, *source, plan.target, invocation, program);
@@ -136,13 +145,7 @@ Status convert(Plan& plan, const Invocation& invocation, const Program& program)
   return (*fresh)->commit();
 }
 
-int run(const Invocation& invocation, const Program& program) {
-  if (asksForSettings(invocation)) {
-    auto driver = targetFormat(invocation.value("output-format"), invocation.arguments().back(), program);
-    if (!driver) return imageFail(program, driver.error());
-    return print(settingsHelp(**driver)) ? exit_status::kSuccess : exit_status::kLodgeError;
-  }
-  auto plan = readPlan(invocation, program);
+int carryOut(Result<Plan> plan, const Invocation& invocation, const Program& program) {
   if (!plan) return imageFail(program, plan.error());
   ProgressBar signals(invocation, program);  // from here on a signal leaves nothing half made behind
   Status done = convert(*plan, invocation, program);
@@ -150,6 +153,62 @@ int run(const Invocation& invocation, const Program& program) {
     return imageFail(program, std::move(done).error().context("convert " + inQuotes(join(plan->sources, " "))));
   if (!wantsJson(invocation)) return exit_status::kSuccess;
   return printJson({{"source", join(plan->sources, " ")}, {"target", plan->target}, {"format", plan->driver->name}});
+}
+
+int run(const Invocation& invocation, const Program& program) {
+  if (asksForSettings(invocation)) {
+    auto driver = targetFormat(invocation.value("output-format"), invocation.arguments().back(), program);
+    if (!driver) return imageFail(program, driver.error());
+    return print(settingsHelp(**driver)) ? exit_status::kSuccess : exit_status::kLodgeError;
+  }
+  return carryOut(readPlan(invocation, program), invocation, program);
+}
+
+/// What dd's operands say. Errors: invalidArgument.
+Result<Plan> readOperands(const Invocation& invocation, const Program& program) {
+  constexpr std::uint64_t kMostBlock = INT32_MAX;
+  std::map<std::string, std::string> given;
+  for (const std::string& operand : invocation.arguments()) {
+    std::string name = operand.substr(0, operand.find('='));
+    constexpr std::string_view kNames[] = {"if", "of", "bs", "count", "skip"};
+    if (std::ranges::count(kNames, name) == 0 || name.size() == operand.size())
+      return Error(ErrorKind::invalidArgument, "unrecognized operand " + operand)
+          .withHint("there are if=FILE, of=FILE, bs=BYTES, count=N and skip=N");
+    given[name] = operand.substr(name.size() + 1);
+  }
+  if (given["if"].empty() || given["of"].empty())
+    return Error(ErrorKind::invalidArgument, "Must specify both input and output files").withHint("if=FILE of=FILE");
+  Plan plan;
+  plan.sources = {given["if"]};
+  plan.target = given["of"];
+  std::map<std::string, std::uint64_t> numbers = {{"bs", 512}, {"count", 0}, {"skip", 0}};
+  for (auto& [name, number] : numbers) {
+    if (given[name].empty()) continue;
+    auto value = imageSize(given[name]);
+    if (!value) return std::move(value).error().context(name);
+    number = *value;
+  }
+  std::uint64_t block = numbers["bs"];
+  if (block == 0 || block > kMostBlock)
+    return Error(ErrorKind::invalidArgument,
+                 fmt::format("Invalid bs specified. Must be between 1 and {}.", kMostBlock));
+  if (std::max(numbers["count"], numbers["skip"]) > UINT64_MAX / block)
+    return Error(ErrorKind::invalidArgument, "count or skip is too large");
+  plan.from = numbers["skip"] * block;
+  if (given.contains("count") && !given["count"].empty()) plan.most = numbers["count"] * block;
+  auto driver = targetFormat(invocation.value("output-format"), plan.target, program);
+  if (!driver) return std::move(driver).error();
+  plan.driver = *driver;
+  auto read = openOptions(invocation, program, false);
+  if (!read) return std::move(read).error();
+  plan.read = std::move(*read);
+  plan.write.file = {.readOnly = false, .cache = image::CacheMode::unsafe};
+  plan.request.replace = true;
+  return plan;
+}
+
+int runDd(const Invocation& invocation, const Program& program) {
+  return carryOut(readOperands(invocation, program), invocation, program);
 }
 
 }  // namespace
@@ -205,6 +264,24 @@ VerbSpec imageConvert() {
                    {"lodge image convert -c -o compression_type=zstd disk.raw disk.qcow2", "As small as it gets."},
                    {"lodge image convert -l before-upgrade disk.qcow2 old.raw", "A snapshot's content."}},
       .run = run,
+  };
+}
+
+VerbSpec imageDd() {
+  return {
+      .name = "image dd",
+      .summary = "copy a part of a disk",
+      .description =
+          "Copies the disk's content, or COUNT blocks of it from the block SKIP on, into a new image. Operands are "
+          "if=FILE, of=FILE, bs=BYTES (512 if not given), count=N and skip=N.",
+      .arguments = {{.name = "OPERAND", .repeats = true, .complete = Complete::file}},
+      .options = image_option::withUsual({image_option::format("The source's format; otherwise by its content."),
+                                          {.name = "output-format",
+                                           .letter = 'O',
+                                           .value = "FORMAT",
+                                           .help = "The target's format; otherwise by its name's suffix, or raw."}}),
+      .examples = {{"lodge image dd if=disk.qcow2 of=start.raw bs=1M count=1", "The first megabyte."}},
+      .run = runDd,
   };
 }
 

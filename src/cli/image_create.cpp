@@ -35,6 +35,12 @@ Result<const FormatDriver*> targetFormat(const std::string& named, const std::st
 
 namespace {
 
+/// In qemu-img's words.
+Error noBackingFormat(const std::string& path, std::string hint) {
+  return Error(ErrorKind::invalidArgument, path + ": Backing file specified without backing format")
+      .withHint(std::move(hint));
+}
+
 /// The backing image's size, and its format where it was not given.
 Status lookAtBacking(const Invocation& invocation, const Program& program, image::CreateRequest& request,
                      std::uint64_t& bytes) {
@@ -51,6 +57,8 @@ Status lookAtBacking(const Invocation& invocation, const Program& program, image
   if (!backing) return std::move(backing).error().context("backing image");
   bytes = (*backing)->size();
   auto info = (*backing)->info();
+  if (request.backingFormat.empty() && info && program.qemuImg)
+    return noBackingFormat(request.path, "Detected format of " + info->format);
   if (request.backingFormat.empty() && info) request.backingFormat = info->format;
   return {};
 }
@@ -75,6 +83,8 @@ Status create(const Invocation& invocation, const Program& program, const Format
   if (!request.backingName.empty() && !(invocation.has("unsafe") && !sizeText.empty())) {
     if (Status seen = lookAtBacking(invocation, program, request, backingBytes); !seen) return seen;
   }
+  if (program.qemuImg && !request.backingName.empty() && request.backingFormat.empty())
+    return noBackingFormat(request.path, "give -F");
   if (sizeText.empty() && request.backingName.empty())
     return Error(ErrorKind::invalidArgument, "the new disk needs a size").withHint("lodge image create FILE SIZE");
   auto bytes = sizeText.empty() ? Result<std::uint64_t>(backingBytes) : imageSize(sizeText);

@@ -8,7 +8,8 @@ namespace lodge::cli {
 VerbSpec imageVerb() {
   std::vector<VerbSpec> verbs = {imageCreate(),   imageInfo(),   imageCheck(),  imageConvert(), imageResize(),
                                  imageSnapshot(), imageRebase(), imageCommit(), imageCompare(), imageMap(),
-                                 imageMeasure(),  imageBitmap(), imageImport(), imageExport(),  imageServe()};
+                                 imageMeasure(),  imageBitmap(), imageDd(),     imageBench(),   imageImport(),
+                                 imageExport(),   imageServe()};
   std::vector<Item> formats;
   for (const image::FormatDriver* driver : image::allFormats()) {
     std::string suffixes;

@@ -44,6 +44,8 @@ Status commitContent(std::span<const std::unique_ptr<Image>> layers, Image& base
 
 /// The images' disks one after the other, as one that is only read.
 std::unique_ptr<Image> joinImages(std::vector<std::unique_ptr<Image>> parts);
+/// A part of a disk, as one that is only read; what would lie beyond its end is left out.
+std::unique_ptr<Image> partOfImage(std::unique_ptr<Image> image, std::uint64_t from, std::uint64_t bytes);
 
 /// Makes `image` independent of the differences between its backing image and `newBacking` (nullptr: none): what reads
 /// differently there is written into the image. `image` stays open on its old chain.

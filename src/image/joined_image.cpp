@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Several disks one after the other.
+// Several disks one after the other, and parts of disks.
 #include <algorithm>
 #include <cerrno>
 
@@ -12,12 +12,11 @@ namespace {
 
 class JoinedImage final : public Image {
  public:
-  explicit JoinedImage(std::vector<std::unique_ptr<Image>> images) {
-    for (auto& image : images) {
-      std::uint64_t bytes = image->size();
-      if (bytes != 0) parts_.push_back({size_, std::move(image)});
-      size_ += bytes;
-    }
+  JoinedImage() = default;
+  void add(std::unique_ptr<Image> image, std::uint64_t from, std::uint64_t bytes) {
+    if (bytes == 0) return;
+    parts_.push_back({size_, bytes, from, std::move(image)});
+    size_ += bytes;
   }
 
   std::uint64_t size() const override { return size_; }
@@ -27,8 +26,8 @@ class JoinedImage final : public Image {
     for (std::uint64_t left = totalBytes(to); left != 0;) {
       if (offset >= size_) return EINVAL;
       const Part& part = partAt(offset);
-      std::uint64_t within = offset - part.begin, length = std::min(left, part.image->size() - within);
-      if (int error = part.image->read(within, cursor.take(length)); error != 0) return error;
+      std::uint64_t within = offset - part.begin, length = std::min(left, part.bytes - within);
+      if (int error = part.image->read(part.from + within, cursor.take(length)); error != 0) return error;
       offset += length;
       left -= length;
     }
@@ -38,7 +37,7 @@ class JoinedImage final : public Image {
     if (offset >= size_ || length == 0) return EINVAL;
     const Part& part = partAt(offset);
     std::uint64_t within = offset - part.begin;
-    return chainStatus(*part.image, within, std::min(length, part.image->size() - within), status);
+    return chainStatus(*part.image, part.from + within, std::min(length, part.bytes - within), status);
   }
   int write(std::uint64_t, std::span<const iovec>) override { return EROFS; }
   int flush() override { return 0; }
@@ -53,7 +52,8 @@ class JoinedImage final : public Image {
 
  private:
   struct Part {
-    std::uint64_t begin;
+    std::uint64_t begin, bytes;  // here
+    std::uint64_t from;          // there
     std::unique_ptr<Image> image;
   };
   const Part& partAt(std::uint64_t offset) const {
@@ -70,7 +70,20 @@ class JoinedImage final : public Image {
 
 std::unique_ptr<Image> joinImages(std::vector<std::unique_ptr<Image>> parts) {
   if (parts.size() == 1) return std::move(parts.front());
-  return std::make_unique<JoinedImage>(std::move(parts));
+  auto joined = std::make_unique<JoinedImage>();
+  for (auto& part : parts) {
+    std::uint64_t bytes = part->size();
+    joined->add(std::move(part), 0, bytes);
+  }
+  return joined;
+}
+
+std::unique_ptr<Image> partOfImage(std::unique_ptr<Image> image, std::uint64_t from, std::uint64_t bytes) {
+  std::uint64_t size = image->size();
+  from = std::min(from, size);
+  auto part = std::make_unique<JoinedImage>();
+  part->add(std::move(image), from, std::min(bytes, size - from));
+  return part;
 }
 
 }  // namespace lodge::image

@@ -19,10 +19,16 @@ struct Version {
 };
 
 /// Each write fills sectors with a number of its own, so that a sector's content tells which write it comes from.
+/// A number for longer runs by hand.
+int fromEnvironment(const char* name, int otherwise) {
+  const char* text = std::getenv(name);  // NOLINT(concurrency-mt-unsafe): no other thread yet
+  return text ? std::atoi(text) : otherwise;
+}
+
 struct PowerLoss : testing::TestWithParam<ImageKit::Options> {
   static constexpr std::uint64_t kBytes = 512_KiB;
   RecordedFiles files;
-  std::mt19937_64 random{11};
+  std::mt19937_64 random{static_cast<std::uint64_t>(fromEnvironment("LODGE_POWER_LOSS_SEED", 11))};
   std::unique_ptr<Image> image;
   std::vector<std::vector<Version>> history{kBytes / kSector};
   std::vector<std::pair<std::size_t, std::size_t>> flushes;  // event after it, events covered
@@ -115,7 +121,8 @@ TEST_P(PowerLoss, leavesAnImageThatOpensWithWhatWasFlushed) {
   std::size_t created = files.events().size();
   image = open(files);
   ASSERT_TRUE(image);
-  for (int i = 0; i < 120; ++i) {
+  int steps = fromEnvironment("LODGE_POWER_LOSS_STEPS", 120);
+  for (int i = 0; i < steps; ++i) {
     step(i);
     if (HasFatalFailure()) return;
   }

@@ -63,6 +63,10 @@ class RawImage : public Image {
   Status resize(std::uint64_t newBytes, Preallocation preallocation) override {
     std::uint64_t old = size_;
     int error = file_->truncate(newBytes);
+    if (file_->size() != newBytes && (error == 0 || error == ENOSPC))
+      return Error(ErrorKind::unsupported, fmt::format("resize {}: it keeps its size of {}", inQuotes(file_->name()),
+                                                       formatSize(file_->size())))
+          .withHint("resize what the NBD server exports, or the device, where it is");
     if (error == 0 && newBytes > old && preallocation >= Preallocation::falloc)
       error = reserveRoom(*file_, old, newBytes - old, progress());
     if (error != 0) return Error::fromErrno(error, "resize " + inQuotes(file_->name()));

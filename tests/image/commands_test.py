@@ -108,6 +108,35 @@ class Commands(ImageTest):
             self.lodge("convert", words[-1], "back.raw")
             self.assertEqualContent(self.read("back.raw"), b"".join(parts))
 
+    def test_a_part_of_a_disk(self):
+        content = pattern(3 * MIB, 4)
+        self.write("a.raw", content)
+        self.lodge("convert", "a.raw", "a.qcow2")
+        for operands, start, end in [(["bs=1000", "count=77", "skip=13"], 13000, 90000), (["bs=1M", "skip=1"], MIB, 3 * MIB),
+                                     (["count=3"], 0, 1536), (["bs=2M", "count=7"], 0, 3 * MIB)]:
+            with self.subTest(operands):
+                self.lodge("dd", "-O", "vdi", "if=a.qcow2", "of=b.vdi", *operands)
+                self.lodge("convert", "b.vdi", "b.raw")
+                part = content[start:end]
+                self.assertEqualContent(self.read("b.raw"), part + bytes(-len(part) % 512))
+        for words, what in [(["if=a.raw"], "both input and output"), (["if=a.raw", "of=x", "seek=1"], "unrecognized operand seek=1"),
+                            (["if=a.raw", "of=x", "bs=0"], "Invalid bs"), (["if=a.raw", "of=x", "bs=1M", "skip=4"], "cannot skip")]:
+            self.assertIn(what, self.lodge("dd", *words, check=False).stderr)
+        self.assertFalse(os.path.exists(self.path("x")))
+
+    def test_requests_are_timed(self):
+        self.lodge("create", "a.qcow2", "1M")
+        words = ["-w", "--pattern", "7", "-c", "100", "-d", "4", "-s", "4K", "-S", "8K", "--flush-interval", "10", "a.qcow2"]
+        told = self.lodge("bench", *words).stdout
+        self.assertRegex(told, "Sending 100 write requests, 4096 bytes each, 4 in parallel .starting at offset 0, step size 8192.\n"
+                               "Sending flush every 10 requests\nRun completed in [0-9.]+ seconds.\n")
+        self.lodge("convert", "a.qcow2", "a.raw")
+        self.assertEqualContent(self.read("a.raw"), (bytes([7]) * 4096 + bytes(4096)) * 100 + bytes(MIB - 100 * 8192))
+        told = self.lodge_json("bench", "-c", "1000", "-o", "512", "-S", "8K", "a.qcow2")
+        self.assertEqual((told["requests"], told["bytes"], told["depth"]), (1000, 4096, 64))
+        for words in ["-d", "0"], ["--flush-interval", "100"], ["-s", "2M"]:
+            self.assertEqual(self.lodge("bench", *words, "a.qcow2", check=False).returncode, 2)
+
     def test_a_vdi_child_and_its_parent(self):
         content = bytearray(pattern(4 * MIB, 5))
         self.write("a.raw", bytes(content))
@@ -155,7 +184,10 @@ class QemuImgName(ImageTest):
         self.img("resize", "--shrink", "a.qcow2", "-512M")
         self.write("c.raw", b"x" * 512)
         self.img("compare", "c.raw", "b.raw", status=1)
-        self.img("bench", "a.qcow2", status=1)
+        self.img("amend", "a.qcow2", status=1)
+        self.assertIn("Run completed", self.img("bench", "-c", "100", "a.qcow2").stdout)
+        self.img("dd", "-f", "qcow2", "-O", "raw", "bs=1M", "count=2", "if=a.qcow2", "of=part.raw")
+        self.assertEqual(os.path.getsize(self.path("part.raw")), 2 * MIB)
         self.assertIn("cluster_size", self.img("create", "-f", "qcow2", "-o", "help").stdout)
         named = ["json:{\"driver\": \"qcow2\", \"file\": {\"driver\": \"file\", \"filename\": \"a.qcow2\"}}", "file:a.qcow2"]
         for words in [[name] for name in named] + [["--image-opts", "driver=qcow2,file.filename=a.qcow2"]]:
@@ -168,6 +200,24 @@ class QemuImgName(ImageTest):
         self.img("bitmap", "--add", "--disable", "a.qcow2", "marks")
         self.img("measure", "--output=json", "-O", "qcow2", "-l", "snapshot.name=none", "a.qcow2", status=1)
         self.assertEqual(json.loads(self.img("measure", "--output=json", "-O", "qcow2", "a.qcow2").stdout)["bitmaps"], 3 << 16)
+
+
+    def test_what_it_refuses_as_qemu_does(self):
+        self.need_qemu()
+        self.write("base.raw", b"x" * MIB)
+        self.qemu_img("create", "-f", "qcow2", "a.qcow2", "1M")
+        for words in (["create", "-f", "qcow2", "-b", "base.raw", "b.qcow2"],
+                      ["create", "-f", "qcow2", "-u", "-b", "base.raw", "b.qcow2", "1M"],
+                      ["convert", "-O", "qcow2", "-B", "base.raw", "a.qcow2", "b.qcow2"],
+                      ["rebase", "-b", "base.raw", "a.qcow2"], ["resize", "a.qcow2", "20000001"]):
+            with self.subTest(words):
+                theirs = self.qemu_img(*words, check=False)
+                ours = self.img(*words, status=theirs.returncode)
+                self.assertEqual(theirs.returncode, 1)
+                self.assertTrue(ours.stderr.startswith(theirs.stderr.splitlines()[0]), ours.stderr + theirs.stderr)
+                self.assertFalse(os.path.exists(self.path("b.qcow2")))
+        self.img("resize", "-f", "raw", "base.raw", "2000001")
+        self.assertEqual(os.path.getsize(self.path("base.raw")), 2000384)
 
 
 class Nbd(ImageTest):
@@ -209,6 +259,15 @@ class Nbd(ImageTest):
         address = self.serve("-k", self.path("s"), "b.qcow2")
         self.lodge("convert", "-n", "-O", "raw", "a.raw", address)
         self.lodge("compare", "a.raw", address)
+
+    def test_an_export_keeps_its_size(self):
+        self.lodge("create", "b.raw", "1M")
+        address = self.serve("-k", self.path("s"), "-f", "raw", "b.raw")
+        for words in ["+1M"], ["--shrink", "-512K"]:
+            refused = self.lodge("resize", *words[:-1], address, words[-1], check=False)
+            self.assertEqual(refused.returncode, 2)
+            self.assertIn("keeps its size of 1 MiB", refused.stderr)
+            self.assertIn(address, refused.stderr)
 
     def test_qemu_as_client(self):
         self.need_qemu()
