@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The kvm engine on a KVM that works: this host's own, or one level down (kit/nested.py):
-kvm_test.py units | busybox CPUS | moves CPUS ROUNDS | debian CPUS | firmware | secure_boot | refusal."""
+kvm_test.py units | busybox CPUS | moves CPUS ROUNDS | saved CPUS | debian CPUS | firmware | secure_boot | refusal."""
 
 import pathlib
 import re
@@ -122,11 +122,8 @@ lodge kill m
 """
 
 
-def moves():
-    """A busy machine goes kvm, translate, interpret, kvm and so on, and nothing is lost."""
-    cpus, rounds = sys.argv[2], int(sys.argv[3])
-    if have_kvm_here():
-        raise Skip("system.state.engines does this on the engine of this host")
+def run_busy(script, seconds):
+    """(status, output) of a script of the first level, which finds the busy guest as /lodge/busy and its disk as /dev/vda."""
     with tempfile.TemporaryDirectory(prefix="lodge-test-") as folder:
         disk = pathlib.Path(folder) / "disk"
         with open(disk, "wb") as file:
@@ -136,9 +133,16 @@ def moves():
         work = WORK.replace("HOST", "10.0.2.2").replace("PORT", "5555")
         busy = first + bytes(-len(first) % 4) + cpio_archive([("lodge/run", 0o755, work.encode())])
         # One processor in the first level: what the translator asks of others there takes milliseconds each time.
-        script = MOVES.replace("CPUS", cpus).replace("ROUNDS", str(rounds))
         with FirstLevel(script, files=[("busy", busy), ("serve", SERVE.encode())], disks=[disk]) as guest:
-            status, output = guest.result(SECONDS)
+            return guest.result(seconds)
+
+
+def moves():
+    """A busy machine goes kvm, translate, interpret, kvm and so on, and nothing is lost."""
+    cpus, rounds = sys.argv[2], int(sys.argv[3])
+    if have_kvm_here():
+        raise Skip("system.state.engines does this on the engine of this host")
+    status, output = run_busy(MOVES.replace("CPUS", cpus).replace("ROUNDS", str(rounds)), SECONDS)
     assert status == 0 and "STUCK" not in output, output[-4000:]
     assert "BROKEN" not in output and "LOST" not in output, output[-4000:]
     seen = {}
@@ -151,6 +155,51 @@ def moves():
     slow = re.findall(r"^vcpu0\.(translations|instructions) +(\d+)$", output, re.MULTILINE)
     assert len(slow) == 2 * rounds and all(int(count) > 0 for _, count in slow), slow
     print(f"  {3 * rounds} moves in {host:.1f} s: the guest's clock {up:.1f} s, {done[0]:.0f} files, {done[1]:.0f} sums, {done[2]:.0f} messages")
+
+
+# Resets from the x2APIC mode that Linux leaves behind; then a busy machine that goes on from a file, in another process.
+SAVED = """
+lodge run --engine kvm --name r --kernel /lodge/vmlinuz --initrd /lodge/initrd --memory 128M --cpus CPUS \\
+  --append 'console=ttyS0 quiet lodge.run="echo reset" lodge.end=reboot' </dev/null >/tmp/resets 2>&1 &
+tries=0
+until [ $(grep -c '^reset' /tmp/resets) -ge 2 ]; do
+  sleep 0.5; tries=$((tries + 1))
+  [ $tries -lt 400 ] || { cat /tmp/resets; exit 1; }
+done
+lodge kill r
+nc -l -p 5555 -e /lodge/serve &
+lodge run --engine kvm --name m --kernel /lodge/vmlinuz --initrd /lodge/busy --memory 128M --cpus CPUS --net user \\
+  --append 'console=ttyS0 quiet' --disk /dev/vda </dev/null >/tmp/console 2>/tmp/errors &
+reach() {
+  tries=0
+  until [ $(grep -c '^at ' $1) -ge 3 ]; do
+    sleep 0.2; tries=$((tries + 1))
+    [ $tries -lt 600 ] || { tail -n 20 $1 /tmp/errors; exit 2; }
+  done
+}
+sleep 1
+reach /tmp/console
+lodge save m /tmp/state 2>/dev/null || exit 3
+grep '^at ' /tmp/console | tail -n 1
+lodge restore /tmp/state --engine kvm --name m </dev/null >/tmp/restored 2>/tmp/errors &
+sleep 1
+reach /tmp/restored
+grep '^at ' /tmp/restored
+grep BROKEN /tmp/console /tmp/restored
+lodge kill m
+"""
+
+
+def saved():
+    """A machine on KVM is reset, saved and goes on on KVM."""
+    if have_kvm_here():
+        raise Skip("system.state does this on the engine of this host")
+    status, output = run_busy(SAVED.replace("CPUS", sys.argv[2]), SECONDS)
+    assert status == 0 and "BROKEN" not in output, output[-4000:]
+    seen = [list(map(float, match.groups())) for match in re.finditer(PROGRESS, output, re.MULTILINE)]
+    before, last = seen[0], seen[-1]
+    assert len(seen) == 4 and seen[1][0] == before[0] + 1, seen
+    assert last[3] > before[3] and last[4] > before[4], seen
 
 
 class NestedDebian(Debian):
@@ -244,5 +293,5 @@ def refusal():
     assert "--engine translate" in done.stderr, done.stderr
 
 
-TESTS = (units, busybox, moves, debian, firmware, secure_boot, refusal)
+TESTS = (units, busybox, moves, saved, debian, firmware, secure_boot, refusal)
 main({test.__name__: test for test in TESTS}[sys.argv[1]])
