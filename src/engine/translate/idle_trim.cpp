@@ -5,6 +5,8 @@ namespace lodge::translate {
 
 bool IdleTrim::isIdle(std::uint64_t now, std::uint64_t (*processorTime)()) {
   std::uint64_t start = start_.load(std::memory_order_acquire);
+  std::uint64_t trimmed = trimmed_.load(std::memory_order_acquire);
+  if (trimmed != 0 && now - trimmed < kSpacing) return false;
   if ((start != 0 && now - start < kWindow) || !start_.compare_exchange_strong(start, now)) return false;
   std::uint64_t used = processorTime();
   std::uint64_t before = used_.exchange(used);

@@ -17,17 +17,26 @@ bool idleAt(IdleTrim& trim, std::uint64_t now, std::uint64_t processorTime) {
 TEST(IdleTrim, WaitsForAWholeWindow) {
   IdleTrim trim;
   EXPECT_FALSE(idleAt(trim, 100 * kSecond, 7 * kSecond));  // the first one begins
-  EXPECT_FALSE(idleAt(trim, 119 * kSecond, 7 * kSecond));
-  EXPECT_TRUE(idleAt(trim, 120 * kSecond, 7 * kSecond));
-  EXPECT_FALSE(idleAt(trim, 121 * kSecond, 7 * kSecond));
-  EXPECT_TRUE(idleAt(trim, 170 * kSecond, 7 * kSecond + kSecond / 2));
+  EXPECT_FALSE(idleAt(trim, 102 * kSecond, 7 * kSecond));
+  EXPECT_TRUE(idleAt(trim, 103 * kSecond, 7 * kSecond));
+  EXPECT_FALSE(idleAt(trim, 104 * kSecond, 7 * kSecond));
+  EXPECT_TRUE(idleAt(trim, 133 * kSecond, 7 * kSecond + kSecond / 2));  // a sleep of half a minute
 }
 
 TEST(IdleTrim, ABusyWindowIsNotIdle) {
   IdleTrim trim;
   EXPECT_FALSE(idleAt(trim, 100 * kSecond, 0));
-  EXPECT_FALSE(idleAt(trim, 120 * kSecond, kSecond / 2));  // more than a 50th of 20 s
-  EXPECT_TRUE(idleAt(trim, 140 * kSecond, kSecond / 2 + kSecond / 10));
+  EXPECT_FALSE(idleAt(trim, 103 * kSecond, kSecond / 10));  // more than a 50th of 3 s
+  EXPECT_TRUE(idleAt(trim, 106 * kSecond, kSecond / 10 + kSecond / 50));
+}
+
+TEST(IdleTrim, TrimsAreFarBetween) {
+  IdleTrim trim;
+  EXPECT_FALSE(idleAt(trim, 100 * kSecond, 0));
+  EXPECT_TRUE(idleAt(trim, 103 * kSecond, 0));
+  trim.noteTrim(103 * kSecond);
+  EXPECT_FALSE(idleAt(trim, 122 * kSecond, 0));
+  EXPECT_TRUE(idleAt(trim, 123 * kSecond, 0));
 }
 
 }  // namespace
