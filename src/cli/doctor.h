@@ -41,6 +41,7 @@ Finding examineMapCount();
 Finding examineMemfd();
 Finding examineReservations();
 Finding examineMembarrier();
+Finding examineExecutors();
 Finding examineUserfaultfd();
 Finding examineNamespaces();
 Finding examineTap();

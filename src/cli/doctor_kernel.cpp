@@ -87,31 +87,15 @@ std::vector<Finding> examineHost() {
   // Asked anew, whatever was known; and machines that start from now on know what came out.
   kvm::ProbeResult kvm = kvm::probe();
   if (kvm.openable) kvm::ProbeCache::ofHost().store(kvm);
-  return {examineProcessor(),
-          examineVirtualization(),
-          examineModules(),
-          examineNesting(),
-          examineOtherHypervisors(),
-          examineKvm(kvm),
-          examineCapabilities(),
-          examineInstructions(),
-          examineMemory(),
-          examineOvercommit(),
-          examineMapCount(),
-          examineMemfd(),
-          examineReservations(),
-          examineMembarrier(),
-          examineUserfaultfd(),
-          examineHugePages(),
-          examineKsm(),
-          examineIommu(),
-          examineNamespaces(),
-          examineTap(),
-          examineNetworks(),
-          examineBridges(),
-          examineRuntimeFolder(),
-          examineEngines(kvm),
-          examineEngine(kvm)};
+  return {examineProcessor(),    examineVirtualization(),   examineModules(),
+          examineNesting(),      examineOtherHypervisors(), examineKvm(kvm),
+          examineCapabilities(), examineInstructions(),     examineMemory(),
+          examineOvercommit(),   examineMapCount(),         examineMemfd(),
+          examineReservations(), examineMembarrier(),       examineExecutors(),
+          examineUserfaultfd(),  examineHugePages(),        examineKsm(),
+          examineIommu(),        examineNamespaces(),       examineTap(),
+          examineNetworks(),     examineBridges(),          examineRuntimeFolder(),
+          examineEngines(kvm),   examineEngine(kvm)};
 }
 
 }  // namespace lodge::cli

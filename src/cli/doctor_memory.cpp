@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
+#include <sys/auxv.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -131,6 +132,19 @@ Finding examineMembarrier() {
           .title = "membarrier",
           .grade = good ? Grade::good : Grade::note,
           .text = good ? "available" : "not available: some branches of machines with several CPUs take the long way",
+          .facts = {{"usable", good}}};
+}
+
+Finding examineExecutors() {
+  constexpr unsigned long kFsgsbase = 2;  // HWCAP2_FSGSBASE
+  bool fsgsbase = (::getauxval(AT_HWCAP2) & kFsgsbase) != 0, bmi2 = __builtin_cpu_supports("bmi2") != 0;
+  bool good = fsgsbase && bmi2;
+  return {.key = "executors",
+          .title = "executors",
+          .grade = good ? Grade::good : Grade::note,
+          .text = good ? "programs that compute get processes of their own in translated machines"
+                       : std::string("the processor or kernel has no ") + (fsgsbase ? "BMI2" : "FSGSBASE") +
+                             ": programs that compute are slower in translated machines",
           .facts = {{"usable", good}}};
 }
 

@@ -19,6 +19,8 @@ const std::vector<std::pair<std::string, std::string>>& traceTable() {
       {"strict-flags", "The translator keeps flags exact at every fault (slower; for comparing engines)."},
       {"no-groups",
        "The translator checks every memory access by itself (slower; for finding faults in the grouping)."},
+      {"executors", "user code runs in executors from the start (for tests)"},
+      {"no-executors", "user code never runs in executors"},
       {"no-returns",
        "The translator finds the target of every return by tables (for finding faults in its return cache)."},
       {"lockstep",

@@ -53,14 +53,18 @@ void saveVectorState(std::byte* area) {
   asm volatile("xsave64 (%0)" : : "r"(area), "a"(kHost.components), "d"(0) : "memory");
 }
 
-void loadVectorState(std::byte* area) {
+void sanitizeVectorState(std::byte* area) {
   storeLe(area + kMxcsr, loadLe<std::uint32_t>(area + kMxcsr) & kHost.mxcsrMask);
+  storeLe(area + kHeader, loadLe<std::uint64_t>(area + kHeader) & kHost.components);
+  for (unsigned i = 8; i < 64; i += 8) storeLe(area + kHeader + i, std::uint64_t{0});
+}
+
+void loadVectorState(std::byte* area) {
+  sanitizeVectorState(area);
   if (!kHost.xsave) {
     asm volatile("fxrstor64 (%0)" : : "r"(area) : "memory");
     return;
   }
-  storeLe(area + kHeader, loadLe<std::uint64_t>(area + kHeader) & kHost.components);
-  for (unsigned i = 8; i < 64; i += 8) storeLe(area + kHeader + i, std::uint64_t{0});
   asm volatile("xrstor64 (%0)" : : "r"(area), "a"(kHost.components), "d"(0) : "memory");
 }
 

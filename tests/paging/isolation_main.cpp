@@ -178,15 +178,16 @@ std::string Sweep::run(std::uint64_t count) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  std::string engine = "translate";
+  std::string engine = "translate", trace;
   std::uint64_t seed = 1, count = 100000;
   for (int i = 1; i + 1 < argc; i += 2) {
     std::string a = argv[i], v = argv[i + 1];
     if (a == "--engine") engine = v;
+    if (a == "--trace") trace = v;
     if (a == "--seed") seed = std::strtoull(v.c_str(), nullptr, 0);
     if (a == "--count") count = std::strtoull(v.c_str(), nullptr, 0);
   }
-  auto machine = Machine::create(engine, "", false);
+  auto machine = Machine::create(engine, trace, false);
   if (!machine) {
     fmt::print(stderr, "isolation: {}\n", machine.error().message());
     return 3;

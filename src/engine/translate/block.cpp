@@ -5,7 +5,6 @@
 
 namespace lodge::translate {
 
-namespace {
 using namespace x86;
 using namespace x86::attribute;
 
@@ -19,6 +18,7 @@ bool vectorAllowed(const Instruction& i, ModeKey key) {
   return true;
 }
 
+namespace {
 /// FNSTENV and friends show or load the x87 instruction and data pointers: the host's addresses must not be seen.
 bool touchesX87Pointers(const Instruction& i) {
   return i.info->memoryBytes == memory_size::x87Environment || i.info->memoryBytes == memory_size::x87State;

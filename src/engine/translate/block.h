@@ -65,6 +65,9 @@ void decodeBlock(Block& block, const std::uint8_t* bytes, std::uint64_t page, un
 /// translated.
 bool decodeOne(GuestInstruction& i, const std::uint8_t* bytes, unsigned offset, ModeKey key, std::uint64_t features);
 
+/// Whether the CPU's mode lets the vector or x87 instruction execute (anything else: true).
+bool vectorAllowed(const x86::Instruction& i, ModeKey key);
+
 /// Bits of 64-byte pieces of a page that [offset, offset+length) touches.
 std::uint64_t granulesOf(unsigned offset, unsigned length);
 

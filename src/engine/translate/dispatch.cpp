@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "engine/interpret/interpreter.h"
+#include "engine/translate/executor.h"
 #include "engine/translate/lockstep.h"
 #include "engine/translate/signals.h"
 #include "engine/translate/trampolines.h"
@@ -129,7 +130,8 @@ void VcpuContext::setKey(ModeKey key) {
   if (key.has(ModeKey::user)) {
     if (spaces->current().supervisorCount != 0) spaces->dropSupervisorPages();
     // SYSRET inline leaves IOPL 0 behind.
-    frame->userKey = key.has(ModeKey::code64) && !key.has(ModeKey::portIo | ModeKey::accessCheck) ? key.bits : 0;
+    bool isDirect = key.has(ModeKey::code64) && !key.has(ModeKey::portIo | ModeKey::accessCheck);
+    frame->userKey = isDirect && !(executors && executors->isActive()) ? key.bits : 0;
   } else if (key.has(ModeKey::code64) && !key.has(ModeKey::accessCheck)) {
     frame->kernelKey = key.bits;
   }
@@ -142,6 +144,7 @@ std::uint64_t VcpuContext::resume(std::uint64_t next, std::uint64_t invalidation
   dropResumeFlag(*cpu);
   ModeKey now = modeNow();
   if (!now.has(ModeKey::translatable)) return 0;
+  if (now.has(ModeKey::user) && executors && executors->isActive()) return 0;
   if (!now.has(ModeKey::code64)) prepare32();
   bool same = now.bits == key().bits && !codeDropped && store->invalidations() == invalidationsBefore;
   std::uint64_t host = 1;
@@ -216,6 +219,17 @@ bool TranslateVcpu::handleExit(ExitReason reason) {
   return false;
 }
 
+/// True: it ran user code, or what that wanted.
+bool TranslateVcpu::runExecutor() {
+  Executor* executor = executors_ && !context_.onHostStep ? executors_->current() : nullptr;
+  if (!executor) return false;
+  nextHost_ = 0;
+  context_.joinAt = kNowhere;
+  Executor::End end = executor->run();
+  executors_->noteRun(*executor, end);
+  return end == Executor::End::done || end == Executor::End::dead;
+}
+
 /// One round between two looks at events. `inside` is set by the caller.
 void TranslateVcpu::executeSome() {
   Cpu& cpu = *context_.cpu;
@@ -224,6 +238,7 @@ void TranslateVcpu::executeSome() {
     context_.dropCode();
     nextHost_ = 0;
   }
+  if (runExecutor()) return;
   dropResumeFlag(cpu);
   ModeKey key = context_.modeNow();
   if (!key.has(ModeKey::translatable)) {
@@ -262,6 +277,7 @@ VcpuExit TranslateVcpu::run() {
     bool eventful = cpu.events.load(std::memory_order_seq_cst) != 0 || cpu.state.activity != Activity::running;
     if (eventful) {
       nextHost_ = 0;
+      if (context_.executors) context_.executors->noteEvent();
       if (!handleEvents(cpu)) break;
     }
     executeSome();

@@ -122,12 +122,16 @@ Result<std::unique_ptr<TranslateVcpu>> TranslateVcpu::create(const EngineSetup& 
     if (!lockstep) return std::move(lockstep).error();
     vcpu->lockstep_ = std::move(*lockstep);
     context.lockstep = vcpu->lockstep_.get();
+  } else if (ExecutorProcess::isPossible() && !traces(setup.trace, "no-executors")) {
+    vcpu->executors_ = std::make_unique<Executors>(context, traces(setup.trace, "executors"));
+    context.executors = vcpu->executors_.get();
   }
   return vcpu;
 }
 
 TranslateVcpu::~TranslateVcpu() {
   if (!context_.cpu) return;
+  executors_.reset();
   context_.store->removeUser(context_);
   lockstep_.reset();
   interpreter_.reset();
@@ -180,6 +184,7 @@ std::vector<std::pair<std::string, std::uint64_t>> TranslateVcpu::statistics() c
   all.emplace_back("store_lock_waited", lock.waited);
   all.emplace_back("store_lock_held_microseconds", microsecondsOf(lock.heldTicks, *context_.cpu->model));
   const TimeSamples& t = context_.samples;
+  std::uint64_t inExecutors = executors_ ? executors_->counters().nanoseconds / 1000 : 0;
   for (auto [name, samples] : {std::pair{"time_user_microseconds", t.user},
                                {"time_kernel_microseconds", t.kernel},
                                {"time_translator_microseconds", t.translator},
@@ -187,6 +192,28 @@ std::vector<std::pair<std::string, std::uint64_t>> TranslateVcpu::statistics() c
                                {"time_devices_microseconds", t.devices},
                                {"time_other_microseconds", t.other}})
     all.emplace_back(name, samples * kSampleMicroseconds);
+  auto user = std::find_if(all.begin(), all.end(), [](const auto& c) { return c.first == "time_user_microseconds"; });
+  user->second += inExecutors;
+  if (executors_) {
+    const ExecutorCounters& e = executors_->counters();
+    for (auto [name, count] : {std::pair{"executors_started", e.started},
+                               {"executors_lost", e.lost},
+                               {"executor_promotions", e.promotions},
+                               {"executor_demotions", e.demotions},
+                               {"executor_stops", e.stops},
+                               {"executor_steps", e.steps},
+                               {"executor_links", e.links},
+                               {"executor_indirect", e.indirect},
+                               {"executor_kicks", e.kicks},
+                               {"executor_fills", e.fills},
+                               {"executor_faults", e.faults},
+                               {"executor_single_steps", e.singleSteps},
+                               {"executor_translations", e.translations},
+                               {"executor_clears", e.clears},
+                               {"executor_revalidations", e.revalidations},
+                               {"executor_microseconds", e.nanoseconds / 1000}})
+      all.emplace_back(name, count);
+  }
   if (lockstep_) {
     all.emplace_back("lockstep_checks", lockstep_->checks());
     all.emplace_back("lockstep_instructions", lockstep_->instructions());

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the guest's TLB maintenance does to soft TLBs and code maps. Runs with guest vector registers live.
+#include "engine/translate/executor.h"
 #include "engine/translate/vcpu_context.h"
 
 namespace lodge::translate {
@@ -29,6 +30,7 @@ void VcpuContext::dropCode() {
 
 void VcpuContext::flushPage(std::uint64_t linear) {
   ++counters.flushes;
+  if (executors) executors->flushPage(linear);
   if (spaces->dropPage(linear)) codeDropped = true;
   if (acPage(linear).page == (linear & ~kPageMask)) {
     acPage(linear) = {};
@@ -38,6 +40,7 @@ void VcpuContext::flushPage(std::uint64_t linear) {
 
 void VcpuContext::flushAll(bool globalToo) {
   ++counters.flushes;
+  if (executors) executors->flushAll();
   spaces->dropCurrent(globalToo);
   acPages.fill({});
   codeDropped = true;
@@ -45,6 +48,7 @@ void VcpuContext::flushAll(bool globalToo) {
 
 void VcpuContext::flushPcid(std::uint16_t pcid) {
   ++counters.flushes;
+  if (executors) executors->flushAll();
   if (pcid == currentPcid(cpu->state)) {
     flushAll(false);
   } else if (AddressSpace* space = spaces->find(pcid)) {
@@ -54,6 +58,7 @@ void VcpuContext::flushPcid(std::uint16_t pcid) {
 
 void VcpuContext::flushPcidPage(std::uint16_t pcid, std::uint64_t linear) {
   ++counters.flushes;
+  if (executors) executors->flushPage(linear);
   if (pcid == currentPcid(cpu->state)) {
     flushPage(linear);
   } else if (AddressSpace* space = spaces->find(pcid)) {
@@ -63,6 +68,7 @@ void VcpuContext::flushPcidPage(std::uint16_t pcid, std::uint64_t linear) {
 
 void VcpuContext::flushEverything() {
   ++counters.flushes;
+  if (executors) executors->flushAll();
   spaces->dropEverything();
   acPages.fill({});
   codeDropped = true;
@@ -70,6 +76,7 @@ void VcpuContext::flushEverything() {
 
 void VcpuContext::addressSpaceChanged(bool noFlush) {
   ++counters.addressSpaceSwitches;
+  if (executors) executors->addressSpaceChanged(noFlush);
   // Upper-half entries of non-global pages belong to the space that was.
   spaces->dropKernel(false);
   acPages.fill({});

@@ -22,6 +22,7 @@ void TranslationStore::guestCodeWritten(std::uint64_t offset, std::uint64_t leng
     unsigned to = last - pageStart < kPageSize ? static_cast<unsigned>(last - pageStart) : kPageSize - 1;
     std::uint64_t upTo = to >> 6 == 63 ? ~std::uint64_t{0} : (std::uint64_t{1} << ((to >> 6) + 1)) - 1;
     std::uint64_t written = upTo & ~((std::uint64_t{1} << (from >> 6)) - 1);
+    for (CodeFollower* follower : followers_) follower->codeWritten(ramPage, written);
     if ((granulesLocked(ramPage) & written) != 0) {
       invalidatePageLocked(ramPage);
       dropped = true;
@@ -76,6 +77,7 @@ void TranslationStore::invalidatePageLocked(std::uint64_t ramPage) {
   }
   memory_.codePages()[ramPage].store(0, std::memory_order_seq_cst);
   guard_->unprotect(ramPage);
+  for (CodeFollower* follower : followers_) follower->codeWritten(ramPage, ~std::uint64_t{0});
   ++counters_.invalidatedPages;
 }
 
@@ -173,6 +175,22 @@ void TranslationStore::leaveAllLocked() {
   }
 }
 
+void TranslationStore::addFollower(CodeFollower& follower) {
+  std::scoped_lock lock(mutex_);
+  followers_.push_back(&follower);
+}
+
+void TranslationStore::removeFollower(CodeFollower& follower) {
+  std::scoped_lock lock(mutex_);
+  std::erase(followers_, &follower);
+}
+
+bool TranslationStore::guardCode(std::uint64_t ramPage) {
+  if (memory_.codePages()[ramPage].load(std::memory_order_acquire) != 0) return true;
+  std::scoped_lock lock(mutex_);
+  return guardPageLocked(ramPage);
+}
+
 void TranslationStore::addUser(CodeUser& user) {
   std::scoped_lock lock(mutex_);
   for (CodeUser*& place : users_) {
@@ -198,9 +216,13 @@ std::uint64_t nanoseconds(clockid_t clock) {
 }  // namespace
 
 void TranslationStore::trimIfIdle() {
-  if (!idleTrim_.isIdle(nanoseconds(CLOCK_MONOTONIC), [] { return nanoseconds(CLOCK_PROCESS_CPUTIME_ID); })) return;
+  if (followerBytes_.load() != 0) return;  // executors have run lately, and their time is not this process's
+  std::uint64_t now = nanoseconds(CLOCK_MONOTONIC);
+  if (!idleTrim_.isIdle(now, [] { return nanoseconds(CLOCK_PROCESS_CPUTIME_ID); })) return;
   std::scoped_lock lock(mutex_);
-  if (cache_->usedBytes() + counters_.entryTableBytes > kWorthTrimming) needsReset_ = true;
+  if (cache_->usedBytes() + counters_.entryTableBytes <= kWorthTrimming) return;
+  needsReset_ = true;
+  idleTrim_.noteTrim(now);
 }
 
 void TranslationStore::helpReset() {
@@ -216,6 +238,7 @@ void TranslationStore::helpReset() {
         memory_.codePages()[page].store(0, std::memory_order_seq_cst);
         guard_->unprotect(page);
       }
+      for (CodeFollower* follower : followers_) follower->codeForgotten();
       cache_->reset();
       ::madvise(reinterpret_cast<void*>(entryTables_), kMaxUnits * kEntryTableBytes, MADV_DONTNEED);
       std::memset(static_cast<void*>(units_), 0, unitCount_ * sizeof(PageUnit*));

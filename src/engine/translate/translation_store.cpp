@@ -276,7 +276,7 @@ TranslationStore::Entry TranslationStore::follow(std::uint64_t exitAddress, std:
 }
 
 Translation* TranslationStore::translateLocked(PageUnit& unit, unsigned offset, bool ungrouped) {
-  if (!cache_->hasRoom(counters_.entryTableBytes)) {
+  if (!cache_->hasRoom(counters_.entryTableBytes + followerBytes_.load(std::memory_order_relaxed))) {
     needsReset_ = true;
     return nullptr;
   }
@@ -321,6 +321,7 @@ bool TranslationStore::guardPageLocked(std::uint64_t ramPage) {
   auto& mark = memory_.codePages()[ramPage];
   if (mark.load(std::memory_order_relaxed) != 0) return true;
   mark.store(1, std::memory_order_seq_cst);
+  for (CodeFollower* follower : followers_) follower->pageGuarded(ramPage);
   if (!guard_->protect(ramPage)) {
     mark.store(0, std::memory_order_seq_cst);
     return false;

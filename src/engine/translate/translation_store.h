@@ -6,6 +6,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "base/error.h"
 #include "base/file.h"
@@ -27,6 +28,19 @@ struct CodeUser {
   std::atomic<std::uint32_t> inside{0};
   /// Makes the thread leave translated code soon. Any thread.
   void (*leave)(CodeUser& user) = nullptr;
+};
+
+/// Somebody else who keeps translated code of guest RAM, in a form of his own: an executor. Called with the store
+/// locked, by any thread.
+class CodeFollower {
+ public:
+  virtual ~CodeFollower() = default;
+  /// Nobody may write to the RAM page unnoticed when this returns.
+  virtual void pageGuarded(std::uint64_t ramPage) = 0;
+  /// These 64-byte pieces of a guarded page have changed, or are not guarded any more.
+  virtual void codeWritten(std::uint64_t ramPage, std::uint64_t granules) = 0;
+  /// No page is guarded any more.
+  virtual void codeForgotten() = 0;
 };
 
 /// All translations of a machine: page units, the code cache, write protection, invalidation. Shared by its vCPUs.
@@ -90,6 +104,14 @@ class TranslationStore : public CodeWriteObserver {
   void guestCodeWritten(std::uint64_t offset, std::uint64_t length) override;
   /// Counts invalidations; a change means that translated code somewhere became stale. No lock, no libc.
   std::uint64_t invalidations() const { return invalidations_.load(std::memory_order_acquire); }
+
+  void addFollower(CodeFollower& follower);
+  void removeFollower(CodeFollower& follower);
+  /// For followers: from now on stores to the page are noticed. False: the host refuses.
+  bool guardCode(std::uint64_t ramPage);
+  /// Their code counts as the cache's. A third of that is the most they may have.
+  void countFollowers(std::int64_t bytes) { followerBytes_.fetch_add(static_cast<std::uint64_t>(bytes)); }
+  bool hasRoomForFollowers() const { return followerBytes_.load() < options_.codeCacheBytes / 3; }
 
   // --- full flush. A user that is `inside` keeps it from happening.
   void addUser(CodeUser& user);
@@ -183,6 +205,8 @@ class TranslationStore : public CodeWriteObserver {
   std::unique_ptr<LoopPlan> loops_;
   std::unique_ptr<RewrittenCode> rewritten_;
   CodeUser* users_[kMaxUsers] = {};
+  std::vector<CodeFollower*> followers_;
+  std::atomic<std::uint64_t> followerBytes_{0};
   Counters counters_{};
 
   IdleTrim idleTrim_;

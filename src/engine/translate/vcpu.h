@@ -5,6 +5,7 @@
 
 #include "engine/engine.h"
 #include "engine/interpret/interpreter.h"
+#include "engine/translate/executor.h"
 #include "engine/translate/lockstep.h"
 #include "engine/translate/vcpu_context.h"
 
@@ -36,10 +37,12 @@ class TranslateVcpu final : public Vcpu {
   void enter(std::uint64_t host);
   bool handleExit(ExitReason reason);
   void executeSome();
+  bool runExecutor();
 
   std::unique_ptr<AddressSpaces> spaces_;
   std::unique_ptr<interpret::ContextOwner> interpreter_;
   std::unique_ptr<Lockstep> lockstep_;
+  std::unique_ptr<Executors> executors_;
   VcpuContext context_;
   std::uint64_t nextHost_ = 0;  ///< where a followed link leads
 };

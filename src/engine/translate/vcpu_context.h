@@ -38,8 +38,9 @@ struct VcpuContext final : CodeUser, x86::TranslationCacheListener {
   bool codeDropped = false;         ///< a code page's mapping went since translated code was entered
   bool stepping = false;            ///< a signal handler runs the thread to the next instruction boundary
   bool countOps = false;
-  class Lockstep* lockstep = nullptr;  ///< if every exit is checked
-  bool stepPending = false;            ///< in lockstep: translated code was left before a call-out, to be done
+  class Executors* executors = nullptr;  ///< null: none are used
+  class Lockstep* lockstep = nullptr;    ///< if every exit is checked
+  bool stepPending = false;              ///< in lockstep: translated code was left before a call-out, to be done
   int threadId = 0;
   /// For tests: translated code runs with the trap flag set, and this is called before each of its host instructions
   /// with the guest's state as a fault there would have it (null where the code is committing). Vector state is in the

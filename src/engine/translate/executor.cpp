@@ -1,0 +1,506 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/translate/executor.h"
+
+#include <sched.h>
+
+#include <algorithm>
+#include <csignal>
+#include <cstring>
+#include <utility>
+
+#include "base/bytes.h"
+#include "engine/translate/vcpu_context.h"
+#include "x86/cpu_model.h"
+#include "x86/vector_state.h"
+#include "x86/virtual_memory.h"
+
+namespace lodge::translate {
+
+using namespace x86;
+using Place = ExecutorCode::Place;
+
+namespace {
+constexpr std::uint64_t kHardwareFlags = flag::arithmetic | flag::df;
+constexpr std::uint64_t kPageFaultTrap = 14, kWriteError = 2;
+/// Of an XSAVE area: where the x87 pointers lie, which the executor's addresses must not be seen in.
+constexpr unsigned kX87Opcode = 6, kX87Ip = 8, kX87Dp = 16, kHeader = 512;
+
+/// What is looked for in the second table time and again comes into the first, sooner or later.
+constexpr std::uint32_t kLooks = 256;
+constexpr unsigned kMostRefusals = 3;
+
+/// Bytes of XSAVE's standard format for what is kept (CPUID.0DH).
+unsigned vectorBytes() {
+  static const unsigned bytes = [] {
+    std::uint32_t eax = 13, ebx, ecx = 0, edx;
+    asm volatile("cpuid" : "+a"(eax), "=b"(ebx), "+c"(ecx), "=d"(edx));
+    return ebx < 4096 ? ebx : 4096u;
+  }();
+  return bytes;
+}
+}  // namespace
+
+std::unique_ptr<Executor> Executor::create(VcpuContext& context, ExecutorCounters& counters) {
+  auto process = ExecutorProcess::start(context.cpu->memory->fd());
+  if (!process) return nullptr;
+  ++counters.started;
+  return std::unique_ptr<Executor>(new Executor(context, counters, std::move(process)));
+}
+
+Executor::Executor(VcpuContext& context, ExecutorCounters& counters, std::unique_ptr<ExecutorProcess> process)
+    : context_(context),
+      counters_(counters),
+      process_(std::move(process)),
+      code_(*process_, context.cpu->model->features),
+      memory_(*process_, *context.cpu->memory),
+      block_(std::make_unique<Block>()) {
+  context_.store->addFollower(*this);
+}
+
+Executor::~Executor() {
+  context_.store->countFollowers(-static_cast<std::int64_t>(counted_));
+  context_.store->removeFollower(*this);
+}
+
+// --- what others change
+
+void Executor::pageGuarded(std::uint64_t ramPage) {
+  if (!memory_.mayWrite(ramPage)) return;
+  {
+    std::scoped_lock lock(mutex_);
+    guarded_.push_back(ramPage);
+  }
+  pending_.store(true, std::memory_order_seq_cst);
+  // What it stores from now on must not go unnoticed.
+  if (!running_.load(std::memory_order_seq_cst) || context_.threadId == static_cast<int>(::gettid())) return;
+  context_.leave(context_);
+  while (running_.load(std::memory_order_seq_cst)) ::sched_yield();
+}
+
+void Executor::codeWritten(std::uint64_t ramPage, std::uint64_t granules) {
+  bool any = false;
+  {
+    std::scoped_lock lock(mutex_);
+    for (const auto& [linear, page] : codePages_) {
+      if (page.ramPage != ramPage || (page.granules & granules) == 0) continue;
+      written_.push_back(linear);
+      // Its first piece may be the end of an instruction of the page before.
+      if ((page.granules & granules & 1) != 0) written_.push_back(linear - kPageSize);
+      any = true;
+    }
+  }
+  if (!any) return;
+  pending_.store(true, std::memory_order_seq_cst);
+  if (running_.load(std::memory_order_seq_cst)) context_.leave(context_);
+}
+
+void Executor::forgetCode() {
+  code_.clear();
+  count();
+  ++counters_.clears;
+  std::scoped_lock lock(mutex_);
+  codePages_.clear();
+}
+
+/// What the code takes is the code cache's.
+void Executor::count() {
+  std::uint64_t now = code_.bytes();
+  context_.store->countFollowers(static_cast<std::int64_t>(now - counted_));
+  counted_ = now;
+}
+
+void Executor::forgetAll() {
+  memory_.dropAll();
+  forgetCode();
+  flushCount_ = 0;
+  mustRevalidate_ = false;
+  stale_.store(false, std::memory_order_seq_cst);
+  remapped_ = false;
+}
+
+/// After the guest said that translations may have changed: code whose page is elsewhere now, or may not be executed
+/// any more, goes. `all`: it may be any page; else those of flushes_.
+void Executor::checkCode(bool all) {
+  const Cpu& cpu = *context_.cpu;
+  std::scoped_lock lock(mutex_);
+  std::vector<std::uint64_t> gone;
+  auto check = [&](std::uint64_t linear, const CodePage& page) {
+    PageLook look{};
+    bool same = lookAtPage(cpu, linear, look) && !look.noExecute && look.accessed && look.offset >> 12 == page.ramPage;
+    if (!same) gone.push_back(linear);
+  };
+  if (all) {
+    for (const auto& [linear, page] : codePages_) check(linear, page);
+  } else {
+    // A flush of any address in a large page is of all.
+    constexpr unsigned kLargest = 30;
+    auto isFlushed = [this](std::uint64_t linear) {
+      return std::any_of(flushes_, flushes_ + flushCount_,
+                         [&](std::uint64_t f) { return f >> kLargest == linear >> kLargest; });
+    };
+    for (const auto& [linear, page] : codePages_) {
+      if (isFlushed(linear)) check(linear, page);
+    }
+  }
+  // Nearly all of it: the program has ended.
+  remapped_ = gone.size() > 2 && gone.size() > codePages_.size() / 2;
+  for (std::uint64_t linear : gone) {
+    written_.push_back(linear);
+    written_.push_back(linear - kPageSize);  // its last instruction may go on there
+    pending_.store(true, std::memory_order_relaxed);
+  }
+}
+
+/// Whatever changed since guest code ran last.
+void Executor::settle() {
+  for (unsigned n = 0; n < flushCount_; ++n) memory_.dropPage(flushes_[n]);
+  if (mustRevalidate_) {
+    ++counters_.revalidations;
+    memory_.revalidate(*context_.cpu);
+  }
+  if (mustRevalidate_ || flushCount_ != 0) checkCode(mustRevalidate_);
+  mustRevalidate_ = false;
+  flushCount_ = 0;
+  if (remapped_) return;
+  if (stale_.exchange(false, std::memory_order_seq_cst)) forgetCode();
+  if (pending_.exchange(false, std::memory_order_seq_cst)) {
+    std::vector<std::uint64_t> guarded, written;
+    {
+      std::scoped_lock lock(mutex_);
+      guarded.swap(guarded_);
+      written.swap(written_);
+      for (std::uint64_t page : written) codePages_.erase(page);
+    }
+    for (std::uint64_t page : written) code_.dropPage(page);
+    for (std::uint64_t ramPage : guarded) memory_.protect(ramPage);
+  }
+  memory_.settle();
+}
+
+// --- code
+
+/// The bytes of a page of code, which is watched from now on. Null: it cannot be executed; or, if nobody has asked for
+/// it yet (`ahead`), it was not used before.
+const std::uint8_t* Executor::codePage(std::uint64_t linear, std::uint64_t& ramPage, bool ahead) {
+  Cpu& cpu = *context_.cpu;
+  if (linear >> 47 != 0) return nullptr;
+  std::uint64_t offset = 0;
+  if (ahead) {
+    PageLook look{};
+    if (!lookAtPage(cpu, linear, look) || look.noExecute || !look.accessed) return nullptr;
+    offset = look.offset;
+  } else {
+    PageTranslation page;
+    if (!x86::translate(cpu, linear, Access::execute, Privilege::current, page)) {
+      cpu.exception.valid = false;
+      return nullptr;
+    }
+    offset = cpu.offsetOf(Gpa{page.gpa & ~kPageMask});
+    if (offset == GuestMemory::kNoOffset) return nullptr;
+  }
+  ramPage = offset >> 12;
+  if (!context_.store->guardCode(ramPage)) return nullptr;
+  return reinterpret_cast<const std::uint8_t*>(cpu.memory->deviceView() + offset);
+}
+
+/// Host code for `rip`, translated if need be, with what it leads to; 0 where the interpreter must go on.
+std::uint64_t Executor::lookUp(std::uint64_t rip) {
+  if (std::uint64_t host = code_.find(rip)) return host;
+  WorkMark mark(*context_.cpu, Work::translation);
+  std::uint64_t clears = counters_.clears;
+  std::uint32_t link = code_.linkCount();
+  std::uint64_t host = translate(rip, false);
+  if (host == 0) return 0;
+  ahead_ = code_.successors();
+  for (std::size_t n = 0; n < ahead_.size() && n < kAhead; ++n) {
+    ExecutorCode::Successor next = ahead_[n];
+    std::uint64_t code = code_.find(next.rip);
+    if (code == 0) {
+      if (!next.isReturn && !knows(next.rip)) continue;
+      code = translate(next.rip, true);
+      if (clears != counters_.clears) return 0;
+      if (code == 0) continue;
+      ahead_.insert(ahead_.end(), code_.successors().begin(), code_.successors().end());
+    }
+    if (next.isReturn) code_.enterTarget(next.rip, code, false);
+  }
+  code_.followFrom(link);
+  count();
+  return host;
+}
+
+/// Whether there is code of the page already.
+bool Executor::knows(std::uint64_t rip) const {
+  std::scoped_lock lock(mutex_);
+  return codePages_.contains(rip & ~kPageMask);
+}
+
+std::uint64_t Executor::translate(std::uint64_t rip, bool ahead) {
+  std::uint64_t page = rip & ~kPageMask, ramPage = 0, nextRamPage = 0;
+  const std::uint8_t* bytes = codePage(rip, ramPage, ahead);
+  if (!bytes) return 0;
+  constexpr unsigned kNearEnd = kPageSize - Block::kMaxInstructions * kMaxInstructionLength;
+  const std::uint8_t* next = (rip & kPageMask) > kNearEnd ? codePage(page + kPageSize, nextRamPage, true) : nullptr;
+  // Whatever is written to the page while it is read matters.
+  std::uint64_t granules = notePage(page, ramPage, ~std::uint64_t{0});
+  if (next) notePage(page + kPageSize, nextRamPage, 1);
+  std::uint64_t host = 0;
+  if (context_.store->hasRoomForFollowers()) host = code_.translate(*block_, rip, ModeKey{key_}, bytes, next);
+  if (host == 0) {  // full
+    forgetCode();
+    return 0;
+  }
+  ++counters_.translations;
+  std::scoped_lock lock(mutex_);
+  // If it was written to meanwhile, the note says so.
+  codePages_[page].granules = granules | block_->dependsOn;
+  return host;
+}
+
+/// Adds pieces of a page to those that code is of. Returns which there were before.
+std::uint64_t Executor::notePage(std::uint64_t linear, std::uint64_t ramPage, std::uint64_t granules) {
+  std::scoped_lock lock(mutex_);
+  CodePage& page = codePages_[linear];
+  std::uint64_t before = page.granules;
+  page.ramPage = ramPage;
+  page.granules |= granules;
+  return before;
+}
+
+// --- running
+
+void Executor::enter(std::uint64_t host) {
+  const CpuState& s = context_.cpu->state;
+  ExecutorState& e = process_->state();
+  std::memcpy(e.gpr, s.gpr, sizeof e.gpr);
+  e.hostPc = host;
+  e.flags = (s.rflags & kHardwareFlags) | flag::if_ | flag::reserved1;
+  e.fsBase = s.segment[fs].base;
+  e.tscOffset = s.tscOffset;
+  e.tscAux = static_cast<std::uint32_t>(s.tscAux);
+  std::memcpy(e.xsave, s.xsave, vectorBytes());
+  sanitizeVectorState(e.xsave);
+}
+
+/// Lets guest code run. False: the process died.
+bool Executor::resume(ExecutorResume how) {
+  ExecutorState& e = process_->state();
+  e.resume = static_cast<std::uint32_t>(how);
+  e.looks = kLooks;
+  e.kicked = 0;
+  process_->follow();
+  ++counters_.stops;
+  running_.store(true, std::memory_order_seq_cst);
+  // A page that is guarded from here on is noticed by who guards it.
+  bool ready = context_.frame->attention == 0 && !stale_.load(std::memory_order_seq_cst) &&
+               !pending_.load(std::memory_order_seq_cst);
+  bool lives = true;
+  if (ready) {
+    lives = process_->run(context_.frame->attention);
+    // New code is an investment.
+    if (e.reason != EXECUTOR_REASON_LINK && e.reason != EXECUTOR_REASON_INDIRECT) ++stops_;
+  } else {
+    e.reason = EXECUTOR_REASON_ABORTED;
+  }
+  running_.store(false, std::memory_order_seq_cst);
+  return lives;
+}
+
+void Executor::takeRegisters() {
+  CpuState& s = context_.cpu->state;
+  const ExecutorState& e = process_->state();
+  std::memcpy(s.gpr, e.gpr, sizeof s.gpr);
+  s.rflags = (s.rflags & ~kHardwareFlags) | (e.flags & kHardwareFlags);
+  s.segment[fs].base = e.fsBase;
+  std::uint16_t opcode = loadLe<std::uint16_t>(s.xsave + kX87Opcode);
+  std::uint64_t ip = loadLe<std::uint64_t>(s.xsave + kX87Ip), dp = loadLe<std::uint64_t>(s.xsave + kX87Dp);
+  std::memcpy(s.xsave, e.xsave, vectorBytes());
+  storeLe(s.xsave + kX87Opcode, opcode);
+  storeLe(s.xsave + kX87Ip, ip);
+  storeLe(s.xsave + kX87Dp, dp);
+  sanitizeVectorState(s.xsave);
+}
+
+void Executor::step() {
+  ++counters_.steps;
+  context_.step();
+  context_.cpu->parkFpu();
+}
+
+Executor::Stop Executor::handleFault(const Place& place) {
+  Cpu& cpu = *context_.cpu;
+  const ExecutorState& e = process_->state();
+  bool isPageFault = e.signal == SIGSEGV && e.trap == kPageFaultTrap;
+  std::uint64_t fault = e.hostPc ^ e.faultAddress << 1;
+  // The same once more: the host has another reason.
+  bool write = (e.errorCode & kWriteError) != 0;
+  cpu.state.rip = place.rip;
+  // Both pages must be there before either is marked as used.
+  bool crosses = isPageFault && mayCross(e.faultAddress);
+  if (isPageFault && !crosses && fault != lastFault_ && memory_.fill(cpu, e.faultAddress, write)) {
+    lastFault_ = fault;
+    ++counters_.fills;
+    return Stop::goOn;
+  }
+  lastFault_ = ~std::uint64_t{0};
+  ++counters_.faults;
+  std::uint64_t linear = e.faultAddress;
+  guestFault_ = {place.rip, linear, write, isPageFault};
+  step();
+  if (cpu.state.cpl == 3) {
+    guestFault_ = {};
+    for (std::uint64_t page : {linear, (linear | kPageMask) + 1}) {
+      PageLook look{};
+      bool used = crosses && page >> 47 == 0 && lookAtPage(cpu, page, look) && look.accessed && (!write || look.dirty);
+      if (used) memory_.fill(cpu, page, write);
+    }
+  }
+  return Stop::leave;
+}
+
+/// The guest's kernel may have made what its program faulted for: the executor would fault for it once more.
+void Executor::fillAfterFault() {
+  const GuestFault fault = std::exchange(guestFault_, {});
+  PageLook look{};
+  if (!fault.valid || fault.rip != context_.cpu->state.rip || fault.linear >> 47 != 0) return;
+  if (lookAtPage(*context_.cpu, fault.linear, look) && look.accessed && (!fault.write || (look.writable && look.dirty)))
+    memory_.fill(*context_.cpu, fault.linear, fault.write);
+}
+
+/// Whether the access of the instruction at state.rip that begins at `linear` may go on in the next page.
+bool Executor::mayCross(std::uint64_t linear) const {
+  constexpr unsigned kLongest = 64, kWord = 8;
+  Cpu& cpu = *context_.cpu;
+  std::uint64_t left = kPageSize - (linear & kPageMask);
+  if (left >= kLongest) return false;
+  std::uint8_t bytes[kMaxInstructionLength];
+  Instruction i;
+  unsigned count = fetchInstruction(cpu, bytes);
+  if (count == 0) cpu.exception.valid = false;
+  if (count == 0 || decode(bytes, count, CodeSize::bits64, i) != DecodeStatus::ok) return true;
+  unsigned most = std::max<unsigned>(memoryOperand(i).bytes, kWord);
+  return most > left;
+}
+
+/// Stop::goOn: where it was.
+Executor::Stop Executor::handleSignal() {
+  CpuState& s = context_.cpu->state;
+  const ExecutorState& e = process_->state();
+  Place place{};
+  bool known = code_.locate(e.hostPc, place);
+  while (known && place.kind == Place::Kind::between && (e.signal == SIGUSR1 || e.signal == SIGTRAP)) {
+    // A few more host instructions end the guest's. They do not fault.
+    ++counters_.singleSteps;
+    ExecutorState& state = process_->state();
+    state.resume = static_cast<std::uint32_t>(ExecutorResume::step);
+    state.kicked = 0;
+    if (!process_->run()) return Stop::dead;
+    takeRegisters();
+    if (state.reason != EXECUTOR_REASON_SIGNAL) return handleStop();
+    known = code_.locate(e.hostPc, place);
+  }
+  if (!known || place.kind == Place::Kind::between) return Stop::dead;
+  if (place.kind == Place::Kind::restore) s.gpr[place.reg & 15] = e.spill[0];
+  if (place.kind == Place::Kind::restore3) {
+    s.gpr[rcx] = e.spill[0];
+    s.gpr[rdx] = e.spill[1];
+    s.gpr[rax] = e.spill[2];
+  }
+  s.rip = place.rip;
+  if (e.signal == SIGUSR1 || e.signal == SIGTRAP) {
+    ++counters_.kicks;
+    return Stop::leave;
+  }
+  return handleFault(place);
+}
+
+/// Registers are taken. Stop::goOn: where it was; leave: from the CPU's state.
+Executor::Stop Executor::handleStop() {
+  CpuState& s = context_.cpu->state;
+  const ExecutorState& e = process_->state();
+  switch (static_cast<ExecutorReason>(e.reason)) {
+    case ExecutorReason::step:
+      s.rip = e.exitRip;
+      step();
+      return Stop::leave;
+    case ExecutorReason::link: {
+      ++counters_.links;
+      std::uint32_t link = e.info;
+      std::uint64_t target = code_.linkTarget(link), clears = counters_.clears;
+      s.rip = target;
+      std::uint64_t host = lookUp(target);
+      if (host != 0 && clears == counters_.clears) code_.follow(link, host);
+      return Stop::leave;
+    }
+    case ExecutorReason::indirect: {
+      ++counters_.indirect;
+      std::uint64_t target = e.exitRip, clears = counters_.clears;
+      s.rip = code_.siteOf(e.info);
+      if (std::uint64_t host = lookUp(target)) {
+        if (clears == counters_.clears) code_.enterTarget(target, host, true);
+      } else {
+        step();  // finds what is wrong with the target
+      }
+      return Stop::leave;
+    }
+    case ExecutorReason::signal:
+      return handleSignal();
+    case ExecutorReason::aborted:
+      return Stop::leave;
+  }
+  return Stop::dead;
+}
+
+Executor::End Executor::run() {
+  Cpu& cpu = *context_.cpu;
+  for (;;) {
+    cpu.parkFpu();
+    if (context_.frame->attention != 0 || context_.store->needsReset() || cpu.state.activity != Activity::running ||
+        cpu.events.load(std::memory_order_relaxed) != 0)
+      return End::done;
+    if (cpu.state.cpl != 3) return End::done;
+    if ((cpu.state.dr[7] & 0xff) == 0) cpu.state.rflags &= ~flag::rf;
+    ModeKey key = context_.modeNow();
+    if (!key.has(ModeKey::translatable) || key.mode() != ExecMode::user64 || key.has(ModeKey::accessCheck))
+      return End::unsuited;
+    if (cpu.state.interruptShadow != 0 || key.has(ModeKey::portIo)) return End::unsuited;
+    if (key.bits != key_) {
+      key_ = key.bits;
+      stale_.store(true, std::memory_order_seq_cst);
+    }
+    settle();
+    if (remapped_) return End::remapped;
+    if (refusals_ > kMostRefusals) {
+      refusals_ = 0;
+      return End::refused;
+    }
+    std::uint64_t host = lookUp(cpu.state.rip);
+    fillAfterFault();
+    if (host == 0) {
+      step();
+      continue;
+    }
+    enter(host);
+    ExecutorResume how = ExecutorResume::enter;
+    for (Stop next = Stop::goOn; next == Stop::goOn; how = ExecutorResume::again) {
+      if (!resume(how)) return End::dead;
+      if (process_->state().reason == EXECUTOR_REASON_ABORTED) break;  // as it was
+      takeRegisters();
+      if (process_->state().failed != 0) {
+        memory_.dropAll();
+        ++refusals_;
+      }
+      next = handleStop();
+      if (next == Stop::dead) return End::dead;
+    }
+  }
+}
+
+bool Executor::isWorthIt() {
+  constexpr std::uint64_t kStopCosts = 6000;  // nanoseconds, half of them the process's
+  std::uint64_t now = process_->processorTime(), used = now - lookedAt_, stops = std::exchange(stops_, 0);
+  lookedAt_ = now;
+  return used > stops * kStopCosts / 2 + stops * kStopCosts;
+}
+
+}  // namespace lodge::translate

@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <unordered_map>
+#include <vector>
+
+#include "engine/translate/block.h"
+#include "engine/translate/executor_code.h"
+#include "engine/translate/executor_memory.h"
+#include "engine/translate/executor_process.h"
+#include "engine/translate/translation_store.h"
+
+namespace lodge::translate {
+
+struct VcpuContext;
+
+/// What executors of a vCPU did.
+struct ExecutorCounters {
+  std::uint64_t started = 0, lost = 0, promotions = 0, demotions = 0;
+  std::uint64_t stops = 0, steps = 0, links = 0, indirect = 0, kicks = 0, fills = 0, faults = 0, singleSteps = 0;
+  std::uint64_t translations = 0, clears = 0, revalidations = 0;
+  std::uint64_t nanoseconds = 0;  ///< of processor time, as far as known
+};
+
+/// One guest address space's user code, run by a process of the host (ExecutorProcess). See docs/translator.md.
+///
+/// Used by the vCPU's thread but for CodeFollower's part.
+class Executor final : public CodeFollower {
+ public:
+  /// Null where the host refuses.
+  static std::unique_ptr<Executor> create(VcpuContext& context, ExecutorCounters& counters);
+  ~Executor() override;
+
+  enum class End : std::uint8_t {
+    done,      ///< something else must be done: an event, kernel code
+    unsuited,  ///< the CPU's mode is not for executors
+    refused,   ///< the host has no room for more of the guest's pages
+    remapped,  ///< code is elsewhere, or gone: another program runs here now, most likely
+    dead,      ///< the process died, and with it what the guest's program did since it was entered
+  };
+  /// Runs user code from the CPU's state on.
+  End run();
+
+  // The guest's TLB maintenance. Vector state may be live.
+  void flushPage(std::uint64_t linear) {
+    if (flushCount_ == kMostFlushes) {
+      mustRevalidate_ = true;
+    } else {
+      flushes_[flushCount_++] = linear;
+    }
+  }
+  void flushAll() { mustRevalidate_ = true; }
+  /// For another address space from now on.
+  void forgetAll();
+
+  /// How often it stopped since isWorthIt() was asked last, but for new code.
+  std::uint64_t stops() const { return stops_; }
+  /// Whether guest code ran for longer, since this was asked last, than its stops took.
+  bool isWorthIt();
+  std::uint64_t processorTime() const { return process_->processorTime(); }
+
+  void pageGuarded(std::uint64_t ramPage) override;
+  void codeWritten(std::uint64_t ramPage, std::uint64_t granules) override;
+  void codeForgotten() override { stale_.store(true, std::memory_order_seq_cst); }
+
+ private:
+  struct CodePage {
+    std::uint64_t ramPage, granules;
+  };
+  enum class Stop : std::uint8_t { goOn, leave, dead };
+
+  Executor(VcpuContext& context, ExecutorCounters& counters, std::unique_ptr<ExecutorProcess> process);
+  void settle();
+  void checkCode(bool all);
+  void count();
+  void forgetCode();
+  void enter(std::uint64_t host);
+  bool resume(ExecutorResume how);
+  Stop handleStop();
+  Stop handleSignal();
+  Stop handleFault(const ExecutorCode::Place& place);
+  void takeRegisters();
+  void fillAfterFault();
+  bool mayCross(std::uint64_t linear) const;
+  std::uint64_t lookUp(std::uint64_t rip);
+  std::uint64_t translate(std::uint64_t rip, bool ahead);
+  bool knows(std::uint64_t rip) const;
+  const std::uint8_t* codePage(std::uint64_t linear, std::uint64_t& ramPage, bool ahead);
+  std::uint64_t notePage(std::uint64_t linear, std::uint64_t ramPage, std::uint64_t granules);
+  void step();
+
+  VcpuContext& context_;
+  ExecutorCounters& counters_;
+  std::unique_ptr<ExecutorProcess> process_;
+  ExecutorCode code_;
+  ExecutorMemory memory_;
+  std::unique_ptr<Block> block_;
+  static constexpr std::size_t kAhead = 24;  ///< blocks that are translated at once, as a stop costs more than they do
+  std::vector<ExecutorCode::Successor> ahead_;
+  std::uint32_t key_ = 0;  ///< ModeKey of the code
+  static constexpr unsigned kMostFlushes = 64;
+  std::uint64_t flushes_[kMostFlushes];
+  unsigned flushCount_ = 0;
+  bool mustRevalidate_ = false, remapped_ = false;
+  struct GuestFault {
+    std::uint64_t rip = 0, linear = 0;
+    bool write = false, valid = false;
+  };
+  GuestFault guestFault_;  ///< what the guest's kernel was asked for: it is likely to be there when it returns
+  std::uint64_t lastFault_ = ~std::uint64_t{0};  ///< host address of the last fault that was filled
+  std::uint64_t stops_ = 0, lookedAt_ = 0;
+  unsigned refusals_ = 0;
+  std::uint64_t counted_ = 0;  ///< bytes of code that the store knows of
+
+  /// All code must go; something of `guarded_` or `written_` is to be done.
+  std::atomic<bool> running_{false}, stale_{false}, pending_{false};
+  mutable std::mutex mutex_;                               ///< of what others change
+  std::unordered_map<std::uint64_t, CodePage> codePages_;  ///< by linear page
+  std::vector<std::uint64_t> guarded_;                     ///< RAM pages that must not be written to any more
+  std::vector<std::uint64_t> written_;                     ///< linear pages of code that has changed
+};
+
+/// The executors of one vCPU, and which address space gets one: programs that compute. A program that calls its kernel
+/// all the time is faster in the vCPU's own translated code.
+class Executors {
+ public:
+  /// `always`: for tests, at once and for good.
+  Executors(VcpuContext& context, bool always) : context_(context), always_(always) {}
+
+  /// The executor for the address space that is current, if it is to run there. `isUser`: user code is about to run.
+  Executor* current();
+  /// An event interrupted the vCPU.
+  void noteEvent();
+  /// After Executor::run().
+  void noteRun(Executor& executor, Executor::End end);
+  /// Whether user code of the current address space runs in an executor. Vector state may be live.
+  bool isActive() const {
+    for (const Space& space : spaces_) {
+      if (space.active && space.root == (root())) return true;
+    }
+    return always_;
+  }
+
+  void flushPage(std::uint64_t linear);
+  void flushAll();
+  void addressSpaceChanged(bool noFlush);
+
+  const ExecutorCounters& counters() const { return counters_; }
+
+ private:
+  struct Space {
+    std::uint64_t root = 0, cr3 = 0;
+    std::unique_ptr<Executor> executor;
+    bool active = false;
+    int threadId = 0;
+    std::uint64_t lastUse = 0, retryAt = 0, penalty = 0;  ///< ticks of the time stamp counter
+    unsigned slow = 0;                                    ///< how often in turn it was not worth it
+  };
+  static constexpr unsigned kMost = 2;
+
+  std::uint64_t root() const;
+  Space* find(std::uint64_t root);
+  void promote(std::uint64_t cr3, std::uint64_t now);
+  bool mayRun() const;
+  std::uint64_t ticks(std::uint64_t microseconds) const;
+
+  VcpuContext& context_;
+  bool always_;
+  bool impossible_ = false;
+  std::vector<Space> spaces_;
+  std::uint64_t endedNanoseconds_ = 0;  ///< of executors that are no more
+  std::uint64_t candidate_ = 0, streak_ = 0, lastEvent_ = 0;
+  ExecutorCounters counters_;
+};
+
+}  // namespace lodge::translate

@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+// Which address spaces run in executors.
+#include <x86intrin.h>
+
+#include <algorithm>
+
+#include "engine/translate/executor.h"
+#include "engine/translate/vcpu_context.h"
+#include "x86/cpu_model.h"
+
+namespace lodge::translate {
+
+using namespace x86;
+
+namespace {
+constexpr std::uint64_t kRoot = 0x000f'ffff'ffff'f000;
+/// Events that find user code of one address space running, one after the other, before it is taken for a program that
+/// computes; events closer together count as one (microseconds).
+constexpr std::uint64_t kStreak = 2, kApart = 1000;
+/// An executor is left when its stops take longer than its code runs, which is looked at after so many of them, and
+/// must be so some times in turn. It is tried again after a while (microseconds), which doubles.
+constexpr std::uint64_t kStops = 400, kSlow = 2;
+constexpr std::uint64_t kFirstPenalty = 200'000, kLongestPenalty = 10'000'000;
+/// One that has not run for so long is given up.
+constexpr std::uint64_t kForgotten = 1'000'000;
+}  // namespace
+
+std::uint64_t Executors::ticks(std::uint64_t microseconds) const {
+  return context_.cpu->model->tscHz / 1'000'000 * microseconds;
+}
+
+std::uint64_t Executors::root() const {
+  return context_.cpu->state.cr3 & kRoot;
+}
+
+Executors::Space* Executors::find(std::uint64_t root) {
+  for (Space& space : spaces_) {
+    if (space.root == root) return &space;
+  }
+  return nullptr;
+}
+
+bool Executors::mayRun() const {
+  const CpuState& s = context_.cpu->state;
+  return !impossible_ && s.cpl == 3 && context_.cpu->mode64() && (s.cr4 & cr4::la57) == 0 && s.smm == 0 &&
+         !context_.cpu->memory->isLoading();
+}
+
+Executor* Executors::current() {
+  if (always_ && mayRun() && !find(root())) promote(context_.cpu->state.cr3, __rdtsc());
+  if (spaces_.empty()) return nullptr;
+  Space* space = find(root());
+  if (!space || !space->active || !mayRun()) return nullptr;
+  if (space->threadId != context_.threadId) {  // processes end with the thread that made them
+    context_.cpu->parkFpu();
+    std::erase_if(spaces_, [&](const Space& s) { return s.threadId != context_.threadId; });
+    return nullptr;
+  }
+  if (space->cr3 != context_.cpu->state.cr3) {  // under another PCID
+    space->cr3 = context_.cpu->state.cr3;
+    space->executor->flushAll();
+  }
+  space->lastUse = __rdtsc();
+  return space->executor.get();
+}
+
+void Executors::promote(std::uint64_t cr3, std::uint64_t now) {
+  context_.cpu->parkFpu();
+  std::uint64_t root = cr3 & kRoot;
+  Space* space = find(root);
+  if (space && now < space->retryAt) return;
+  if (!space && spaces_.size() < kMost) {
+    auto executor = Executor::create(context_, counters_);
+    if (!executor) {
+      impossible_ = true;
+      return;
+    }
+    spaces_.push_back({});
+    space = &spaces_.back();
+    space->executor = std::move(executor);
+    space->threadId = context_.threadId;
+  } else if (!space) {
+    space = &*std::min_element(spaces_.begin(), spaces_.end(),
+                               [](const Space& a, const Space& b) { return a.lastUse < b.lastUse; });
+    space->executor->forgetAll();
+    space->penalty = space->retryAt = 0;
+  }
+  space->root = root;
+  space->cr3 = cr3;
+  space->executor->flushAll();
+  space->executor->isWorthIt();  // from now on
+  space->active = true;
+  space->lastUse = now;
+  context_.frame->userKey = 0;  // SYSRET goes the long way, which leads to the executor
+  ++counters_.promotions;
+}
+
+void Executors::noteEvent() {
+  std::uint64_t now = __rdtsc();
+  if (impossible_ || now - lastEvent_ < ticks(kApart)) return;
+  lastEvent_ = now;
+  if (!spaces_.empty()) {
+    context_.cpu->parkFpu();
+    std::uint64_t all = endedNanoseconds_;
+    for (const Space& space : spaces_) all += space.executor->processorTime();
+    counters_.nanoseconds = all;
+    std::erase_if(spaces_, [&](const Space& space) {
+      if (now - space.lastUse < ticks(kForgotten) || now < space.retryAt) return false;
+      endedNanoseconds_ += space.executor->processorTime();
+      return true;
+    });
+  }
+  std::uint64_t cr3 = context_.cpu->state.cr3;
+  Space* space = find(cr3 & kRoot);
+  if (!mayRun() || (space && space->active)) {
+    streak_ = 0;
+    return;
+  }
+  streak_ = (candidate_ & kRoot) == (cr3 & kRoot) ? streak_ + 1 : 1;
+  candidate_ = cr3;
+  if (streak_ < kStreak) return;
+  streak_ = 0;
+  promote(cr3, now);
+}
+
+void Executors::noteRun(Executor& executor, Executor::End end) {
+  auto at = std::find_if(spaces_.begin(), spaces_.end(), [&](const Space& s) { return s.executor.get() == &executor; });
+  if (at == spaces_.end()) return;
+  if (end == Executor::End::dead) {
+    ++counters_.lost;
+    // What the program did is lost with its registers: it ends with a #GP.
+    context_.cpu->state.rip = std::uint64_t{1} << 47;
+    spaces_.erase(at);
+    return;
+  }
+  if (end == Executor::End::refused) {
+    at->active = false;
+    at->retryAt = __rdtsc() + ticks(kLongestPenalty);
+    ++counters_.demotions;
+    return;
+  }
+  if (end == Executor::End::remapped) {
+    executor.forgetAll();
+    if (!always_) at->active = false;
+    return;
+  }
+  if (always_ || executor.stops() < kStops) return;
+  at->slow = executor.isWorthIt() ? 0 : at->slow + 1;
+  if (at->slow == 0) at->penalty = 0;
+  if (at->slow < kSlow) return;
+  at->slow = 0;
+  at->penalty = std::clamp(2 * at->penalty, ticks(kFirstPenalty), ticks(kLongestPenalty));
+  at->retryAt = __rdtsc() + at->penalty;
+  at->active = false;
+  ++counters_.demotions;
+}
+
+void Executors::flushPage(std::uint64_t linear) {
+  for (Space& space : spaces_) space.executor->flushPage(linear);
+}
+
+void Executors::flushAll() {
+  for (Space& space : spaces_) space.executor->flushAll();
+}
+
+void Executors::addressSpaceChanged(bool noFlush) {
+  Space* space = spaces_.empty() ? nullptr : find(context_.cpu->state.cr3 & kRoot);
+  if (!space) return;
+  if (!noFlush) space->executor->flushAll();
+  if (space->active) context_.frame->userKey = 0;
+}
+
+}  // namespace lodge::translate
