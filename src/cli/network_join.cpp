@@ -5,12 +5,14 @@
 #include <net/if.h>
 #include <poll.h>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <array>
 #include <cerrno>
 #include <cstring>
 
+#include "base/log.h"
 #include "base/text.h"
 #include "cli/exit_status.h"
 #include "cli/layout.h"
@@ -115,6 +117,16 @@ std::string macOf(int tap) {
   return toText(mac);
 }
 
+/// The network's MTU for the device, whose user may make it smaller.
+void setMtu(const std::string& tap, unsigned mtu) {
+  UniqueFd control(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  ifreq request{};
+  std::memcpy(request.ifr_name, tap.data(), tap.size());
+  request.ifr_mtu = static_cast<int>(mtu);
+  if (!control || ::ioctl(control.get(), SIOCSIFMTU, &request) != 0)
+    log(LogLevel::warning, "tap device {}: its MTU cannot be set to {}", inQuotes(tap), mtu);
+}
+
 int attach(const Invocation& invocation, const Program&) {
   blockSignals();
   auto signals = openSignalFd();
@@ -133,9 +145,10 @@ int attach(const Invocation& invocation, const Program&) {
   if (!request.contains("mac")) request["mac"] = macOf(tap->get());
   auto joined = network::join(invocation.arguments()[0], request, tap->get());
   if (!joined) return fail(joined.error());
+  setMtu(tapName, joined->mtu);
   tap->reset();  // the network's process has it now
   if (!print(tapName + "\n")) return exit_status::kLodgeError;
-  pollfd fds[2] = {{joined->get(), POLLIN, 0}, {signals->get(), POLLIN, 0}};
+  pollfd fds[2] = {{joined->fd.get(), POLLIN, 0}, {signals->get(), POLLIN, 0}};
   while (::poll(fds, 2, -1) < 0 && errno == EINTR) {
   }
   if ((fds[1].revents & POLLIN) != 0) return exit_status::kSuccess;

@@ -109,7 +109,8 @@ int show(const Invocation& invocation, const Program&) {
                                  reply ? "up" : "down", subnetOf(*d));
   if (d->subnet6 && d->ipv6) text += "subnet6: " + toText(*d->subnet6) + "\n";
   if (!d->uplink.empty()) text += "uplink: " + d->uplink + "\n";
-  if (d->mtu != 1500) text += fmt::format("mtu: {}\n", d->mtu);
+  unsigned mtu = reply ? (*reply)["network"].value("mtu", d->mtu) : d->mtu;
+  if (mtu != 1500 && mtu != 0) text += fmt::format("mtu: {}\n", mtu);
   if (d->cable.rate != 0) text += "rate: " + network::rateText(d->cable.rate) + "\n";
   for (const PortForward& f : d->forwards) text += "forward: " + network::forwardText(f) + "\n";
   for (const auto& l : d->leases)

@@ -148,7 +148,8 @@ class Running {
     if (Status up = network::bringUp(options_.network); !up) return up;
     auto cable = network::join(options_.network, options_.port, inside_.tap());
     if (!cable) return std::move(cable).error();
-    cable_ = std::move(*cable);
+    cable_ = std::move(cable->fd);
+    if (Status s = inside_.setMtu(cable->mtu); !s) return s;
     return loop_.watch(cable_.get(), EPOLLIN | EPOLLHUP, [this](std::uint32_t) {
       loop_.unwatch(cable_.get());
       again_->arm(loop_.clock().now() + kNanosecondsPerSecond);
@@ -217,7 +218,6 @@ int run(const Invocation& invocation, const Program&) {
   auto inside = network::Inside::create();
   if (!inside) return fail(inside.error());
   options.port["mac"] = toText((*inside)->mac());
-  if (Status s = (*inside)->setMtu(definition->mtu); !s) return fail(s.error());
   blockSignals();
   auto loop = EventLoop::create();
   if (!loop) return fail(loop.error());

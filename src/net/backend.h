@@ -39,6 +39,8 @@ class NetBackend {
   virtual void send(std::span<const std::uint8_t> frame, const FrameOffload& offload) = 0;
   /// What FrameOffload the backend accepts and produces.
   virtual bool supportsOffload() const = 0;
+  /// The longest IP packet that the network takes, in bytes: what the card tells its driver (virtio 1.2, 5.1.4).
+  virtual unsigned mtu() const { return 1500; }
 };
 
 /// A port forward of the user network: host address and port to guest port.
@@ -62,8 +64,6 @@ struct UserNetOptions {
   std::string network, host, nameServer, firstLease;  ///< "10.0.2.0/24", "10.0.2.2", "10.0.2.3", "10.0.2.15"
   std::string network6;                               ///< "fd00:1234::/64": the host is ::2, the name server ::3
   unsigned mtu = 1500;
-  std::string dnsSocket;   ///< path of a Unix stream socket that answers TCP connections to port 53 of `dnsAddress`
-  std::string dnsAddress;  ///< in the network, and neither the host's nor `nameServer`
 };
 
 /// The user network's forwards while it runs. I/O thread.

@@ -32,6 +32,8 @@ class MessageNet : public NetBackend {
   void receiverReady() override;
   void send(std::span<const std::uint8_t> frame, const FrameOffload& offload) override;
   bool supportsOffload() const override { return true; }
+  unsigned mtu() const override { return mtu_; }
+  void setMtu(unsigned mtu) { mtu_ = mtu; }
 
   /// Called once when the other side has gone. It may destroy the object only through EventLoop::post().
   void onGone(std::function<void()> function) { gone_ = std::move(function); }
@@ -54,6 +56,7 @@ class MessageNet : public NetBackend {
   EventLoop& loop_;
   UniqueFd fd_;
   Kind kind_;
+  unsigned mtu_ = 1500;
   Receiver receiver_;
   SegmentJoiner joiner_;
   std::function<void()> gone_;

@@ -1,83 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
+// A tap device of the host's kernel as a network card's far side, offloads included.
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <linux/if_tun.h>
 #include <net/if.h>
-#include <sys/epoll.h>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
-#include <array>
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
-#include "base/file.h"
-#include "base/log.h"
 #include "base/text.h"
-#include "net/backend.h"
+#include "net/message_net.h"
 
 namespace lodge {
-
-namespace {
-
-/// Frames go to and come from a tap device of the host's kernel, which does without offloads: what is longer than the
-/// device's MTU was cut before it comes here.
-class TapNet : public NetBackend {
- public:
-  TapNet(EventLoop& loop, UniqueFd fd) : loop_(loop), fd_(std::move(fd)) {}
-  ~TapNet() override { loop_.unwatch(fd_.get()); }
-
-  void setReceiver(Receiver receiver) override {
-    receiver_ = std::move(receiver);
-    listen(true);
-  }
-  void receiverReady() override {
-    if (held_.empty() || !receiver_(held_, FrameOffload{})) return;
-    held_.clear();
-    listen(true);
-  }
-  void send(std::span<const std::uint8_t> frame, const FrameOffload&) override {
-    // A full queue drops the frame, as a wire would.
-    while (::write(fd_.get(), frame.data(), frame.size()) < 0 && errno == EINTR) {
-    }
-  }
-  bool supportsOffload() const override { return false; }
-
- private:
-  static constexpr std::size_t kMaxFrame = 65536 + 18;
-  static constexpr unsigned kMostAtOnce = 64;
-
-  void listen(bool on) {
-    Status watched = loop_.watch(fd_.get(), on ? EPOLLIN : 0u, [this](std::uint32_t events) {
-      // Without its interface the file reports errors for ever: there is nothing more to hear from it.
-      if ((events & (EPOLLERR | EPOLLHUP)) != 0) return loop_.unwatch(fd_.get());
-      if ((events & EPOLLIN) != 0) receive();
-    });
-    if (!watched) log(LogLevel::warning, "tap: {}", watched.error().message());
-  }
-  void receive() {
-    for (unsigned n = 0; n < kMostAtOnce; ++n) {
-      ssize_t length = ::read(fd_.get(), buffer_.data(), buffer_.size());
-      if (length <= 0) {
-        if (length < 0 && errno != EAGAIN && errno != EINTR) loop_.unwatch(fd_.get());
-        return;
-      }
-      std::span<const std::uint8_t> frame(buffer_.data(), static_cast<std::size_t>(length));
-      if (receiver_(frame, FrameOffload{})) continue;
-      held_.assign(frame.begin(), frame.end());
-      listen(false);
-      return;
-    }
-  }
-
-  EventLoop& loop_;
-  UniqueFd fd_;
-  Receiver receiver_;
-  std::vector<std::uint8_t> held_;  ///< a frame that the guest had no room for; nothing is read meanwhile
-  std::array<std::uint8_t, kMaxFrame> buffer_{};
-};
-
-}  // namespace
 
 Result<std::unique_ptr<NetBackend>> openTapNet(EventLoop& loop, const std::string& interfaceName) {
   std::string what = "tap device " + inQuotes(interfaceName);
@@ -92,8 +30,9 @@ Result<std::unique_ptr<NetBackend>> openTapNet(EventLoop& loop, const std::strin
   UniqueFd fd(::open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC));
   if (!fd) return Error::fromErrno(errno, "open /dev/net/tun").context(what);
   std::memcpy(request.ifr_name, interfaceName.data(), interfaceName.size());
-  request.ifr_flags = IFF_TAP | IFF_NO_PI;
-  if (::ioctl(fd.get(), TUNSETIFF, &request) != 0) {
+  request.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR;
+  int headerSize = kVirtioHeaderSize;
+  if (::ioctl(fd.get(), TUNSETIFF, &request) != 0 || ::ioctl(fd.get(), TUNSETVNETHDRSZ, &headerSize) != 0) {
     int error = errno;
     auto failure = Error::fromErrno(error, what);
     if (error == EPERM) return std::move(failure).withHint("it is another user's; " + howToMake);
@@ -101,7 +40,13 @@ Result<std::unique_ptr<NetBackend>> openTapNet(EventLoop& loop, const std::strin
     if (error == EINVAL) return std::move(failure).withHint("it is no tap device, or one with several queues");
     return failure;
   }
-  return std::unique_ptr<NetBackend>(std::make_unique<TapNet>(loop, std::move(fd)));
+  unsigned offloads = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6;
+  [[maybe_unused]] int set = ::ioctl(fd.get(), TUNSETOFFLOAD, offloads);
+  UniqueFd control(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  auto net = std::make_unique<MessageNet>(loop, std::move(fd), MessageNet::Kind::tap);
+  if (control && ::ioctl(control.get(), SIOCGIFMTU, &request) == 0)
+    net->setMtu(static_cast<unsigned>(std::clamp(request.ifr_mtu, 68, 65535)));
+  return std::unique_ptr<NetBackend>(std::move(net));
 }
 
 }  // namespace lodge

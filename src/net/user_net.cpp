@@ -46,6 +46,7 @@ class UserNet : public NetBackend, public ForwardControl {
   }
   void send(std::span<const std::uint8_t> frame, const FrameOffload& offload) override;
   bool supportsOffload() const override { return true; }
+  unsigned mtu() const override { return mtu_; }
   Status addForward(const PortForward& forward) override;
   void removeForward(const PortForward& forward) override;
 
@@ -76,6 +77,7 @@ class UserNet : public NetBackend, public ForwardControl {
   EventLoop& loop_;
   Slirp* slirp_ = nullptr;
   in_addr firstLease_{};
+  unsigned mtu_ = 1500;
   Receiver receiver_;
   std::deque<QueuedFrame> queued_;
   SegmentJoiner joiner_{[this](auto frame, const FrameOffload& offload) { toGuest(frame, offload); }};
@@ -196,16 +198,10 @@ Status UserNet::open(const UserNetOptions& options) {
   config.vhostname = options.hostname.empty() ? "lodge" : options.hostname.c_str();
   config.tftp_path = options.tftp.empty() ? nullptr : options.tftp.c_str();
   config.bootfile = options.bootFile.empty() ? nullptr : options.bootFile.c_str();
-  config.if_mtu = config.if_mru = options.mtu;
+  config.if_mtu = config.if_mru = mtu_ = options.mtu;
   slirp_ = slirp_new(&config, callbacks(), this);
   if (!slirp_) return Error(ErrorKind::internal, "start the user network: libslirp refused its configuration");
   firstLease_ = config.vdhcp_start;
-  if (!options.dnsSocket.empty()) {
-    in_addr address{};
-    inet_pton(AF_INET, options.dnsAddress.c_str(), &address);
-    if (slirp_add_unix(slirp_, options.dnsSocket.c_str(), &address, 53) != 0)
-      return Error(ErrorKind::internal, "start the user network: libslirp refused the name server's address");
-  }
   for (const PortForward& forward : options.forwards) {
     if (Status added = addForward(forward); !added) return added;
   }

@@ -148,7 +148,7 @@ Result<Json> ask(const std::string& name, const Json& request) {
   return json;
 }
 
-Result<UniqueFd> join(const std::string& name, const Json& settings, int tap) {
+Result<Joined> join(const std::string& name, const Json& settings, int tap) {
   // A network that is just going down closes the door on whoever comes: the next try starts it anew.
   for (int attempt = 0;; ++attempt) {
     // Whoever brings a tap device may be in another network namespace than the network shall be in.
@@ -157,7 +157,7 @@ Result<UniqueFd> join(const std::string& name, const Json& settings, int tap) {
     }
     auto fd = connectTo(name, "ports", SOCK_SEQPACKET);
     if (!fd && attempt < 3) continue;
-    if (!fd) return fd;
+    if (!fd) return std::move(fd).error();
     Status sent = sendMessage(fd->get(), settings, tap >= 0 ? std::vector<int>{tap} : std::vector<int>{});
     if (!sent && attempt < 3) continue;
     if (!sent) return std::move(sent).error();
@@ -169,7 +169,7 @@ Result<UniqueFd> join(const std::string& name, const Json& settings, int tap) {
     if (!succeeded(reply->facts)) return errorFrom(reply->facts);
     int flags = ::fcntl(fd->get(), F_GETFL);
     ::fcntl(fd->get(), F_SETFL, flags | O_NONBLOCK);
-    return fd;
+    return Joined{std::move(*fd), reply->facts.value("mtu", 1500u)};
   }
 }
 
@@ -188,8 +188,9 @@ class NetworkPort : public NetBackend {
   }
   ~NetworkPort() override { *alive_ = false; }
 
-  void connect(UniqueFd fd) {
-    inner_ = std::make_unique<MessageNet>(loop_, std::move(fd), MessageNet::Kind::socket);
+  void connect(Joined joined) {
+    inner_ = std::make_unique<MessageNet>(loop_, std::move(joined.fd), MessageNet::Kind::socket);
+    mtu_ = joined.mtu;
     inner_->onGone([this] {
       log(LogLevel::warning, "network {} has gone; trying again each second", inQuotes(name_));
       retry_->arm(loop_.clock().now() + kNanosecondsPerSecond);
@@ -207,14 +208,15 @@ class NetworkPort : public NetBackend {
     if (inner_) inner_->send(frame, offload);
   }
   bool supportsOffload() const override { return true; }
+  unsigned mtu() const override { return mtu_; }
 
  private:
   void reconnect() {
     inner_.reset();
-    auto fd = join(name_, settings_);
-    if (fd) {
+    auto joined = join(name_, settings_);
+    if (joined) {
       log(LogLevel::warning, "network {} is back", inQuotes(name_));
-      return connect(std::move(*fd));
+      return connect(std::move(*joined));
     }
     retry_->arm(loop_.clock().now() + kNanosecondsPerSecond);
   }
@@ -222,6 +224,7 @@ class NetworkPort : public NetBackend {
   EventLoop& loop_;
   std::string name_;
   Json settings_;
+  unsigned mtu_ = 1500;
   Receiver receiver_;
   std::unique_ptr<MessageNet> inner_;
   std::unique_ptr<Timer> retry_;
@@ -231,10 +234,10 @@ class NetworkPort : public NetBackend {
 }  // namespace
 
 Result<std::unique_ptr<NetBackend>> openNetworkPort(EventLoop& loop, const std::string& name, const Json& settings) {
-  auto fd = join(name, settings);
-  if (!fd) return std::move(fd).error();
+  auto joined = join(name, settings);
+  if (!joined) return std::move(joined).error();
   auto port = std::make_unique<NetworkPort>(loop, name, settings);
-  port->connect(std::move(*fd));
+  port->connect(std::move(*joined));
   return std::unique_ptr<NetBackend>(std::move(port));
 }
 

@@ -22,9 +22,15 @@ Result<Json> ask(const std::string& name, const Json& request);
 /// The same, and the connection for what follows the answer.
 Result<UniqueFd> askStream(const std::string& name, const Json& request);
 
+/// A port's socket, and what the network said of itself.
+struct Joined {
+  UniqueFd fd;
+  unsigned mtu = 1500;
+};
+
 /// Joins; waits for the answer. With `tap` that device becomes the port, for as long as the returned socket is open.
 /// The network is brought up if need be, but not for a tap device. Errors: bringUp()'s, and what the network says.
-Result<UniqueFd> join(const std::string& name, const Json& settings, int tap = -1);
+Result<Joined> join(const std::string& name, const Json& settings, int tap = -1);
 
 /// A network card's cable into a network: joined at once, and again each second if the network's process dies.
 Result<std::unique_ptr<NetBackend>> openNetworkPort(EventLoop& loop, const std::string& name, const Json& settings);

@@ -93,7 +93,8 @@ Status completeDefinition(NetworkDefinition& d, const Taken& taken) {
   if (d.kind == NetworkKind::switched && !d.uplink.empty() && d.uplink != "user" && !d.uplink.starts_with("tap:"))
     return std::move(invalid(d, "a switch has no uplink " + inQuotes(d.uplink)))
         .withHint("there are user and tap:NAME");
-  if (d.mtu < 576 || d.mtu > 65521) return invalid(d, "the MTU must be 576 to 65521");
+  if (d.mtu == 0 && !card && !d.uplink.starts_with("tap:")) d.mtu = 1500;
+  if (d.mtu != 0 && (d.mtu < 576 || d.mtu > 65521)) return invalid(d, "the MTU must be 576 to 65521");
   if (!d.forwards.empty() && !d.userUplink() && d.kind != NetworkKind::nat)
     return invalid(d, fmt::format("a network of kind {} has no forwards", toString(d.kind)));
   for (const PortForward& f : d.forwards) {

@@ -172,7 +172,7 @@ Result<NetworkDefinition> definitionFrom(const Json& json) {
   }
   d.ipv6 = m.flag("ipv6", true);
   d.dhcp = m.flag("dhcp", true);
-  d.mtu = static_cast<unsigned>(m.number("mtu", 1500, 65535));
+  d.mtu = static_cast<unsigned>(m.number("mtu", 0, 65535));
   d.keep = m.flag("keep", false);
   d.host = m.flag("host", true);
   d.antiSpoof = m.flag("antiSpoof", true);

@@ -46,7 +46,7 @@ struct NetworkDefinition {
   NetworkKind kind = NetworkKind::user;
   std::optional<IpBlock> subnet, subnet6;
   bool ipv6 = true, dhcp = true;
-  unsigned mtu = 1500;
+  unsigned mtu = 0;    ///< 0: that of the host's card or device which it joins, when it comes up
   bool keep = false;   ///< stays when the last machine has left
   std::string uplink;  ///< the host's card; of a switch: "user", "tap:NAME" or none
   bool host = true;    ///< of a bridge: the host shares the card

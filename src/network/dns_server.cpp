@@ -20,9 +20,8 @@ namespace lodge::network {
 
 namespace {
 
-constexpr std::size_t kMostPending = 512, kMostConnections = 64;
+constexpr std::size_t kMostPending = 512;
 constexpr Nanoseconds kPatience = 3 * kNanosecondsPerSecond;
-constexpr Nanoseconds kIdle = 20 * kNanosecondsPerSecond;
 constexpr std::uint32_t kOwnTtl = 10;
 
 std::uint16_t randomId() {
@@ -75,13 +74,6 @@ struct DnsServer::Pending {
   std::unique_ptr<Timer> timer;
 };
 
-/// A client by TCP.
-struct DnsServer::Connection {
-  UniqueFd fd;
-  std::vector<std::uint8_t> input;
-  std::unique_ptr<Timer> timer;
-};
-
 DnsServer::DnsServer(EventLoop& loop, std::string domain, Names names, Reverse reverse, std::vector<IpAddress> upstream)
     : loop_(loop),
       domain_(std::move(domain)),
@@ -91,8 +83,6 @@ DnsServer::DnsServer(EventLoop& loop, std::string domain, Names names, Reverse r
 
 DnsServer::~DnsServer() {
   for (auto& [number, p] : pending_) loop_.unwatch(p->fd.get());
-  for (auto& [number, c] : connections_) loop_.unwatch(c->fd.get());
-  for (UniqueFd& fd : listeners_) loop_.unwatch(fd.get());
 }
 
 std::vector<IpAddress> DnsServer::servers() const {
@@ -233,60 +223,6 @@ void DnsServer::finish(std::uint64_t number, std::span<const std::uint8_t> messa
   pending_.erase(it);
   loop_.unwatch(pending->fd.get());
   pending->answer(message);
-}
-
-Status DnsServer::serve(UniqueFd listener) {
-  int fd = listener.get();
-  listeners_.push_back(std::move(listener));
-  return loop_.watch(fd, EPOLLIN, [this, fd](std::uint32_t) {
-    UniqueFd client(::accept4(fd, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
-    if (!client || connections_.size() >= kMostConnections) return;
-    std::uint64_t number = next_++;
-    auto connection = std::make_unique<Connection>();
-    connection->fd = std::move(client);
-    connection->timer = loop_.makeTimer([this, number] {
-      loop_.post([this, number] {
-        auto it = connections_.find(number);
-        if (it == connections_.end()) return;
-        loop_.unwatch(it->second->fd.get());
-        connections_.erase(it);
-      });
-    });
-    connection->timer->arm(loop_.clock().now() + kIdle);
-    int clientFd = connection->fd.get();
-    connections_[number] = std::move(connection);
-    if (Status watched = loop_.watch(clientFd, EPOLLIN, [this, number](std::uint32_t) { readFrom(number); }); !watched)
-      connections_.erase(number);
-  });
-}
-
-void DnsServer::readFrom(std::uint64_t number) {
-  auto it = connections_.find(number);
-  if (it == connections_.end()) return;
-  Connection& c = *it->second;
-  std::array<std::uint8_t, 4096> buffer;
-  ssize_t length = ::recv(c.fd.get(), buffer.data(), buffer.size(), 0);
-  if (length < 0 && (errno == EAGAIN || errno == EINTR)) return;
-  if (length <= 0) {
-    loop_.unwatch(c.fd.get());
-    connections_.erase(it);
-    return;
-  }
-  c.timer->arm(loop_.clock().now() + kIdle);
-  c.input.insert(c.input.end(), buffer.begin(), buffer.begin() + length);
-  while (c.input.size() >= 2) {
-    std::size_t whole = 2u + loadBe<std::uint16_t>(c.input.data());
-    if (c.input.size() < whole) return;
-    std::vector<std::uint8_t> query(c.input.begin() + 2, c.input.begin() + static_cast<std::ptrdiff_t>(whole));
-    c.input.erase(c.input.begin(), c.input.begin() + static_cast<std::ptrdiff_t>(whole));
-    ask(query, true, [this, number](std::span<const std::uint8_t> message) {
-      auto client = connections_.find(number);
-      if (client == connections_.end()) return;
-      std::vector<std::uint8_t> out = framed(message);
-      // A client that does not read its answers loses them.
-      [[maybe_unused]] ssize_t sent = ::send(client->second->fd.get(), out.data(), out.size(), MSG_NOSIGNAL);
-    });
-  }
 }
 
 }  // namespace lodge::network

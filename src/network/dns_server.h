@@ -34,20 +34,14 @@ class DnsServer {
   /// Calls `answer` now, later or (no server answered in time) with a failure; never if the query is no query.
   void ask(std::span<const std::uint8_t> query, bool tcp, Answer answer);
 
-  /// Serves clients of a listening stream socket: messages behind two bytes of length (RFC 1035, 4.2.2).
-  Status serve(UniqueFd listener);
-
  private:
   struct Pending;
-  struct Connection;
   bool answerHere(std::span<const std::uint8_t> query, const DnsQuestion& question, const Answer& answer);
   void forward(std::unique_ptr<Pending> pending);
   void received(std::uint64_t number);
   void failed(std::uint64_t number);
   void finish(std::uint64_t number, std::span<const std::uint8_t> message);
   std::vector<IpAddress> servers() const;
-  void accept();
-  void readFrom(std::uint64_t number);
 
   EventLoop& loop_;
   std::string domain_;
@@ -55,9 +49,7 @@ class DnsServer {
   Reverse reverse_;
   std::vector<IpAddress> upstream_;
   std::map<std::uint64_t, std::unique_ptr<Pending>> pending_;
-  std::map<std::uint64_t, std::unique_ptr<Connection>> connections_;
   std::uint64_t next_ = 1;
-  std::vector<UniqueFd> listeners_;
 };
 
 }  // namespace lodge::network

@@ -63,6 +63,24 @@ Frame udpFrame(const Endpoint& from, const Endpoint& to, std::span<const std::ui
   return ipFrame(from, to, protocol::kUdp, 64, body);
 }
 
+Frame tcpFrame(const Endpoint& from, const Endpoint& to, const TcpFields& fields, std::span<const std::uint8_t> data) {
+  Frame body;
+  put(body, from.port);
+  put(body, to.port);
+  put(body, fields.sequence);
+  put(body, fields.acknowledged);
+  body.push_back(fields.mss != 0 ? 0x60 : 0x50);
+  body.push_back(fields.flags);
+  put(body, fields.window);
+  put<std::uint32_t>(body, 0);  // checksum, urgent pointer
+  if (fields.mss != 0) {
+    body.insert(body.end(), {2, 4});
+    put(body, fields.mss);
+  }
+  append(body, data);
+  return ipFrame(from, to, protocol::kTcp, 64, body);
+}
+
 Frame icmp6Frame(const Endpoint& from, const Endpoint& to, std::span<const std::uint8_t> message) {
   return ipFrame(from, to, protocol::kIcmp6, 255, message);
 }

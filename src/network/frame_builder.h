@@ -19,6 +19,13 @@ struct Endpoint {
 
 /// Whole frames with all checksums. Both ends' addresses are of one family.
 Frame udpFrame(const Endpoint& from, const Endpoint& to, std::span<const std::uint8_t> data);
+/// Of a TCP header (RFC 9293, 3.1); `mss` 0: without the option.
+struct TcpFields {
+  std::uint32_t sequence = 0, acknowledged = 0;
+  std::uint8_t flags = 0;
+  std::uint16_t window = 0, mss = 0;
+};
+Frame tcpFrame(const Endpoint& from, const Endpoint& to, const TcpFields& fields, std::span<const std::uint8_t> data);
 /// `message`: ICMPv6 from its type on, its checksum to be filled in; hop limit 255 (RFC 4861).
 Frame icmp6Frame(const Endpoint& from, const Endpoint& to, std::span<const std::uint8_t> message);
 Frame arpFrame(bool reply, const Endpoint& sender, const Endpoint& target, const MacAddress& to);

@@ -3,12 +3,14 @@
 #include <cstdint>
 #include <cstdlib>
 
+#include "base/bytes.h"
 #include "base/fake_clock.h"
 #include "network/capture.h"
 #include "network/definition.h"
 #include "network/dhcp.h"
 #include "network/dhcp_client.h"
 #include "network/dns.h"
+#include "network/dns_by_tcp.h"
 #include "network/frame_builder.h"
 #include "network/guard.h"
 #include "network/mac_translator.h"
@@ -98,6 +100,19 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   Sink* card = sink.get();
   MacTranslator translator(std::move(sink), {2, 0, 0, 0, 0, 9});
   translator.setReceiver([](auto, const FrameOffload&) { return true; });
+  std::vector<DnsByTcp::Answer> answers;
+  std::uint32_t sequence = 0;  // of the name server's last segment, which a driver that counts would acknowledge
+  DnsByTcp names(
+      clock, 1500,
+      [&](const Frame& f) {
+        auto p = parsePacket(f);
+        if (!p || p->transport == 0) std::abort();
+        sequence = loadBe<std::uint32_t>(&f[p->transport + 4]);
+      },
+      [&](std::span<const std::uint8_t> query, DnsByTcp::Answer answer) {
+        if (query.size() % 2 == 0) return answer(query);
+        if (answers.size() < 64) answers.push_back(std::move(answer));
+      });
   // Frames one after the other, each behind two bytes of length.
   while (bytes.size() > 2) {
     std::size_t length = std::min<std::size_t>(bytes[0] << 8 | bytes[1], bytes.size() - 2);
@@ -112,6 +127,18 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     translator.send(frame, {});
     card->receive(frame, {});
     if (packet->payload != 0) (void)dhcp.answer(frame.subspan(packet->payload, packet->end - packet->payload), {});
+    if (packet->ip && packet->protocol == protocol::kTcp) {
+      Frame segment(frame.begin(), frame.end());
+      // A number that was chosen at random is not to be guessed: it is put in where the segment acknowledges anything.
+      if (packet->payload != 0 && (segment[packet->transport + 13] & 16) != 0)
+        storeBe(&segment[packet->transport + 8], sequence + (segment[packet->transport + 8] & 3));
+      names.segment(segment, *packet);
+      if (names.connections() > 128) std::abort();
+    }
+    if (!answers.empty() && frame.size() % 3 == 0) {
+      answers.back()(frame);
+      answers.pop_back();
+    }
     clock.advance(kNanosecondsPerSecond / 3);
   }
   return 0;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "network/helper.h"
 
+#include <arpa/inet.h>
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <linux/if_ether.h>
@@ -19,81 +20,22 @@
 #include "base/text.h"
 #include "net/forward.h"
 #include "network/definition.h"
+#include "network/host_cards.h"
 #include "network/host_changes.h"
-#include "network/socket_address.h"
 
 namespace lodge::network {
 
 namespace {
 
-std::string textIn(const Json& json, const char* key) {
-  auto it = json.find(key);
-  return it != json.end() && it->is_string() ? it->get<std::string>() : std::string();
-}
 bool flagIn(const Json& json, const char* key) {
   auto it = json.find(key);
   return it != json.end() && it->is_boolean() && it->get<bool>();
 }
-unsigned mtuIn(const Json& json) {
-  auto it = json.find("mtu");
-  bool good = it != json.end() && it->is_number_unsigned() && it->get<std::uint64_t>() >= 576 &&
-              it->get<std::uint64_t>() <= 65521;
-  return good ? it->get<unsigned>() : 1500;
-}
-
-/// Interface names of the kernel's, without what could be read as an option or a path.
-bool isCard(const std::string& name) {
-  return !name.empty() && name.size() < IFNAMSIZ && name[0] != '-' && name[0] != '.' &&
-         std::all_of(name.begin(), name.end(), [](char c) {
-           return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '_' ||
-                  c == '.';
-         });
-}
-
 std::string nameOf(const char* prefix, const std::string& network) {
   std::uint32_t h = 2166136261;
   for (char c : network + "/" + std::to_string(::getuid())) h = (h ^ static_cast<std::uint8_t>(c)) * 16777619;
   std::string start = network.substr(0, 5);
   return fmt::format("{}-{}{:05x}", prefix, start, h & 0xfffff);
-}
-
-Result<MacAddress> macOf(const std::string& card) {
-  UniqueFd fd(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-  ifreq request{};
-  std::memcpy(request.ifr_name, card.data(), std::min(card.size(), sizeof request.ifr_name - 1));
-  if (::ioctl(fd.get(), SIOCGIFHWADDR, &request) != 0) return Error::fromErrno(errno, "card " + inQuotes(card));
-  MacAddress mac;
-  std::memcpy(mac.data(), request.ifr_hwaddr.sa_data, mac.size());
-  return mac;
-}
-
-Error noCard(const std::string& card) {
-  return Error(ErrorKind::notFound, "there is no card " + inQuotes(card))
-      .withHint("'ip -br link' lists the host's cards");
-}
-
-/// What `ip` knows of a card; not /sys, which may show another network namespace.
-Json factsOf(const std::string& card) {
-  auto text = runTool({"ip", "-j", "-d", "link", "show", "dev", card});
-  Json list = text ? Json::parse(*text, nullptr, false) : Json();
-  return list.is_array() && !list.empty() && list[0].is_object() ? list[0] : Json::object();
-}
-
-bool isBridge(const Json& facts) {
-  auto info = facts.find("linkinfo");
-  return info != facts.end() && info->is_object() && textIn(*info, "info_kind") == "bridge";
-}
-
-Result<UniqueFd> openTapDevice(const std::string& name, const std::string& file) {
-  UniqueFd fd(::open(file.c_str(), O_RDWR | O_CLOEXEC | O_NONBLOCK));
-  if (!fd) return Error::fromErrno(errno, "open " + inQuotes(file));
-  ifreq request{};
-  std::memcpy(request.ifr_name, name.data(), std::min(name.size(), sizeof request.ifr_name - 1));
-  request.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR;
-  if (::ioctl(fd.get(), TUNSETIFF, &request) != 0) return Error::fromErrno(errno, "tap device " + inQuotes(name));
-  unsigned offloads = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6;
-  [[maybe_unused]] int set = ::ioctl(fd.get(), TUNSETOFFLOAD, offloads);
-  return fd;
 }
 
 /// The rules of a network that goes out through the host, in a table of its own.
@@ -130,17 +72,6 @@ std::string internalRules(const std::string& table, const std::string& bridge) {
       "table inet {0} {{\n  chain forward {{\n    type filter hook forward priority 0; policy accept;\n"
       "    iifname \"{1}\" oifname != \"{1}\" drop\n    oifname \"{1}\" iifname != \"{1}\" drop\n  }}\n}}\n",
       table, bridge);
-}
-
-/// A listening socket at an address of the host's, on any port.
-UniqueFd listenOn(const IpAddress& address, std::uint16_t& port) {
-  SocketAddress where(address, 0), bound;
-  UniqueFd fd(::socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
-  if (!fd || ::bind(fd.get(), where.get(), where.length) != 0 || ::listen(fd.get(), 16) != 0 ||
-      ::getsockname(fd.get(), bound.get(), &bound.length) != 0)
-    return {};
-  port = bound.port();
-  return fd;
 }
 
 void writeSetting(const std::string& path, const char* value) {
@@ -207,11 +138,14 @@ Result<Message> Helper::device(const Json& request) {
   std::string card = textIn(request, "tap");
   unsigned index = isCard(card) ? ::if_nametoindex(card.c_str()) : 0;
   if (index == 0) return noCard(card);
-  auto info = factsOf(card).value("linkinfo", Json::object());
+  Json facts = factsOf(card);
+  auto info = facts.value("linkinfo", Json::object());
+  auto mtu = mtuOn(request, card, facts);
+  if (!mtu) return std::move(mtu).error();
   Result<UniqueFd> fd = textIn(info, "info_kind") == "macvtap" ? openTapDevice(card, "/dev/tap" + std::to_string(index))
                                                                : openTapDevice(card, "/dev/net/tun");
   if (!fd) return std::move(fd).error();
-  Message message{{{"ok", true}}, {}};
+  Message message{{{"ok", true}, {"mtu", *mtu}}, {}};
   message.fds.push_back(std::move(*fd));
   return message;
 }
@@ -286,17 +220,6 @@ Result<Message> Helper::segment(const Json& request) {
   auto fd = makeTap(tap, bridge, mtu);
   if (!fd) return std::move(fd).error();
   std::string rules = masquerade ? rulesOf(table, bridge, *block, block6, forwards) : internalRules(table, bridge);
-  // The name server's address is no address of the host's kernel, which does its TCP: what is for it goes to a socket
-  // here.
-  auto service = ipFrom(textIn(request, "service"));
-  std::uint16_t port = 0;
-  UniqueFd listener = service && !service->v6 && block->contains(*service) ? listenOn(*host, port) : UniqueFd();
-  if (listener) {
-    rules += fmt::format(
-        "table inet {} {{\n  chain names {{\n    type nat hook prerouting priority -101; policy accept;\n"
-        "    iifname \"{}\" ip daddr {} tcp dport 53 dnat ip to {}:{}\n  }}\n}}\n",
-        table, bridge, toText(*service), toText(*host), port);
-  }
   if (Status s = step({"nft", "-f", "-"}, rules); !s) return std::move(s).error();
   undoBy({"nft", "delete", "table", "inet", table});
   if (masquerade) {
@@ -316,7 +239,6 @@ Result<Message> Helper::segment(const Json& request) {
   if (!mac) return std::move(mac).error();
   Message message{{{"ok", true}, {"bridge", bridge}, {"tap", tap}, {"mac", toText(*mac)}}, {}};
   message.fds.push_back(std::move(*fd));
-  if (listener) message.fds.push_back(std::move(listener));
   return message;
 }
 
@@ -353,6 +275,8 @@ Result<Message> Helper::join(const Json& request) {
   takeDownBridge(bridgeNameOf(name));
   std::string bridge = card, tap = tapNameOf(name);
   Json facts = factsOf(card);
+  auto mtu = mtuOn(request, card, facts);
+  if (!mtu) return std::move(mtu).error();
   if (!isBridge(facts)) {
     bridge = bridgeNameOf(name);
     auto mac = macOf(card);
@@ -369,9 +293,9 @@ Result<Message> Helper::join(const Json& request) {
     if (!up) return std::move(up).error();
     if (Status moved = moveCard(card, bridge, flagIn(request, "host")); !moved) return std::move(moved).error();
   }
-  auto fd = makeTap(tap, bridge, mtuIn(request));
+  auto fd = makeTap(tap, bridge, std::max(*mtu, mtuIn(facts)));
   if (!fd) return std::move(fd).error();
-  Message message{{{"ok", true}, {"bridge", bridge}, {"tap", tap}}, {}};
+  Message message{{{"ok", true}, {"bridge", bridge}, {"tap", tap}, {"mtu", *mtu}}, {}};
   message.fds.push_back(std::move(*fd));
   return message;
 }
@@ -382,6 +306,8 @@ Result<Message> Helper::packet(const Json& request) {
   if (index == 0) return noCard(card);
   auto mac = macOf(card);
   if (!mac) return std::move(mac).error();
+  auto mtu = mtuOn(request, card, factsOf(card));
+  if (!mtu) return std::move(mtu).error();
   UniqueFd fd(::socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   int on = 1;
   packet_mreq all{};
@@ -396,7 +322,7 @@ Result<Message> Helper::packet(const Json& request) {
       ::setsockopt(fd.get(), SOL_PACKET, PACKET_ADD_MEMBERSHIP, &all, sizeof all) != 0 ||
       ::bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0)
     return Error::fromErrno(errno, "packet socket on " + inQuotes(card));
-  Message message{{{"ok", true}, {"mac", toText(*mac)}}, {}};
+  Message message{{{"ok", true}, {"mac", toText(*mac)}, {"mtu", *mtu}}, {}};
   message.fds.push_back(std::move(fd));
   return message;
 }

@@ -14,10 +14,8 @@ namespace lodge::network {
 
 /// The privileged side (CAP_NET_ADMIN, CAP_NET_RAW): a process of its own that answers a fixed set of requests over one
 /// socket, runs `ip` and `nft` with arguments that it has checked, and undoes all of it when the socket closes.
-///   {"do":"segment","name":N,"address":"192.168.5.1/24","address6":"fd00::1/64","masquerade":true,"forwards":[...],
-///    "service":"192.168.5.2"}
-///     a bridge with the host's addresses, a tap device in it (its descriptor comes back, and that of a socket that
-///     gets the service address's name server's TCP connections), a table of rules
+///   {"do":"segment","name":N,"address":"192.168.5.1/24","address6":"fd00::1/64","masquerade":true,"forwards":[...]}
+///     a bridge with the host's addresses, a tap device in it (its descriptor comes back), a table of rules
 ///   {"do":"join","name":N,"card":"eth0","host":true}
 ///     a tap device in the bridge `card`, or in a new bridge with the card, whose addresses and routes move there
 ///   {"do":"packet","card":"wlan0"}   a packet socket on the card

@@ -21,12 +21,8 @@ std::string portName(const PortSettings& settings) {
 
 }  // namespace
 
-Network::Network(EventLoop& loop, NetworkDefinition definition, std::string folder)
-    : loop_(loop),
-      definition_(std::move(definition)),
-      folder_(std::move(folder)),
-      switch_(loop.clock()),
-      book_(loop.clock()) {}
+Network::Network(EventLoop& loop, NetworkDefinition definition)
+    : loop_(loop), definition_(std::move(definition)), switch_(loop.clock()), book_(loop.clock()) {}
 
 Network::~Network() {
   ports_.clear();
@@ -261,7 +257,8 @@ Json Network::leases() const {
 }
 
 Json Network::describe() const {
-  Json json = {{"definition", toJson(definition_)}, {"ports", Json::array()}, {"leases", leases()}};
+  Json json = {
+      {"definition", toJson(definition_)}, {"mtu", definition_.mtu}, {"ports", Json::array()}, {"leases", leases()}};
   if (gateway_) json["gateway"] = toText(*gateway_);
   if (serviceAddress_) json["nameServer"] = toText(*serviceAddress_);
   if (serviceAddress6_) json["nameServer6"] = toText(*serviceAddress6_);

@@ -24,8 +24,7 @@ namespace lodge::network {
 /// A running network: the switch, its ports, its services and its way out. I/O thread.
 class Network {
  public:
-  /// `folder`: of its sockets.
-  Network(EventLoop& loop, NetworkDefinition definition, std::string folder);
+  Network(EventLoop& loop, NetworkDefinition definition);
   ~Network();
   Network(const Network&) = delete;
   Network& operator=(const Network&) = delete;
@@ -74,7 +73,6 @@ class Network {
 
   EventLoop& loop_;
   NetworkDefinition definition_;
-  std::string folder_;
   Port::Tap tap_;
   Switch switch_;
   AddressBook book_;
@@ -85,7 +83,6 @@ class Network {
   ForwardControl* forwards_ = nullptr;
   NetBackend* uplink_ = nullptr;
   std::optional<MacAddress> routerMac_;
-  UniqueFd nameListener_;
   std::map<PortId, std::unique_ptr<Port>> ports_;
 };
 

@@ -1,16 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // How a network comes up: addresses, the way out, services, tunnels.
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/socket.h>
-#include <sys/un.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
 
-#include "base/log.h"
 #include "base/text.h"
 #include "net/message_net.h"
 #include "network/mac_translator.h"
@@ -33,20 +26,6 @@ MacAddress ownMac(const std::string& name, std::uint8_t number) {
 
 std::uint32_t firstLease(const NetworkDefinition& d) {
   return d.subnet->prefix <= 26 ? 15 : 4;
-}
-
-Result<UniqueFd> listenAt(const std::string& path) {
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  if (path.size() >= sizeof address.sun_path)
-    return Error(ErrorKind::invalidArgument, "the path " + inQuotes(path) + " is too long for a socket");
-  std::memcpy(address.sun_path, path.data(), path.size());
-  ::unlink(path.c_str());
-  UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
-  if (!fd || ::bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0 ||
-      ::listen(fd.get(), 16) != 0)
-    return Error::fromErrno(errno, "socket " + inQuotes(path));
-  return fd;
 }
 
 }  // namespace
@@ -88,8 +67,6 @@ Status Network::startUser() {
   options.ipv6 = definition_.ipv6;
   options.mtu = definition_.mtu;
   options.forwards = definition_.forwards;
-  options.dnsSocket = folder_ + "/dns";
-  options.dnsAddress = toText(*serviceAddress_);
   auto parts = openUserNetParts(loop_, options);
   if (!parts) return std::move(parts).error().context("network " + inQuotes(definition_.name));
   forwards_ = parts->control;
@@ -112,7 +89,6 @@ Status Network::startHelped() {
     request["address"] = fmt::format("{}/{}", toText(*gateway_), definition_.subnet->prefix);
     if (definition_.ipv6 && definition_.subnet6)
       request["address6"] = fmt::format("{}/{}", toText(definition_.subnet6->at(1)), definition_.subnet6->prefix);
-    request["service"] = toText(*serviceAddress_);
     request["masquerade"] = definition_.kind == NetworkKind::nat;
     for (const PortForward& f : definition_.forwards) request["forwards"].push_back(forwardText(f));
   } else if (definition_.kind == NetworkKind::bridge) {
@@ -125,7 +101,7 @@ Status Network::startHelped() {
   auto answer = helper_->ask(request);
   if (!answer) return std::move(answer).error().context(what);
   if (answer->fds.empty()) return Error(ErrorKind::internal, what + ": the helper gave no descriptor");
-  if (answer->fds.size() > 1) nameListener_ = std::move(answer->fds[1]);
+  definition_.mtu = answer->facts.value("mtu", definition_.mtu);
   auto mac = macFrom(answer->facts.value("mac", ""));
   std::unique_ptr<NetBackend> link =
       std::make_unique<MessageNet>(loop_, std::move(answer->fds[0]), MessageNet::Kind::tap);
@@ -163,22 +139,11 @@ void Network::startServices() {
   dns_ = std::make_unique<DnsServer>(
       loop_, definition_.domain(), [this](const std::string& name) { return addressesOf(name); },
       [this](const IpAddress& address) { return nameOf(address); }, definition_.upstreamDns);
-  Services::Settings settings{
-      .mac = ownMac(definition_.name, 1), .address = *serviceAddress_, .address6 = serviceAddress6_};
-  if (definition_.userUplink()) {
-    settings.dnsByTcp = [this](std::span<const std::uint8_t> frame) { uplink_->send(frame, FrameOffload{}); };
-    auto listener = listenAt(folder_ + "/dns");
-    Status served = listener ? dns_->serve(std::move(*listener)) : Status(std::move(listener).error());
-    if (!served) log(LogLevel::warning, "name server by TCP: {}", served.error().message());
-  } else if (nameListener_ && routerMac_) {
-    settings.dnsByTcp = [this](std::span<const std::uint8_t> frame) {
-      std::vector<std::uint8_t> moved(frame.begin(), frame.end());
-      std::copy(routerMac_->begin(), routerMac_->end(), moved.begin());
-      if (uplink_) uplink_->send(moved, FrameOffload{});
-    };
-    if (Status served = dns_->serve(std::move(nameListener_)); !served)
-      log(LogLevel::warning, "name server by TCP: {}", served.error().message());
-  }
+  Services::Settings settings{.mac = ownMac(definition_.name, 1),
+                              .address = *serviceAddress_,
+                              .address6 = serviceAddress6_,
+                              .router = {},
+                              .mtu = definition_.mtu};
   if (!definition_.userUplink() && serviceAddress6_) {
     bool routed = definition_.kind == NetworkKind::nat && routerMac_;
     Endpoint router = routerMac_ ? Endpoint{*routerMac_, linkLocalOf(*routerMac_), 0}
@@ -186,7 +151,7 @@ void Network::startServices() {
     settings.router = RouterFacts{router, *definition_.subnet6, serviceAddress6_, definition_.mtu, routed};
   }
   auto services = std::make_unique<Services>(
-      loop_, std::move(settings), dhcp_.get(), dns_.get(), [this](const MacAddress& mac) { return clientOf(mac); },
+      loop_, settings, dhcp_.get(), dns_.get(), [this](const MacAddress& mac) { return clientOf(mac); },
       [this](const Lease& lease) {
         for (const auto& [id, port] : ports_) {
           if (port->settings().mac == lease.mac) book_.assign(lease.address, id);

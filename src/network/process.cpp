@@ -58,7 +58,7 @@ int serve(const NetworkDefinition& definition, const std::string& folder, Unique
   if (!loop) return fail(loop.error());
   Status watched = (*loop)->watch(signalFd.get(), EPOLLIN, [&](std::uint32_t) { (*loop)->stop(); });
   if (!watched) return fail(watched.error());
-  Network network(**loop, definition, folder);
+  Network network(**loop, definition);
   if (Status up = network.start(); !up) return fail(up.error());
   std::optional<Server> server(std::in_place, **loop, network, folder);
   if (Status started = server->start(); !started) return fail(started.error());

@@ -66,7 +66,7 @@ Server::~Server() {
   for (UniqueFd* fd : {&ports_, &control_}) {
     if (*fd) loop_.unwatch(fd->get());
   }
-  for (const char* name : {"/ports", "/control", "/dns"}) ::unlink((folder_ + name).c_str());
+  for (const char* name : {"/ports", "/control"}) ::unlink((folder_ + name).c_str());
 }
 
 Status Server::start() {

@@ -14,14 +14,19 @@ constexpr Nanoseconds kAdvertiseEvery = 120 * kNanosecondsPerSecond;
 
 }  // namespace
 
-Services::Services(EventLoop& loop, Settings settings, DhcpServer* dhcp, DnsServer* names, ClientOf clientOf,
+Services::Services(EventLoop& loop, const Settings& settings, DhcpServer* dhcp, DnsServer* names, ClientOf clientOf,
                    Granted granted)
     : loop_(loop),
-      settings_(std::move(settings)),
+      settings_(settings),
       dhcp_(dhcp),
       names_(names),
       clientOf_(std::move(clientOf)),
-      granted_(std::move(granted)) {}
+      granted_(std::move(granted)),
+      dnsByTcp_(
+          loop, settings_.mtu, [this](const Frame& frame) { emit(frame); },
+          [this](std::span<const std::uint8_t> query, DnsByTcp::Answer answer) {
+            if (names_) names_->ask(query, true, std::move(answer));
+          }) {}
 
 void Services::setReceiver(Receiver receiver) {
   receiver_ = std::move(receiver);
@@ -62,8 +67,7 @@ void Services::handle(std::span<const std::uint8_t> frame) {
   if (udp && !packet->from.v6 && packet->toPort == kDhcpServerPort) return handleDhcp(frame, *packet);
   if (!mine(packet->to)) return;
   if (udp && packet->toPort == kDnsPort) return handleDns(frame, *packet);
-  if (packet->protocol == protocol::kTcp && packet->toPort == kDnsPort && !packet->to.v6 && settings_.dnsByTcp)
-    return settings_.dnsByTcp(frame);
+  if (packet->protocol == protocol::kTcp && packet->toPort == kDnsPort) return dnsByTcp_.segment(frame, *packet);
   emit(echoReply(frame, *packet));
 }
 

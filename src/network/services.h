@@ -10,26 +10,28 @@
 #include "base/event_loop.h"
 #include "net/backend.h"
 #include "network/dhcp.h"
+#include "network/dns_by_tcp.h"
 #include "network/dns_server.h"
 #include "network/frame_builder.h"
 
 namespace lodge::network {
 
-/// The network's own host: a DHCP server, a name server (by UDP), router advertisements; it answers ARP, neighbour
-/// solicitations and pings for its addresses. A port of the switch like any other. I/O thread.
+/// The network's own host: a DHCP server, a name server (by UDP and TCP), router advertisements; it answers ARP,
+/// neighbour solicitations and pings for its addresses. A port of the switch like any other. I/O thread.
 class Services : public NetBackend {
  public:
   struct Settings {
     MacAddress mac{};
     IpAddress address;
     std::optional<IpAddress> address6;
-    std::optional<RouterFacts> router{};                            ///< advertise; else somebody else does, or nobody
-    std::function<void(std::span<const std::uint8_t>)> dnsByTcp{};  ///< takes segments to the name server's port
+    std::optional<RouterFacts> router{};  ///< advertise; else somebody else does, or nobody
+    unsigned mtu = 1500;
   };
   using ClientOf = std::function<DhcpServer::Client(const MacAddress& source)>;
   using Granted = std::function<void(const Lease& lease)>;
 
-  Services(EventLoop& loop, Settings settings, DhcpServer* dhcp, DnsServer* names, ClientOf clientOf, Granted granted);
+  Services(EventLoop& loop, const Settings& settings, DhcpServer* dhcp, DnsServer* names, ClientOf clientOf,
+           Granted granted);
   ~Services() override { *alive_ = false; }
 
   void setReceiver(Receiver receiver) override;
@@ -55,6 +57,7 @@ class Services : public NetBackend {
   ClientOf clientOf_;
   Granted granted_;
   Receiver receiver_;
+  DnsByTcp dnsByTcp_;
   std::unique_ptr<Timer> advertiser_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };

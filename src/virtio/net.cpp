@@ -12,9 +12,10 @@ namespace lodge::virtio {
 namespace {
 
 namespace bit {
-constexpr std::uint64_t checksum = 1 << 0, guestChecksum = 1 << 1, mac = 1 << 5, guestTso4 = 1 << 7, guestTso6 = 1 << 8,
-                        hostTso4 = 1 << 11, hostTso6 = 1 << 12, mergeable = 1 << 15, linkStatus = 1 << 16,
-                        controlQueue = 1 << 17, controlRx = 1 << 18, multiQueue = 1 << 22, controlMac = 1 << 23;
+constexpr std::uint64_t checksum = 1 << 0, guestChecksum = 1 << 1, mtu = 1 << 3, mac = 1 << 5, guestTso4 = 1 << 7,
+                        guestTso6 = 1 << 8, hostTso4 = 1 << 11, hostTso6 = 1 << 12, mergeable = 1 << 15,
+                        linkStatus = 1 << 16, controlQueue = 1 << 17, controlRx = 1 << 18, multiQueue = 1 << 22,
+                        controlMac = 1 << 23;
 }
 constexpr std::uint8_t kNeedsChecksum = 1, kDataValid = 2;
 constexpr std::uint8_t kGsoTcp6 = 4;
@@ -49,8 +50,8 @@ NetDevice::~NetDevice() {
 }
 
 std::uint64_t NetDevice::features() const {
-  std::uint64_t bits = bit::checksum | bit::guestChecksum | bit::mac | bit::hostTso4 | bit::hostTso6 | bit::mergeable |
-                       bit::linkStatus | bit::controlQueue | bit::controlRx | bit::controlMac;
+  std::uint64_t bits = bit::checksum | bit::guestChecksum | bit::mtu | bit::mac | bit::hostTso4 | bit::hostTso6 |
+                       bit::mergeable | bit::linkStatus | bit::controlQueue | bit::controlRx | bit::controlMac;
   if (maxPairs_ > 1) bits |= bit::multiQueue;
   if (backend_->supportsOffload()) bits |= bit::guestTso4 | bit::guestTso6;
   return bits;
@@ -61,7 +62,7 @@ std::uint32_t NetDevice::readConfig(std::uint64_t offset, unsigned size) {
   std::memcpy(c.mac, mac_.data(), 6);
   c.status = 1;  // link up
   c.maxPairs = static_cast<std::uint16_t>(maxPairs_);
-  c.mtu = 1500;
+  c.mtu = static_cast<std::uint16_t>(backend_->mtu());
   return readConfigBytes(&c, sizeof c, offset, size);
 }
 

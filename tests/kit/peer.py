@@ -143,7 +143,7 @@ class Peer(Namespace):
 
     def __init__(self, lodge, network, name, settings="", lease=True):
         super().__init__(name)
-        self.lodge = lodge
+        self.lodge, self.network = lodge, network
         words = ["network", "attach", network, "--tap", "eth0", "--name", name]
         if settings:
             words += ["--set", settings]
@@ -166,3 +166,20 @@ class Peer(Namespace):
         self.cable.terminate()
         self.cable.wait(20)
         super().close()
+
+
+def transfer(sender, receiver, address, megabytes=20):
+    """TCP with its offloads from one peer to another; the digest must be the same."""
+    family = "6" if ":" in address else "4"
+    listen = receiver.start(
+        f"python3 -c \"import socket,hashlib; s=socket.socket(socket.AF_INET{'6' if family == '6' else ''}); "
+        "s.setsockopt(1,2,1); s.bind(('',7777)); s.listen(); print('up',flush=True); c,_=s.accept(); h=hashlib.sha256(); n=0\n"
+        "while True:\n b=c.recv(1<<20)\n if not b: break\n h.update(b); n+=len(b)\nprint(n,h.hexdigest())\"")
+    assert listen.stdout.readline() == "up\n"
+    sent = sender.run(
+        "python3 -c \"import socket,hashlib\n"
+        f"s=socket.create_connection(('{address}',7777),timeout=20); b=bytes(range(256))*4096; h=hashlib.sha256()\n"
+        f"for i in range({megabytes}): s.sendall(b); h.update(b)\n"
+        "s.close(); print(h.hexdigest())\"").strip()
+    got = listen.communicate(timeout=60)[0].split()
+    assert got == [str(megabytes << 20), sent], (got, sent)

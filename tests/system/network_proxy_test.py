@@ -237,7 +237,10 @@ def works_without_privileges():
     need_namespaces()
     if not ROOT:
         raise Skip("the other tests show it")
-    other = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
+    # The tap driver's file is everybody's, as Debian's udev has it; where it is not, another one in a mount namespace stands for it.
+    other = ["unshare", "--mount", "sh", "-c",
+             "[ -c $0 ] || mknod -m 666 $0 c 10 200; mount --bind $0 /dev/net/tun && exec \"$@\"", f"/tmp/lodge-tun-{os.getpid()}",
+             "setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
     tried = subprocess.run([*other, "unshare", "--user", "--map-root-user", "--net", "ip", "tuntap", "add", "dev", "t0", "mode", "tap"],
                            capture_output=True, text=True)
     if tried.returncode != 0:
@@ -248,6 +251,15 @@ def works_without_privileges():
         with Proxy(lodge, "cellar", prefix=other) as proxy:
             done = curl("--proxy", f"socks5h://{proxy.socks}", "http://proxy:9/")
             assert "(5)" in done.stderr, done
+        assert "'lodge proxy' works" in " ".join(lodge("doctor", check=False).stdout.split())
+        # Where users may not make namespaces, one line says so and what to do.
+        forbid = ["unshare", "--user", "--map-root-user", "sh", "-c", "echo 0 >/proc/sys/user/max_user_namespaces; "
+                  "echo 0 >/proc/sys/user/max_net_namespaces; exec \"$@\"", "sh"]
+        bound = Lodge([*other, *forbid])
+        bound.folder, bound.environment = lodge.folder, lodge.environment
+        bound.fails("proxy", "cellar", "--socks", "127.0.0.1:0", saying="this user may not make a network namespace")
+        assert "not 'lodge proxy': this user may not make network namespaces" in " ".join(bound("doctor", check=False).stdout.split())
+    os.unlink(other[5])
 
 
 main(curl_by_name_and_address, egress_rules_hold, ssh_goes_through, database_goes_through, works_without_privileges)

@@ -6,69 +6,11 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import tempfile
 import time
 
 from kit.case import Skip, main
-from kit.peer import ROOT, Lodge, Namespace, Peer, need_namespaces
-
-
-def need_rights():
-    need_namespaces()
-    if not ROOT:
-        raise Skip("needs root")
-    for program in ("nft", "dnsmasq"):
-        if not shutil.which(program):
-            raise Skip(f"there is no {program}")
-    tried = subprocess.run(["unshare", "-n", "sh", "-c", "ip link add br9 type bridge && ip link add ve9 type veth && "
-                            "nft add table inet t"], capture_output=True, text=True)
-    if tried.returncode != 0:
-        raise Skip(f"the kernel cannot: {tried.stderr.strip()}")
-
-
-class Site:
-    """A host with a card to a LAN with a router, which serves DHCP. The access point between them may be picky."""
-
-    def __init__(self):
-        self.host, self.lan = Namespace("host"), Namespace("lan")
-        h, l = self.host.holder.pid, self.lan.holder.pid
-        self.lan.run("ip link add br0 type bridge forward_delay 0; ip addr add 203.0.113.1/24 dev br0; "
-                     "ip addr add 2001:db8::1/64 dev br0 nodad; ip link set br0 up; sysctl -q net.ipv6.conf.all.forwarding=1")
-        self.lan.run(f"ip link add ap0 type veth peer name card0 netns {h} && ip link set ap0 master br0 up")
-        self.host.run("ip link set card0 up; ip addr add 203.0.113.2/24 brd + dev card0; "
-                      "ip route add default via 203.0.113.1")
-        self.folder = tempfile.mkdtemp(prefix="lodge-lan-")
-        self.lan.run(f"dnsmasq --pid-file={self.folder}/pid --dhcp-leasefile={self.folder}/leases --interface=br0 --bind-interfaces "
-                     "--dhcp-range=203.0.113.50,203.0.113.90,1h --dhcp-range=2001:db8::,ra-only,64 --enable-ra --port=0 "
-                     "--conf-file=/dev/null --user=root")
-        self.lodge = Lodge(self.host.enter)
-
-    def links(self):
-        return {link["ifname"] for link in json.loads(self.host.run("ip -j link"))}
-
-    def tables(self):
-        return self.host.run("nft list tables")
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.lodge.__exit__()
-        try:
-            os.kill(int(open(f"{self.folder}/pid").read()), signal.SIGTERM)
-        except (OSError, ValueError):
-            pass
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.host.close()
-        self.lan.close()
-
-
-def wait_until(condition, what, seconds=20):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, what
-        time.sleep(0.1)
+from kit.peer import Peer, transfer
+from kit.site import Site, need_rights, wait_until
 
 
 def nat_and_internal():
@@ -113,9 +55,9 @@ def nat_and_internal():
 
 
 LONG_NAME = "\n".join((
-    "import socket,struct",
+    "import socket,struct,sys",
     "q=struct.pack('>HHHHHH',9,256,1,0,0,0)+b'\\x03two\\x03out\\x08internal\\0'+struct.pack('>HH',1,1)",
-    "s=socket.create_connection(('192.168.77.2',53),timeout=20)",
+    "s=socket.create_connection((sys.argv[1],53),timeout=20)",
     "s.sendall(struct.pack('>H',len(q))+q)",
     "a=s.recv(4096); print('answer', socket.inet_ntoa(a[-4:]))"))
 
@@ -139,8 +81,10 @@ def nat_behind_a_firewall():
             assert server.stdout.readline() == "up\n"
             got = site.lan.run("python3 -c \"import socket; print(socket.create_connection(('203.0.113.2',8080),timeout=10).recv(99))\"")
             assert "through" in got, got
-            got = two.run(f'python3 -c "{LONG_NAME}"')
-            assert "answer 192.168.77.50" in got, got
+            for server in ("192.168.77.2", json.loads(lodge("network", "show", "out", "--json").stdout)["nameServer6"]):
+                two.address6()
+                got = two.run(f'python3 -c "{LONG_NAME}" {server}')
+                assert "answer 192.168.77.50" in got, got
             # Killed, the helper leaves its rules; the network's end takes them away all the same.
             show = json.loads(lodge("network", "show", "out", "--json").stdout)
             os.kill(show["helper"]["pid"], signal.SIGKILL)
@@ -225,6 +169,22 @@ def devices_that_exist():
         assert "mine" in site.links()
         lodge("network", "create", "u", "--kind", "switch", "--uplink", "tap:nodevice")
         lodge.fails("network", "up", "u", saying="there is no card 'nodevice'")
+        # A macvtap device: the LAN is behind it, and it has one address.
+        site.host.run("ip link add link card0 name mv0 index 7345 type macvtap mode bridge && ip link set mv0 up")
+        mac = json.loads(site.host.run("ip -j link show mv0"))[0]["address"]
+        lodge("network", "create", "v", "--kind", "switch", "--uplink", "tap:mv0")
+        with Peer(lodge, "v", "guest", f"mac={mac}", lease=False) as guest:
+            guest.run(f"ip link set eth0 down; ip link set eth0 address {mac} up")
+            guest.take_lease()
+            assert guest.address.startswith("203.0.113."), guest.address
+            guest.must_ping("203.0.113.1")
+            site.lan.must_ping(guest.address)
+            guest.must_ping("2001:db8::1")
+            site.lan.must_ping(guest.address6())
+            transfer(guest, site.lan, "203.0.113.1", 5)
+            transfer(site.lan, guest, guest.address, 5)
+        assert "mv0" in site.links()
+        site.host.run("ip link del mv0")
         # The host keeps off a card that it does not share.
         lodge("network", "create", "off", "--kind", "bridge", "--uplink", "card0", "--no-host")
         with Peer(lodge, "off", "guest") as guest:

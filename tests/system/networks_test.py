@@ -13,13 +13,34 @@ import threading
 import time
 
 from kit.case import Skip, main
-from kit.peer import Lodge, Peer, need_namespaces
+from kit.peer import Lodge, Peer, need_namespaces, transfer
 
 
 def resolve(peer, name, server=None):
     """Addresses that a name server gives."""
     out = peer.run(f"busybox nslookup {name} {server or peer.dns}", check=False).stdout
     return [line.split()[-1] for line in out.splitlines() if line.startswith("Address") and "#" not in line and ":53" not in line]
+
+
+TCP_NAMES = """
+import socket,struct,sys
+server,name,want=sys.argv[1:]
+q=struct.pack('>HHHHHH',9,256,1,0,0,0)+b''.join(bytes([len(l)])+l.encode() for l in name.split('.'))+bytes(1)+struct.pack('>HH',1,1)
+s=socket.create_connection((server,53),timeout=20)
+s.sendall(struct.pack('>H',len(q))+q); f=s.makefile('rb')
+a=f.read(struct.unpack('>H',f.read(2))[0]); print(a[-4:]==socket.inet_aton(want))
+s.sendall(struct.pack('>H',len(q))); s.sendall(q)
+a=f.read(struct.unpack('>H',f.read(2))[0]); s.shutdown(1); print(a[-4:]==socket.inet_aton(want), f.read())
+"""
+
+
+def names_by_tcp(peer, name, address):
+    """Two questions on one connection, the second in two pieces; by IPv4 and by IPv6."""
+    show = json.loads(peer.lodge("network", "show", peer.network, "--json").stdout)
+    peer.address6()
+    for server in (show["nameServer"], show["nameServer6"]):
+        said = peer.run(f"python3 - {server} {name} {address} <<'END'\n{TCP_NAMES}END")
+        assert said == "True\nTrue b''\n", (server, said)
 
 
 class Web:
@@ -39,23 +60,6 @@ class Web:
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
 
-def transfer(sender, receiver, address, megabytes=20):
-    """TCP with its offloads from one peer to another; the digest must be the same."""
-    family = "6" if ":" in address else "4"
-    listen = receiver.start(
-        f"python3 -c \"import socket,hashlib; s=socket.socket(socket.AF_INET{'6' if family == '6' else ''}); "
-        "s.setsockopt(1,2,1); s.bind(('',7777)); s.listen(); print('up',flush=True); c,_=s.accept(); h=hashlib.sha256(); n=0\n"
-        "while True:\n b=c.recv(1<<20)\n if not b: break\n h.update(b); n+=len(b)\nprint(n,h.hexdigest())\"")
-    assert listen.stdout.readline() == "up\n"
-    sent = sender.run(
-        "python3 -c \"import socket,hashlib\n"
-        f"s=socket.create_connection(('{address}',7777),timeout=20); b=bytes(range(256))*4096; h=hashlib.sha256()\n"
-        f"for i in range({megabytes}): s.sendall(b); h.update(b)\n"
-        "s.close(); print(h.hexdigest())\"").strip()
-    got = listen.communicate(timeout=60)[0].split()
-    assert got == [str(megabytes << 20), sent], (got, sent)
-
-
 def user_network_is_shared():
     need_namespaces()
     web = Web()
@@ -67,7 +71,8 @@ def user_network_is_shared():
         with Peer(lodge, "lab", "alpha") as alpha, Peer(lodge, "lab", "beta") as beta:
             assert alpha.address == "10.0.2.15" and beta.address == "10.0.2.77", (alpha.address, beta.address)
             alpha.must_ping(beta.address)
-            assert resolve(alpha, "beta") == ["10.0.2.77"] and resolve(beta, "alpha.lab.internal") == ["10.0.2.15"]
+            names_by_tcp(alpha, "beta.lab.internal", "10.0.2.77")
+            assert resolve(alpha, "beta")[:1] == ["10.0.2.77"] and resolve(beta, "alpha.lab.internal")[:1] == ["10.0.2.15"]
             six = beta.address6()
             alpha.address6()
             alpha.must_ping(six)
@@ -167,6 +172,7 @@ def capture_is_read_by_tshark():
                                   "-e", "ip.dst"], capture_output=True, text=True, timeout=60)
             rows = {tuple(line.split("\t")) for line in out.stdout.splitlines()}
             assert {("x", y.address), ("y", y.address)} <= rows, out
+            names_by_tcp(x, "y.tape.internal", y.address)
             assert x.router is None or not x.pings("198.51.100.1", wait=1)
 
 
@@ -220,8 +226,8 @@ def egress_rules():
             assert "hello" in guest.run(f"curl -sS --max-time 20 http://10.0.2.2:{web.port}/")
 
             def refused(address, port=80):
-                guest.run(f"python3 -c \"import socket; s=socket.socket(); s.settimeout(0.7)\ntry: s.connect(('{address}',{port}))\n"
-                          "except OSError: pass\"")
+                guest.run(f"python3 -c \"import socket; s=socket.socket({'10' if ':' in address else '2'}); s.settimeout(0.7)\n"
+                          f"try: s.connect(('{address}',{port}))\nexcept OSError: pass\"")
                 return f"tcp {address} port {port} refused" in lodge.log("closed")
 
             assert refused("203.0.113.1")
@@ -237,6 +243,27 @@ def egress_rules():
                       f"+struct.pack('>HH',1,1); s=socket.create_connection(('{guest.dns}',53),timeout=10); "
                       "s.sendall(struct.pack('>H',len(q))+q); print(len(s.recv(4096)))\"")
             assert not refused("203.0.113.9"), "an answer by TCP was not seen"
+            # Aliases of aliases lead to the address of the name that was asked for; an alias that leads to a good
+            # name's address is not a good name.
+            assert resolve(guest, "chain.good.test")[-1:] == ["203.0.113.10"]
+            assert not refused("203.0.113.10")
+            assert resolve(guest, "sly.test")[-1:] == ["203.0.113.11"]
+            assert refused("203.0.113.11")
+            # The answer changes: the new address is open from its look-up on, and the old one still is for a while.
+            server.NAMES["www.good.test"] = "203.0.113.15"
+            assert refused("203.0.113.15")
+            assert resolve(guest, "www.good.test") == ["203.0.113.15"]
+            time.sleep(0.6)  # refused flows are judged again each half second
+            assert not refused("203.0.113.15", 81) and not refused("203.0.113.5", 81)
+            # IPv6: by its own look-up only.
+            guest.address6()
+            assert refused("2001:db8::5") and refused("2001:db8::7")
+            assert "2001:db8::5" in resolve(guest, "six.good.test")
+            time.sleep(0.6)
+            assert not refused("2001:db8::5", 81)
+            assert resolve(guest, "six.evil.test") == ["2001:db8::7"]
+            time.sleep(0.6)
+            assert refused("2001:db8::7", 81)
             show = lodge("network", "show", "closed").stdout
             assert "allow *.good.test" in show and "refused by rule 'default'" in show, show
             lodge("network", "edit", "closed", "--no-egress-rules", "--egress-default", "allow")
@@ -247,8 +274,10 @@ def egress_rules():
 class NameServer:
     """Names of .test, by UDP and TCP, on the loopback's port 53."""
     NAMES = {"www.good.test": "203.0.113.5", "target.cdn.test": "203.0.113.6", "evil.test": "203.0.113.7",
-             "tcp.good.test": "203.0.113.9"}
-    ALIASES = {"alias.good.test": "target.cdn.test"}
+             "tcp.good.test": "203.0.113.9", "far.cdn.test": "203.0.113.10", "fine.good.test": "203.0.113.11"}
+    NAMES6 = {"six.good.test": "2001:db8::5", "six.evil.test": "2001:db8::7"}
+    ALIASES = {"alias.good.test": "target.cdn.test", "chain.good.test": "near.cdn.test", "near.cdn.test": "mid.cdn.test",
+               "mid.cdn.test": "far.cdn.test", "sly.test": "fine.good.test"}
 
     def start(self):
         try:
@@ -276,14 +305,16 @@ class NameServer:
         question = query[12:at + 5]
         name, kind = ".".join(labels), query[at + 2]
         encode = lambda text: b"".join(bytes([len(p)]) + p.encode() for p in text.split(".")) + b"\0"
-        records = []
-        if name in self.ALIASES:
-            records.append(b"\xc0\x0c\0\x05\0\x01\0\0\0\x3c" + len(encode(self.ALIASES[name])).to_bytes(2, "big") +
-                           encode(self.ALIASES[name]))
-        final = self.ALIASES.get(name, name)
+        records, final = [], name
+        while final in self.ALIASES:
+            target = encode(self.ALIASES[final])
+            records.append(encode(final) + b"\0\x05\0\x01\0\0\0\x3c" + len(target).to_bytes(2, "big") + target)
+            final = self.ALIASES[final]
         if kind == 1 and final in self.NAMES:
             records.append(encode(final) + b"\0\x01\0\x01\0\0\0\x3c\0\x04" + socket.inet_aton(self.NAMES[final]))
-        code = 0 if final in self.NAMES else 3
+        if kind == 28 and final in self.NAMES6:
+            records.append(encode(final) + b"\0\x1c\0\x01\0\0\0\x3c\0\x10" + socket.inet_pton(socket.AF_INET6, self.NAMES6[final]))
+        code = 0 if final in self.NAMES or final in self.NAMES6 else 3
         return query[:2] + bytes([0x81, 0x80 | code]) + b"\0\x01" + len(records).to_bytes(2, "big") + bytes(4) + question + \
             b"".join(records)
 
