@@ -12,6 +12,16 @@ namespace lodge::cli {
 
 namespace {
 
+/// queues=N, which every kind of card has.
+Status takeQueues(NetConfig& net, std::string_view field) {
+  auto number = parseNumber(field.substr(field.find('=') + 1), kMostNetQueues);
+  if (!number || *number == 0)
+    return Error(ErrorKind::invalidArgument, std::string(field) + ": a card has 1 to 8 pairs of queues")
+        .withHint("write queues=2, or leave it out: one a CPU, 4 at most");
+  net.queues = static_cast<unsigned>(*number);
+  return {};
+}
+
 Status setting(NetConfig& net, const std::string& field) {
   auto value = [&] { return std::string_view(field).substr(field.find('=') + 1); };
   if (field.starts_with("forward=")) {
@@ -22,6 +32,8 @@ Status setting(NetConfig& net, const std::string& field) {
     auto mac = parseMac(value());
     if (!mac) return std::move(mac).error();
     net.mac = *mac;
+  } else if (field.starts_with("queues=")) {
+    return takeQueues(net, field);
   } else if (field.starts_with("hostname=")) {
     net.user.hostname = value();
   } else if (field.starts_with("tftp=")) {
@@ -42,7 +54,7 @@ Status setting(NetConfig& net, const std::string& field) {
     net.user.restricted = true;
   } else {
     return Error(ErrorKind::invalidArgument, "unknown setting " + inQuotes(field))
-        .withHint("there are forward=, mac=, hostname=, ipv6=on|off, tftp=, bootfile= and restricted");
+        .withHint("there are forward=, mac=, queues=, hostname=, ipv6=on|off, tftp=, bootfile= and restricted");
   }
   return {};
 }
@@ -57,9 +69,11 @@ Result<std::optional<NetConfig>> parseTap(const std::vector<std::string>& fields
       auto mac = parseMac(std::string_view(field).substr(4));
       if (!mac) return std::move(mac).error().context("--net tap");
       net.mac = *mac;
+    } else if (field.starts_with("queues=")) {
+      if (Status s = takeQueues(net, field); !s) return std::move(s).error().context("--net tap");
     } else {
       return Error(ErrorKind::invalidArgument, "--net tap: unknown setting " + inQuotes(field))
-          .withHint("there are ifname= and mac=");
+          .withHint("there are ifname=, mac= and queues=");
     }
   }
   if (!net.tap.empty()) return std::optional<NetConfig>(std::move(net));
@@ -74,7 +88,15 @@ Result<std::optional<NetConfig>> parseNetwork(std::string_view text, const std::
   }
   NetConfig net;
   net.network = fields[0];
-  auto settings = parsePortSettings(std::span(fields).subspan(1));
+  std::vector<std::string> port;
+  for (const std::string& field : std::span(fields).subspan(1)) {
+    if (!field.starts_with("queues=")) {
+      port.push_back(field);
+    } else if (Status s = takeQueues(net, field); !s) {
+      return std::move(s).error().context("--net " + fields[0]);
+    }
+  }
+  auto settings = parsePortSettings(port);
   if (!settings) return std::move(settings).error().context("--net " + fields[0]);
   if (auto mac = settings->find("mac"); mac != settings->end()) {
     net.mac = macFrom(mac->get<std::string>());

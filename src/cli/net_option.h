@@ -15,9 +15,9 @@ namespace lodge::cli {
 
 /// Reads a --net value: "none" (gives nullopt), or
 ///   user[,forward=tcp|udp:[HOST-ADDRESS]:HOST-PORT:[GUEST-ADDRESS:]GUEST-PORT]...[,mac=XX:XX:XX:XX:XX:XX][,hostname=NAME]
-///       [,ipv6=on|off][,tftp=FOLDER][,bootfile=NAME][,restricted]
+///       [,queues=N][,ipv6=on|off][,tftp=FOLDER][,bootfile=NAME][,restricted]
 /// or the name of one of the user's networks (network/store.h) with a port's settings: NAME[,mac=...][,ip=ADDRESS]...
-///       [,rate=100M][,delay=20ms][,loss=1%][,vlan=N][,trunk=N+N...][,mirror=PORT][,link=down][,spoof=on].
+///       [,rate=100M][,delay=20ms][,loss=1%][,vlan=N][,trunk=N+N...][,mirror=PORT][,link=down][,spoof=on][,queues=N].
 /// IPv6 addresses go in brackets. Errors: invalidArgument.
 Result<std::optional<NetConfig>> parseNet(std::string_view text);
 

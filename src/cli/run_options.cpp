@@ -338,7 +338,8 @@ std::vector<OptionSpec> runOptionTable() {
            "restricted (no way out). Or the name of a network ('lodge help network create'), which is brought up if it "
            "is "
            "not; settings: mac=, ip=ADDRESS, rate=100M, delay=20ms, loss=1%, vlan=N, trunk=N+N (tagged), mirror=PORT "
-           "(copies of another port's frames), link=down, spoof=on (frames under other addresses pass).",
+           "(copies of another port's frames), link=down, spoof=on (frames under other addresses pass). Of any card: "
+           "queues=N (pairs of queues, 1 to 8; one a CPU, 4 at most, if not given).",
        .repeats = true},
       {.name = "name",
        .value = "NAME",

@@ -167,6 +167,14 @@ TEST(NetOption, Forms) {
   EXPECT_TRUE(user.restricted);
 }
 
+TEST(NetOption, Queues) {
+  EXPECT_EQ((*parseNet("user"))->queues, 0u);
+  EXPECT_EQ((*parseNet("user,queues=8"))->queues, 8u);
+  EXPECT_EQ((*parseNet("tap,queues=2,ifname=tap0"))->queues, 2u);
+  for (const char* bad : {"user,queues=0", "user,queues=9", "user,queues=", "tap,ifname=tap0,queues=x"})
+    EXPECT_FALSE(parseNet(bad)) << bad;
+}
+
 TEST(NetOption, IPv6InBrackets) {
   auto forward = parseForward("tcp:[::1]:2222:[fec0::1]:22");
   ASSERT_TRUE(forward);

@@ -29,6 +29,7 @@ Json toJson(const NetConfig& net) {
   Json json = {{"ipv6", net.user.ipv6}, {"restricted", net.user.restricted}, {"forwards", Json::array()}};
   for (const PortForward& forward : net.user.forwards) json["forwards"].push_back(toJson(forward));
   if (!net.network.empty()) json = {{"network", net.network}, {"port", parseJson(net.port)}};
+  if (net.queues != 0) json["queues"] = net.queues;
   if (net.mac) json["mac"] = fmt::format("{:02x}", fmt::join(*net.mac, ":"));
   return json;
 }

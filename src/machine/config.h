@@ -14,12 +14,15 @@
 
 namespace lodge {
 
+inline constexpr unsigned kMostNetQueues = 8;
+
 struct NetConfig {
   UserNetOptions user;
   std::string tap;                ///< name of a tap device, instead of the user network
   std::string network;            ///< name of a network (network/client.h), instead of both
   std::string port = "{}";        ///< the port's settings there: JSON (network/port.h), without name and mac
   std::optional<MacAddress> mac;  ///< derived from the machine's name if not given
+  unsigned queues = 0;            ///< pairs of queues, 1 to kMostNetQueues; 0: one a CPU, 4 at most
 };
 
 enum class Board : std::uint8_t {

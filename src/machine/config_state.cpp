@@ -42,6 +42,7 @@ void transferNet(Archive& a, NetConfig& n) {
   transferList(a, n.user.forwards, 4096, "the number of port forwards",
                [&](PortForward& f) { a(f.udp, f.hostAddress, f.hostPort, f.guestAddress, f.guestPort); });
   a(n.user.ipv6, n.user.restricted, n.user.hostname, n.user.tftp, n.user.bootFile, n.tap, n.network, n.port, n.mac);
+  if (a.version() >= 2) a(n.queues);
 }
 
 /// A file's absolute path; empty and names of network disks stay.

@@ -208,8 +208,8 @@ Status PciDevices::addNets(const MachineConfig& config, EventLoop& loop, GuestMe
                    : net.tap.empty()    ? openUserNet(loop, options)
                                         : openTapNet(loop, net.tap);
     if (!backend) return std::move(backend).error();
-    auto device =
-        std::make_unique<virtio::NetDevice>(memory, loop, std::move(*backend), mac, std::min(config.cpus, kMaxQueues));
+    auto device = std::make_unique<virtio::NetDevice>(memory, loop, std::move(*backend), mac,
+                                                      net.queues != 0 ? net.queues : std::min(config.cpus, kMaxQueues));
     nets_.push_back(device.get());
     auto slot = add(std::move(device), fmt::format("virtio-net {}", nets_.size() - 1));
     if (!slot) return std::move(slot).error();
@@ -223,8 +223,17 @@ std::vector<std::pair<std::string, std::uint64_t>> PciDevices::statistics() cons
   for (std::size_t i = 0; i < disks_.size(); ++i)
     all.emplace_back(fmt::format("disk{}.requests", i), disks_[i]->requests());
   for (std::size_t i = 0; i < nets_.size(); ++i) {
-    all.emplace_back(fmt::format("net{}.sent", i), nets_[i]->framesSent());
-    all.emplace_back(fmt::format("net{}.received", i), nets_[i]->framesReceived());
+    std::uint64_t sent = 0, received = 0;
+    for (unsigned pair = 0; pair < nets_[i]->pairs(); ++pair) {
+      sent += nets_[i]->framesSent(pair);
+      received += nets_[i]->framesReceived(pair);
+    }
+    all.emplace_back(fmt::format("net{}.sent", i), sent);
+    all.emplace_back(fmt::format("net{}.received", i), received);
+    for (unsigned pair = 0; pair < nets_[i]->pairs() && nets_[i]->pairs() > 1; ++pair) {
+      all.emplace_back(fmt::format("net{}.queue{}.sent", i, pair), nets_[i]->framesSent(pair));
+      all.emplace_back(fmt::format("net{}.queue{}.received", i, pair), nets_[i]->framesReceived(pair));
+    }
   }
   return all;
 }

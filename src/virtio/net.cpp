@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "base/bytes.h"
 #include "net/offload.h"
@@ -29,6 +30,30 @@ struct [[gnu::packed]] Config {
   std::uint16_t mtu;
 };
 
+/// The same for both directions of a flow: addresses and, of TCP and UDP without fragments, ports.
+std::uint32_t flowHash(std::span<const std::uint8_t> frame) {
+  constexpr std::size_t kEthernet = 14, kIp4Header = 20, kIp6Header = 40;
+  constexpr std::uint8_t kTcp = 6, kUdp = 17;
+  if (frame.size() < kEthernet + kIp4Header) return 0;
+  std::uint32_t hash = 0;
+  auto mix = [&](std::size_t at) { hash ^= loadLe<std::uint32_t>(&frame[at]); };
+  std::size_t transport = 0;
+  std::uint16_t type = loadBe<std::uint16_t>(&frame[12]);
+  if (type == 0x0800) {
+    mix(26);
+    mix(30);
+    bool fragment = (loadBe<std::uint16_t>(&frame[20]) & 0x3fff) != 0;
+    if (!fragment && (frame[23] == kTcp || frame[23] == kUdp)) transport = kEthernet + (frame[14] & 15u) * 4;
+  } else if (type == 0x86dd && frame.size() >= kEthernet + kIp6Header) {
+    for (std::size_t at = 22; at < kEthernet + kIp6Header; at += 4) mix(at);
+    if (frame[20] == kTcp || frame[20] == kUdp) transport = kEthernet + kIp6Header;
+  }
+  if (transport != 0 && frame.size() >= transport + 4)
+    hash ^= loadLe<std::uint16_t>(&frame[transport]) ^ loadLe<std::uint16_t>(&frame[transport + 2]);
+  constexpr std::uint32_t kGolden = 0x9e3779b1;
+  return (hash * kGolden) >> 16;
+}
+
 }  // namespace
 
 /// struct virtio_net_hdr of virtio 1.x, which always has num_buffers.
@@ -39,7 +64,13 @@ struct [[gnu::packed]] NetDevice::Header {
 
 NetDevice::NetDevice(GuestMemory& memory, EventLoop& loop, std::unique_ptr<NetBackend> backend, const MacAddress& mac,
                      unsigned pairs)
-    : QueuedDevice(memory, 2 * pairs + 1), loop_(loop), backend_(std::move(backend)), mac_(mac), maxPairs_(pairs) {
+    : QueuedDevice(memory, 2 * pairs + 1),
+      loop_(loop),
+      backend_(std::move(backend)),
+      mac_(mac),
+      maxPairs_(pairs),
+      pairStates_(pairs) {
+  forgetFlows();
   backend_->setReceiver(
       [this](std::span<const std::uint8_t> frame, const FrameOffload& o) { return receive(frame, o); });
 }
@@ -75,7 +106,8 @@ void NetDevice::reset() {
   live_ = false;
   std::lock_guard lock(workMutex_);
   QueuedDevice::reset();
-  spare_.clear();
+  for (PairState& pair : pairStates_) pair.spare.clear();
+  forgetFlows();
   accepted_.clear();
   pairs_ = 1;
   promiscuous_ = true;
@@ -94,9 +126,8 @@ void NetDevice::notify(unsigned) {
 
 std::vector<const Chain*> NetDevice::held(unsigned queue) const {
   std::vector<const Chain*> chains;
-  for (const Chain& chain : spare_) {
-    if (queue == 0) chains.push_back(&chain);
-  }
+  if (queue % 2 != 0 || queue / 2 >= pairStates_.size()) return chains;
+  for (const Chain& chain : pairStates_[queue / 2].spare) chains.push_back(&chain);
   return chains;
 }
 
@@ -125,12 +156,12 @@ void NetDevice::work() {
 void NetDevice::transmit(unsigned queue) {
   if (queue == controlQueue()) return;
   drain(queue, [&](Chain chain) {
-    sendFrame(chain);
+    sendFrame(queue / 2, chain);
     finish(queue, std::move(chain), 0);
   });
 }
 
-void NetDevice::sendFrame(const Chain& chain) {
+void NetDevice::sendFrame(unsigned pair, const Chain& chain) {
   Header header{};
   if (chain.readableBytes <= sizeof header || chain.readableBytes > kMaxFrame + sizeof header) return;
   buffer_.resize(chain.readableBytes);
@@ -148,7 +179,8 @@ void NetDevice::sendFrame(const Chain& chain) {
   offload.segmentation = header.gsoType;
   offload.segmentSize = header.gsoSize;
   offload.headerLength = header.headerLength;
-  ++sent_;
+  ++pairStates_[pair].sent;
+  if (pairs_ > 1) flows_[flowHash(frame) % kFlows] = static_cast<std::uint8_t>(pair);
   if (backend_->supportsOffload()) return backend_->send(frame, offload);
   finishOffload(frame, offload,
                 [&](std::span<const std::uint8_t> finished) { backend_->send(finished, FrameOffload{}); });
@@ -178,16 +210,18 @@ bool NetDevice::receive(std::span<const std::uint8_t> frame, const FrameOffload&
   return true;
 }
 
+/// The pair that the driver sends the flow on; the hash decides of flows that it did not send anything of yet.
+unsigned NetDevice::pairFor(std::span<const std::uint8_t> frame) const {
+  unsigned pairs = pairs_;
+  if (pairs == 1) return 0;
+  std::uint32_t hash = flowHash(frame);
+  std::uint8_t known = flows_[hash % kFlows];
+  return known < pairs ? known : hash % pairs;
+}
+
 bool NetDevice::deliver(std::span<const std::uint8_t> frame, const FrameOffload& offload) {
   if (!wanted(frame)) return true;
-  // A flow stays on one queue: its addresses and ports decide.
-  unsigned queue = 0;
-  if (pairs_ > 1 && frame.size() >= 38) {
-    std::uint32_t hash =
-        loadLe<std::uint32_t>(&frame[26]) ^ loadLe<std::uint32_t>(&frame[30]) ^ loadLe<std::uint32_t>(&frame[34]);
-    hash ^= hash >> 16;
-    queue = 2 * ((hash ^ hash >> 8) % pairs_);
-  }
+  unsigned pair = pairFor(frame), queue = 2 * pair;
   std::vector<Chain> chains;
   if (!popBuffers(queue, frame.size() + sizeof(Header), chains)) return false;
   Header header{};
@@ -222,7 +256,7 @@ bool NetDevice::deliver(std::span<const std::uint8_t> frame, const FrameOffload&
     finished.push_back({std::move(chain), filled});
   }
   finishAll(queue, finished);
-  ++received_;
+  ++pairStates_[pair].received;
   return true;
 }
 
@@ -231,11 +265,9 @@ bool NetDevice::deliver(std::span<const std::uint8_t> frame, const FrameOffload&
 bool NetDevice::popBuffers(unsigned queue, std::size_t bytes, std::vector<Chain>& out) {
   bool mergeable = (features_ & bit::mergeable) != 0;
   std::size_t room = 0;
-  if (queue == 0) {
-    out = std::move(spare_);
-    spare_.clear();
-    for (const Chain& c : out) room += c.writableBytes;
-  }
+  std::vector<Chain>& spare = pairStates_[queue / 2].spare;
+  out = std::exchange(spare, {});
+  for (const Chain& c : out) room += c.writableBytes;
   Slot& slot = slots_[queue];
   while (room < bytes) {
     Chain chain;
@@ -247,10 +279,7 @@ bool NetDevice::popBuffers(unsigned queue, std::size_t bytes, std::vector<Chain>
     }
     if (result == VirtQueue::Pop::broken) transport_->needsReset(queue);
     if (result != VirtQueue::Pop::chain) {
-      if (queue == 0)
-        spare_ = std::move(out);
-      else
-        for (Chain& c : out) finish(queue, std::move(c), 0);
+      spare = std::move(out);
       return false;
     }
     room += chain.writableBytes;
@@ -319,6 +348,7 @@ bool NetDevice::command(const Chain& chain) {
       unsigned pairs = body.size() >= 2 ? loadLe<std::uint16_t>(body.data()) : 0;
       if (pairs == 0 || pairs > maxPairs_) return false;
       pairs_ = pairs;
+      forgetFlows();
       return true;
     }
     default:

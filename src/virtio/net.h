@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <array>
 #include <atomic>
+#include <deque>
 #include <memory>
 #include <vector>
 
@@ -12,8 +14,8 @@
 namespace lodge::virtio {
 
 /// A network card (virtio 1.2, 5.1): several queue pairs, mergeable receive buffers, checksum and segmentation offload
-/// (in software where the backend has none), control queue. All work is done on the I/O thread; a notification only
-/// wakes it.
+/// (in software where the backend has none), control queue. What belongs to a flow arrives on the queue pair that the
+/// driver sends that flow on (5.1.6.5.6). All work is done on the I/O thread; a notification only wakes it.
 class NetDevice : public QueuedDevice {
  public:
   NetDevice(GuestMemory& memory, EventLoop& loop, std::unique_ptr<NetBackend> backend, const MacAddress& mac,
@@ -28,22 +30,32 @@ class NetDevice : public QueuedDevice {
   void notify(unsigned queue) override;
   void transfer(state::Archive& a) override;
 
-  std::uint64_t framesSent() const { return sent_; }
-  std::uint64_t framesReceived() const { return received_; }
+  unsigned pairs() const { return maxPairs_; }
+  /// Of one queue pair.
+  std::uint64_t framesSent(unsigned pair) const { return pairStates_[pair].sent; }
+  std::uint64_t framesReceived(unsigned pair) const { return pairStates_[pair].received; }
 
  protected:
   std::vector<const Chain*> held(unsigned queue) const override;
 
  private:
   struct Header;
+  struct PairState {
+    std::vector<Chain> spare;  ///< popped for a frame that then did not fit
+    std::atomic<std::uint64_t> sent{0}, received{0};
+  };
+  static constexpr std::size_t kFlows = 1024;
+  static constexpr std::uint8_t kUnknown = 0xff;
   unsigned controlQueue() const;
   void work();
   void transmit(unsigned queue);
-  void sendFrame(const Chain& chain);
+  void sendFrame(unsigned pair, const Chain& chain);
   bool accepts(const FrameOffload& offload) const;
   bool receive(std::span<const std::uint8_t> frame, const FrameOffload& offload);
   /// A frame that the driver can take; under workMutex_.
   bool deliver(std::span<const std::uint8_t> frame, const FrameOffload& offload);
+  unsigned pairFor(std::span<const std::uint8_t> frame) const;
+  void forgetFlows() { flows_.fill(kUnknown); }
   bool popBuffers(unsigned queue, std::size_t bytes, std::vector<Chain>& out);
   void control(unsigned queue);
   bool command(const Chain& chain);
@@ -58,9 +70,9 @@ class NetDevice : public QueuedDevice {
   bool promiscuous_ = true, allMulticast_ = false;
   std::vector<MacAddress> accepted_;
   std::vector<std::uint8_t> buffer_;
-  std::vector<Chain> spare_;  // popped for a frame that then did not fit
-  std::atomic<std::uint64_t> sent_{0}, received_{0};
-  std::recursive_mutex workMutex_;  // work against reset; a backend may answer a frame while it is sent
+  std::deque<PairState> pairStates_;
+  std::array<std::uint8_t, kFlows> flows_{};  // by flowHash(): the pair that its frames were sent on last
+  std::recursive_mutex workMutex_;            // work against reset; a backend may answer a frame while it is sent
   std::shared_ptr<std::atomic<bool>> alive_ = std::make_shared<std::atomic<bool>>(true);
 };
 

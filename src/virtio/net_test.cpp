@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "virtio/net.h"
+
+#include <gtest/gtest.h>
+
+#include <future>
+#include <thread>
+
+#include "base/bytes.h"
+#include "virtio/driver_kit.h"
+
+namespace lodge::virtio {
+namespace {
+
+using testing::CountingTransport;
+using testing::DriverQueue;
+
+constexpr std::uint64_t kMtu = 1 << 3, kMultiQueue = 1 << 22;
+
+/// A network that remembers what was sent to it.
+class Wire : public NetBackend {
+ public:
+  void setReceiver(Receiver receiver) override { toGuest = std::move(receiver); }
+  void receiverReady() override { ++ready; }
+  void send(std::span<const std::uint8_t> frame, const FrameOffload&) override {
+    sent.emplace_back(frame.begin(), frame.end());
+  }
+  bool supportsOffload() const override { return true; }
+  unsigned mtu() const override { return 9000; }
+  Receiver toGuest;
+  std::vector<std::vector<std::uint8_t>> sent;
+  int ready = 0;
+};
+
+struct NetTest : ::testing::TestWithParam<bool> {
+  static constexpr unsigned kPairs = 2, kQueues = 2 * kPairs + 1;
+  static constexpr std::uint64_t kBuffers = 0x20000, kHeader = 12;
+
+  std::unique_ptr<GuestMemory> memory = std::move(*GuestMemory::create(1_MiB));
+  std::vector<std::unique_ptr<DriverQueue>> queues;
+  CountingTransport transport;
+  std::unique_ptr<EventLoop> loop = std::move(*EventLoop::create());
+  std::thread thread;
+  Wire* wire = new Wire;
+  NetDevice device{*memory, *loop, std::unique_ptr<NetBackend>(wire), {0x52, 0x54, 0, 0, 0, 1}, kPairs};
+
+  void SetUp() override {
+    device.attach(transport);
+    for (unsigned n = 0; n < kQueues; ++n) {
+      queues.push_back(std::make_unique<DriverQueue>(*memory, 0x1000 + 0x1000 * n, GetParam()));
+      bool accepted = false;
+      device.enableQueue(n, queues[n]->setup(), accepted);
+      ASSERT_TRUE(accepted);
+    }
+    device.activate(device.features());
+    thread = std::thread([this] { EXPECT_TRUE(loop->run()); });
+  }
+  void TearDown() override {
+    loop->stop();
+    thread.join();
+  }
+  /// Runs something on the I/O thread, after all that was asked of it before.
+  void onLoop(const std::function<void()>& function) {
+    std::promise<void> done;
+    loop->post([&] {
+      function();
+      done.set_value();
+    });
+    done.get_future().wait();
+  }
+  void notify(unsigned queue) {
+    device.notify(queue);
+    onLoop([] {});
+  }
+  void write(std::uint64_t at, const std::vector<std::uint8_t>& bytes) {
+    ASSERT_TRUE(memory->write(Gpa{at}, std::as_bytes(std::span(bytes))));
+  }
+  /// Sends a frame on a pair.
+  void send(unsigned pair, const std::vector<std::uint8_t>& frame) {
+    std::vector<std::uint8_t> message(kHeader);
+    message.insert(message.end(), frame.begin(), frame.end());
+    write(kBuffers, message);
+    queues[2 * pair + 1]->add({{kBuffers, static_cast<std::uint32_t>(message.size()), false}});
+    notify(2 * pair + 1);
+    EXPECT_TRUE(queues[2 * pair + 1]->take());
+  }
+  /// A control command; whether the device took it.
+  bool command(const std::vector<std::uint8_t>& bytes) {
+    write(0x90000, bytes);
+    (void)memory->fill(Gpa{0x91000}, std::byte{0x55}, 1);
+    queues[4]->add({{0x90000, static_cast<std::uint32_t>(bytes.size()), false}, {0x91000, 1, true}});
+    notify(4);
+    EXPECT_TRUE(queues[4]->take());
+    return queues[4]->get<std::uint8_t>(0x91000) == 0;
+  }
+  bool setPairs(std::uint16_t pairs) {
+    return command({4, 0, static_cast<std::uint8_t>(pairs), static_cast<std::uint8_t>(pairs >> 8)});
+  }
+  /// A TCP segment between two hosts; `back`: the other way.
+  static std::vector<std::uint8_t> segment(std::uint16_t port, bool back, bool v6 = false) {
+    std::vector<std::uint8_t> f(14 + (v6 ? 40 : 20) + 20);
+    f[12] = v6 ? 0x86 : 0x08;
+    f[13] = v6 ? 0xdd : 0x00;
+    f[14] = v6 ? 0x60 : 0x45;
+    f[v6 ? 20 : 23] = 6;
+    std::size_t addresses = v6 ? 22 : 26, length = v6 ? 16 : 4, ports = v6 ? 54 : 34;
+    f[addresses + (back ? length : 0)] = 10;
+    f[addresses + (back ? 0 : length)] = 99;
+    std::size_t mine = ports + (back ? 2 : 0), theirs = ports + (back ? 0 : 2);
+    f[mine] = static_cast<std::uint8_t>(port >> 8);
+    f[mine + 1] = static_cast<std::uint8_t>(port);
+    f[theirs + 1] = 80;
+    return f;
+  }
+  bool receive(const std::vector<std::uint8_t>& frame) {
+    bool taken = false;
+    onLoop([&] { taken = wire->toGuest(frame, FrameOffload{}); });
+    return taken;
+  }
+  void addBuffers(unsigned pair, unsigned count, std::uint32_t bytes = 2048) {
+    for (unsigned n = 0; n < count; ++n) queues[2 * pair]->add({{kBuffers + 0x10000 + 0x800 * n, bytes, true}});
+  }
+};
+INSTANTIATE_TEST_SUITE_P(Rings, NetTest, ::testing::Values(false, true),
+                         [](const auto& info) { return info.param ? "packed" : "split"; });
+
+TEST_P(NetTest, TellsTheNetworksMtuAndItsPairs) {
+  EXPECT_NE(device.features() & kMtu, 0u);
+  EXPECT_NE(device.features() & kMultiQueue, 0u);
+  EXPECT_EQ(device.readConfig(8, 2), kPairs);
+  EXPECT_EQ(device.readConfig(10, 2), 9000u);
+}
+
+TEST_P(NetTest, OnePairUntilTheDriverAsksForMore) {
+  addBuffers(0, 8);
+  for (std::uint16_t port = 1; port <= 8; ++port) EXPECT_TRUE(receive(segment(port, true)));
+  EXPECT_EQ(device.framesReceived(0), 8u);
+  EXPECT_EQ(device.framesReceived(1), 0u);
+  EXPECT_FALSE(setPairs(0));
+  EXPECT_FALSE(setPairs(3));
+  EXPECT_FALSE(command({4, 0, 2}));
+  EXPECT_TRUE(setPairs(2));
+}
+
+TEST_P(NetTest, AFlowArrivesWhereItIsSent) {
+  ASSERT_TRUE(setPairs(2));
+  for (bool v6 : {false, true}) {
+    for (std::uint16_t port = 1000; port < 1004; ++port) {
+      for (unsigned pair : {port % 2u, 1 - port % 2u}) {  // the driver moves the flow, and the device follows
+        send(pair, segment(port, false, v6));
+        std::uint64_t before = device.framesReceived(pair);
+        addBuffers(pair, 1);
+        ASSERT_TRUE(receive(segment(port, true, v6)));
+        EXPECT_EQ(device.framesReceived(pair), before + 1);
+        EXPECT_TRUE(queues[2 * pair]->take());
+      }
+    }
+  }
+  EXPECT_EQ(wire->sent.size(), 16u);
+  // With one pair all come there again.
+  ASSERT_TRUE(setPairs(1));
+  std::uint64_t before = device.framesReceived(0);
+  addBuffers(0, 1);
+  ASSERT_TRUE(receive(segment(1001, true)));
+  EXPECT_EQ(device.framesReceived(0), before + 1);
+}
+
+TEST_P(NetTest, NewFlowsAreSpread) {
+  ASSERT_TRUE(setPairs(2));
+  for (unsigned pair : {0u, 1u}) addBuffers(pair, 1);
+  for (std::uint16_t port = 2000; port < 2100; ++port) {
+    ASSERT_TRUE(receive(segment(port, true)));
+    for (unsigned pair : {0u, 1u}) {
+      if (queues[2 * pair]->take()) addBuffers(pair, 1);
+    }
+  }
+  EXPECT_GT(device.framesReceived(0), 20u);
+  EXPECT_GT(device.framesReceived(1), 20u);
+}
+
+TEST_P(NetTest, BuffersThatDoNotSufficeWaitOnTheirPair) {
+  ASSERT_TRUE(setPairs(2));
+  send(1, segment(7, false));
+  std::vector<std::uint8_t> large = segment(7, true);
+  large.resize(3000);
+  addBuffers(1, 1);
+  EXPECT_FALSE(receive(large));
+  EXPECT_FALSE(queues[2]->take()) << "the driver gets no empty buffer";
+  queues[2]->add({{kBuffers + 0x18000, 2048, true}});
+  EXPECT_TRUE(receive(large));
+  auto first = queues[2]->take(), second = queues[2]->take();
+  ASSERT_TRUE(first && second);
+  EXPECT_EQ(first->written + second->written, 3000 + kHeader);
+  EXPECT_EQ(queues[2]->get<std::uint16_t>(kBuffers + 0x10000 + 10), 2u) << "num_buffers";
+}
+
+}  // namespace
+}  // namespace lodge::virtio
