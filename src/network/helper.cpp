@@ -119,6 +119,7 @@ Result<Message> Helper::answer(const Json& request) {
   auto result = what == "segment"  ? segment(request)
                 : what == "join"   ? join(request)
                 : what == "packet" ? packet(request)
+                : what == "route"  ? route(request)
                 : what == "tap"    ? device(request)
                 : what == "clean"  ? cleaned(request)
                                    : Result<Message>(Error(ErrorKind::invalidArgument, "an unknown request"));
@@ -324,7 +325,42 @@ Result<Message> Helper::packet(const Json& request) {
     return Error::fromErrno(errno, "packet socket on " + inQuotes(card));
   Message message{{{"ok", true}, {"mac", toText(*mac)}, {"mtu", *mtu}}, {}};
   message.fds.push_back(std::move(fd));
+  std::string name = textIn(request, "name"), tap = tapNameOf(name);
+  if (!isNetworkName(name)) return message;
+  auto host = openTapDevice(tap, "/dev/net/tun");
+  if (!host) return std::move(host).error();
+  writeSetting("/proc/sys/net/ipv6/conf/" + tap + "/accept_ra", "0");
+  auto up = runTool({"ip", "link", "set", tap, "mtu", std::to_string(*mtu), "up"});
+  auto hostMac = macOf(tap);
+  if (!up || !hostMac) return up ? std::move(hostMac).error() : std::move(up).error();
+  message.facts["tap"] = tap;
+  message.facts["hostMac"] = toText(*hostMac);
+  message.fds.push_back(std::move(*host));
+  hostTaps_.push_back(tap);
   return message;
+}
+
+/// Goes with its device. Who the host's own routes go through is no machine.
+Result<Message> Helper::route(const Json& request) {
+  std::string tap = textIn(request, "tap");
+  auto address = ipFrom(textIn(request, "address")), from = ipFrom(textIn(request, "from"));
+  bool good = address && from && address->v6 == from->v6 && !address->multicast() && !address->unspecified() &&
+              !address->linkLocal() && std::find(hostTaps_.begin(), hostTaps_.end(), tap) != hostTaps_.end();
+  if (!good) return Error(ErrorKind::invalidArgument, "no addresses for a route");
+  std::string family = address->v6 ? "-6" : "-4", block = toText(*address) + (address->v6 ? "/128" : "/32");
+  if (!flagIn(request, "set")) {
+    (void)runTool({"ip", family, "route", "del", block, "dev", tap});
+    return Message{{{"ok", true}}, {}};
+  }
+  auto routes = runTool({"ip", family, "-j", "route", "show"});
+  Json list = routes ? Json::parse(*routes, nullptr, false) : Json();
+  for (const Json& r : list.is_array() ? list : Json::array()) {
+    if (r.is_object() && textIn(r, "gateway") == toText(*address))
+      return Error(ErrorKind::busy, toText(*address) + " is a gateway of the host's");
+  }
+  auto done = runTool({"ip", family, "route", "replace", block, "dev", tap, "src", toText(*from)});
+  if (!done) return std::move(done).error();
+  return Message{{{"ok", true}}, {}};
 }
 
 }  // namespace lodge::network

@@ -18,7 +18,9 @@ namespace lodge::network {
 ///     a bridge with the host's addresses, a tap device in it (its descriptor comes back), a table of rules
 ///   {"do":"join","name":N,"card":"eth0","host":true}
 ///     a tap device in the bridge `card`, or in a new bridge with the card, whose addresses and routes move there
-///   {"do":"packet","card":"wlan0"}   a packet socket on the card
+///   {"do":"packet","card":"wlan0","name":N}
+///     a packet socket on the card, and a tap device for what the host and the machines have among themselves
+///   {"do":"route","tap":T,"address":A,"from":H,"set":true}   the host's route through that tap device to a machine
 ///   {"do":"tap","tap":"tap0"}        a tap or macvtap device that exists
 ///   {"do":"clean","name":N}          what a helper that was killed left: its bridge, its rules
 class Helper {
@@ -34,6 +36,7 @@ class Helper {
  private:
   Result<Message> segment(const nlohmann::json& request);
   Result<Message> join(const nlohmann::json& request);
+  Result<Message> route(const nlohmann::json& request);
   Result<Message> packet(const nlohmann::json& request);
   Result<Message> device(const nlohmann::json& request);
   Result<Message> cleaned(const nlohmann::json& request);
@@ -45,6 +48,7 @@ class Helper {
 
   void undoDownTo(std::size_t count);
 
+  std::vector<std::string> hostTaps_;           ///< made for routes
   std::vector<std::vector<std::string>> undo_;  ///< commands; "write PATH VALUE"; "batch LINES", for `ip -batch`
 };
 

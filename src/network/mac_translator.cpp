@@ -30,11 +30,18 @@ void MacTranslator::learn(const IpAddress& address, const MacAddress& mac) {
     --counts_[it->second];
     it->second = mac;
     ++counts_[mac];
+    if (seen_) seen_(address, mac);
     return;
   }
   if (owners_.size() >= kMostAddresses || counts_[mac] >= kMostPerMachine) return;
   owners_[address] = mac;
   ++counts_[mac];
+  if (seen_) seen_(address, mac);
+}
+
+void MacTranslator::forget(const MacAddress& machine) {
+  std::erase_if(owners_, [&](const auto& entry) { return entry.second == machine; });
+  counts_.erase(machine);
 }
 
 /// BOOTP's broadcast flag. A checksum left to be done would be of the message as it was: it is done here.
@@ -95,6 +102,12 @@ std::optional<MacAddress> MacTranslator::ownerOf(std::span<const std::uint8_t> f
 void MacTranslator::fromCard(std::span<const std::uint8_t> frame, const FrameOffload& offload) {
   auto packet = parsePacket(frame);
   if (!packet || packet->source == mac_) return;  // our own, come back from the air
+  if (elsewhere_) {
+    if (auto arp = parseArp(frame, *packet))
+      elsewhere_(arp->sender);
+    else if (auto n = parseNeighbour(frame, *packet); n && n->type == Neighbour::Type::advertisement)
+      elsewhere_(n->target);
+  }
   if (isGroup(packet->destination)) {
     receiver_(frame, offload);
     return;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -24,6 +25,18 @@ class MacTranslator : public NetBackend {
   void send(std::span<const std::uint8_t> frame, const FrameOffload& offload) override;
   bool supportsOffload() const override { return true; }
 
+  /// Told of each address that a machine is first seen with, and of what others in the card's network say is theirs.
+  using Seen = std::function<void(const IpAddress& address, const MacAddress& machine)>;
+  using Elsewhere = std::function<void(const IpAddress& address)>;
+  void watch(Seen seen, Elsewhere elsewhere) {
+    seen_ = std::move(seen);
+    elsewhere_ = std::move(elsewhere);
+  }
+  /// A frame of the host's own, as it is.
+  void sendAsIs(std::span<const std::uint8_t> frame) { card_->send(frame, FrameOffload{}); }
+  /// What was learnt of a machine that has left.
+  void forget(const MacAddress& machine);
+
  private:
   void fromCard(std::span<const std::uint8_t> frame, const FrameOffload& offload);
   void learn(const IpAddress& address, const MacAddress& mac);
@@ -36,6 +49,8 @@ class MacTranslator : public NetBackend {
   std::map<IpAddress, MacAddress> owners_;
   std::map<MacAddress, std::size_t> counts_;
   std::vector<std::uint8_t> out_, in_;
+  Seen seen_;
+  Elsewhere elsewhere_;
 };
 
 }  // namespace lodge::network

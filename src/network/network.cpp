@@ -177,6 +177,8 @@ void Network::leave(PortId id) {
   const PortSettings& settings = it->second->settings();
   log(LogLevel::info, "{} left", portName(settings));
   if (dhcp_ && settings.mac) dhcp_->unreserve(*settings.mac);
+  if (settings.mac && hostLeg_) hostLeg_->forget(*settings.mac);
+  if (settings.mac && translator_) translator_->forget(*settings.mac);
   ports_.erase(it);
 }
 

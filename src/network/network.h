@@ -14,6 +14,8 @@
 #include "network/dns_server.h"
 #include "network/guard.h"
 #include "network/helper_client.h"
+#include "network/host_leg.h"
+#include "network/mac_translator.h"
 #include "network/policy.h"
 #include "network/port.h"
 #include "network/services.h"
@@ -59,6 +61,7 @@ class Network {
   Status startUplink();
   Status startUser();
   Status startHelped();
+  void startHostLeg(Message& answer, const MacAddress& cardMac);
   void startServices();
   Status startTunnels();
   Port& addPort(PortSettings settings, Port::Role role, std::unique_ptr<NetBackend> link);
@@ -82,6 +85,8 @@ class Network {
   std::unique_ptr<HelperClient> helper_;
   ForwardControl* forwards_ = nullptr;
   NetBackend* uplink_ = nullptr;
+  MacTranslator* translator_ = nullptr;  ///< of a wifi network, and the host's way to its machines
+  HostLeg* hostLeg_ = nullptr;
   std::optional<MacAddress> routerMac_;
   std::map<PortId, std::unique_ptr<Port>> ports_;
 };

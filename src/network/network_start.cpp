@@ -94,7 +94,7 @@ Status Network::startHelped() {
   } else if (definition_.kind == NetworkKind::bridge) {
     request.update({{"do", "join"}, {"card", definition_.uplink}, {"host", definition_.host}});
   } else if (definition_.kind == NetworkKind::wifi) {
-    request.update({{"do", "packet"}, {"card", definition_.uplink}});
+    request.update({{"do", "packet"}, {"card", definition_.uplink}, {"name", definition_.name}});
   } else {
     request.update({{"do", "tap"}, {"tap", definition_.uplink.substr(4)}});
   }
@@ -105,8 +105,11 @@ Status Network::startHelped() {
   auto mac = macFrom(answer->facts.value("mac", ""));
   std::unique_ptr<NetBackend> link =
       std::make_unique<MessageNet>(loop_, std::move(answer->fds[0]), MessageNet::Kind::tap);
-  if (definition_.kind == NetworkKind::wifi)
-    link = std::make_unique<MacTranslator>(std::move(link), mac.value_or(MacAddress{}));
+  if (definition_.kind == NetworkKind::wifi) {
+    auto translator = std::make_unique<MacTranslator>(std::move(link), mac.value_or(MacAddress{}));
+    translator_ = translator.get();
+    link = std::move(translator);
+  }
   uplink_ = link.get();
   Port& port = addPort({.name = "uplink"}, Port::Role::uplink, std::move(link));
   if (segment && mac) {
@@ -114,7 +117,30 @@ Status Network::startHelped() {
     switch_.pin(port.id(), *mac);
   }
   port.start();
+  if (translator_ && mac && answer->fds.size() > 1) startHostLeg(*answer, *mac);
   return {};
+}
+
+/// The host's end of a wifi network: the tap device that the helper made beside the card's socket.
+void Network::startHostLeg(Message& answer, const MacAddress& cardMac) {
+  auto mac = macFrom(answer.facts.value("hostMac", ""));
+  std::string tap = answer.facts.value("tap", "");
+  if (!mac) return;
+  auto route = [this, tap](const IpAddress& machine, const IpAddress& from, bool set) -> Status {
+    auto done = helper_->ask(
+        {{"do", "route"}, {"tap", tap}, {"address", toText(machine)}, {"from", toText(from)}, {"set", set}});
+    return done ? Status() : Status(std::move(done).error());
+  };
+  auto leg = std::make_unique<HostLeg>(
+      loop_, std::make_unique<MessageNet>(loop_, std::move(answer.fds[1]), MessageNet::Kind::tap), *mac, cardMac,
+      [card = definition_.uplink] { return placesOf(card); }, std::move(route),
+      [this](const Frame& frame) { translator_->sendAsIs(frame); });
+  hostLeg_ = leg.get();
+  translator_->watch([this](const IpAddress& address, const MacAddress& m) { hostLeg_->machineHas(address, m); },
+                     [this](const IpAddress& address) { hostLeg_->claimedElsewhere(address); });
+  Port& port = addPort({.name = "host", .mac = mac}, Port::Role::uplink, std::move(leg));
+  switch_.pin(port.id(), *mac);
+  port.start();
 }
 
 void Network::startServices() {

@@ -118,14 +118,22 @@ class Namespace:
             time.sleep(0.3)
         raise AssertionError(f"{self.name} does not reach {address}: {self.run('ip addr; ip route; ip neigh', check=False).stdout}")
 
-    def address6(self, tries=60):
+    def address6(self, tries=60, card="eth0"):
         """The global address that came by a router's advertisement."""
         for _ in range(tries):
-            for line in self.run("ip -6 -o addr show dev eth0 scope global").splitlines():
+            for line in self.run(f"ip -6 -o addr show dev {card} scope global").splitlines():
                 if "tentative" not in line:
                     return line.split()[3].split("/")[0]
             time.sleep(0.25)
         raise AssertionError(f"{self.name} has no IPv6 address: {self.run('ip -6 addr')}")
+
+    def wait_for_port(self, port, tries=100):
+        """Until somebody listens there by TCP."""
+        for _ in range(tries):
+            if f":{port:04X} " in self.run("cat /proc/net/tcp /proc/net/tcp6 | grep ' 0A '", check=False).stdout:
+                return
+            time.sleep(0.1)
+        raise AssertionError(f"{self.name}: nobody listens at port {port}")
 
     def close(self):
         self.holder.kill()

@@ -4,11 +4,12 @@ closed network."""
 
 import hashlib
 import http.server
+import re
 import threading
 
 from kit import guest
 from kit.case import main
-from kit.peer import Lodge
+from kit.peer import Lodge, Peer, need_namespaces
 
 SETUP = r"""
 try() { n=0; while ! "$@"; do n=$((n+1)); [ $n -lt 60 ] || { echo "failed: $*"; exit 1; }; sleep 1; done; }
@@ -100,4 +101,37 @@ def two_guests():
     web.shutdown()
 
 
-main(two_guests)
+QUEUES = r"""
+ip link set eth0 up
+ip addr add 10.62.0.9/24 dev eth0
+ls /sys/class/net/eth0/queues | tr '\n' ' '
+n=0; while ! ping -c 1 10.62.0.5; do n=$((n+1)); [ $n -lt 30 ] || exit 1; sleep 1; done
+# Flows of both CPUs: each sends on its own queue, and gets its answers there.
+for n in 1 2 3 4; do
+  for cpu in 1 2; do taskset $cpu wget -q -O /tmp/data$cpu http://10.62.0.5:8062/ || exit 1; done
+done
+sha256sum /tmp/data1 /tmp/data2
+awk '/virtio[0-9]+-(in|out)put/ { print $NF, $2 + $3 }' /proc/interrupts
+"""
+
+
+def several_queues():
+    """A guest with two CPUs uses both pairs of queues, each CPU its own; counted by the guest and by the host."""
+    need_namespaces()
+    with Lodge() as lodge:
+        lodge("network", "create", "wide", "--kind", "isolated", "--subnet", "10.62.0.0/24")
+        with Peer(lodge, "wide", "peer", "ip=10.62.0.5") as peer:
+            server = peer.start("cd $(mktemp -d) && head -c 3000000 /dev/zero >index.html && exec python3 -u -m http.server 8062")
+            peer.wait_for_port(8062)
+            environment = ["env", f"XDG_RUNTIME_DIR={lodge.folder}", f"XDG_CONFIG_HOME={lodge.folder}/config"]
+            status, output = guest.run_busybox(QUEUES, 240, prefix=environment, name="box", net="wide,ip=10.62.0.9,queues=2", cpus=2)
+            server.kill()
+        assert status == 0, output
+        assert "rx-0 rx-1 tx-0 tx-1" in output, output
+        assert output.count(hashlib.sha256(bytes(3000000)).hexdigest()) == 2, output
+        counts = {name: int(count) for name, count in re.findall(r"^virtio\d+-(\w+\.\d) (\d+)\r?$", output, re.MULTILINE)}
+        # The last rows are the card's; answers come to both.
+        assert counts["input.0"] > 20 and counts["input.1"] > 20, output
+
+
+main(two_guests, several_queues)

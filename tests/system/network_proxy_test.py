@@ -167,7 +167,10 @@ def egress_rules_hold():
         with Proxy(lodge, "closed") as proxy:
             with proxy.dial() as s:
                 s.sendall(b"\5\1\0\1" + socket.inet_aton("203.0.113.9") + b"\0\x50")
-                time.sleep(1)
+                for _ in range(100):
+                    if "egress of" in lodge.log("closed"):
+                        break
+                    time.sleep(0.1)
             assert "egress of 'proxy' to tcp 203.0.113.9 port 80 refused" in lodge.log("closed"), lodge.log("closed")
 
 

@@ -194,6 +194,23 @@ def devices_that_exist():
         wait_until(lambda: site.host.pings("203.0.113.1", wait=1), "the host has its card no more")
 
 
+def the_host_and_its_machines(site, a, b):
+    """Over a card that cannot send to itself; who takes an address of the LAN's does not take the host's way to it."""
+    site.host.must_ping(a.address)
+    a.must_ping("203.0.113.2")
+    site.host.must_ping(b.address6())
+    b.must_ping(site.host.address6(card="card0"))
+    transfer(a, site.host, "203.0.113.2", 5)
+    transfer(site.host, a, a.address, 5)
+    site.lan.run("ip addr add 203.0.113.200/24 dev br0")
+    for taken in ("203.0.113.1", "203.0.113.200"):
+        a.run(f"ip addr add {taken}/24 dev eth0; busybox ping -c 1 -W 1 -I {taken} 203.0.113.99; ip addr del {taken}/24 dev eth0; true")
+        time.sleep(2)
+        assert taken not in site.host.run("ip route show dev $(ip -o link | grep -o 'lt-air[^:@]*')"), site.host.run("ip route")
+        site.host.must_ping(taken)
+    assert f"{a.address} " in site.host.run("ip route"), site.host.run("ip route")
+
+
 def wifi_station():
     need_rights()
     with Site() as site:
@@ -201,6 +218,7 @@ def wifi_station():
         mac = json.loads(site.host.run("ip -j link show card0"))[0]["address"]
         site.lan.run("nft add table bridge f; nft 'add chain bridge f p { type filter hook prerouting priority 0 ; }'; "
                      f"nft add rule bridge f p iifname ap0 ether saddr != {mac} counter drop")
+        before = site.links()
         lodge("network", "create", "plain", "--kind", "bridge", "--uplink", "card0")
         lodge("network", "create", "air", "--kind", "wifi", "--uplink", "card0")
         with Peer(lodge, "air", "a") as a, Peer(lodge, "air", "b") as b, Peer(lodge, "air", "c") as c:
@@ -215,6 +233,7 @@ def wifi_station():
             b.must_ping(c.address)
             a.must_ping(c.address6())
             site.host.must_ping("203.0.113.1")
+            the_host_and_its_machines(site, a, b)
             # TCP both ways, with the card's offloads.
             echo = site.lan.start(f'python3 -c "{ECHO}"')
             assert echo.stdout.readline() == "up\n"
@@ -222,6 +241,7 @@ def wifi_station():
             # The card goes down and up again.
             site.host.run("ip link set card0 down; sleep 0.3; ip link set card0 up")
             a.must_ping("203.0.113.1", tries=20)
+        wait_until(lambda: site.links() == before, f"left behind: {site.links() - before}")
         rules = site.lan.run("nft list table bridge f")
         assert "packets 0 bytes 0" in rules, f"frames left under other addresses than the card's: {rules}"
 

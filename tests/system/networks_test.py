@@ -6,6 +6,7 @@ import http.server
 import json
 import pathlib
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -80,7 +81,7 @@ def user_network_is_shared():
             transfer(beta, alpha, alpha.address6(), 5)
             # Out through NAT, and in through a forward.
             assert "hello from outside" in alpha.run(f"curl -sS --max-time 20 http://10.0.2.2:{web.port}/")
-            server = beta.start("cd /; python3 -m http.server 8080 --bind 10.0.2.77")
+            server = beta.start("cd /; exec python3 -m http.server 8080 --bind 10.0.2.77")
             for _ in range(50):
                 done = subprocess.run(["curl", "-sS", "--max-time", "5", "-o", "/dev/null", "-w", "%{http_code}",
                                        f"http://127.0.0.1:{port}/"], capture_output=True, text=True)
@@ -114,18 +115,21 @@ def ports_obey():
             a.must_ping("10.9.0.12")
             assert not a.pings("10.9.0.13", wait=1), "VLANs are not apart"
             # The trunk's frames for VLAN 20 carry their tag: seen by a raw socket.
-            seen = t.start("timeout 5 python3 -c \"import socket; s=socket.socket(17,3,0x300); s.bind(('eth0',0)); "
-                           "s.settimeout(4); s.setsockopt(263,8,1)\nwhile True:\n d,anc,_,_=s.recvmsg(2048,256)\n"
+            seen = t.start("exec timeout 100 python3 -c \"import socket; s=socket.socket(17,3,0x300); s.bind(('eth0',0)); "
+                           "s.setsockopt(263,8,1); print('up',flush=True)\nwhile True:\n d,anc,_,_=s.recvmsg(2048,256)\n"
                            " v=[int.from_bytes(x[2][16:18],'little') for x in anc if x[1]==8]\n"
                            " if v and v[0] in (10,20): print('tag',v[0],flush=True); break\"")
-            mirrored = m.start("timeout 5 python3 -c \"import socket; s=socket.socket(17,3,0x300); s.bind(('eth0',0)); "
-                               "s.settimeout(4)\nwhile True:\n d=s.recv(2048)\n"
+            mirrored = m.start("exec timeout 100 python3 -c \"import socket; s=socket.socket(17,3,0x300); s.bind(('eth0',0)); "
+                               "print('up',flush=True)\nwhile True:\n d=s.recv(2048)\n"
                                " if d[12:14]==b'\\x08\\x00' and d[23]==1: print('echo',flush=True); break\"")
-            time.sleep(0.7)
-            c.pings("10.9.0.99", wait=1)
-            a.must_ping("10.9.0.12")
-            assert "tag" in seen.communicate(timeout=20)[0]
-            assert "echo" in mirrored.communicate(timeout=20)[0]
+            assert seen.stdout.readline() == "up\n" and mirrored.stdout.readline() == "up\n"
+            for _ in range(30):
+                c.pings("10.9.0.99", wait=1)
+                a.pings("10.9.0.12", wait=1)
+                if seen.poll() is not None and mirrored.poll() is not None:
+                    break
+            assert "tag" in seen.communicate(timeout=100)[0]
+            assert "echo" in mirrored.communicate(timeout=100)[0]
 
             # Spoofing: another's IP address, another's MAC; only the spoofer suffers.
             a.run("ip addr add 10.9.0.12/24 dev eth0")
@@ -133,7 +137,12 @@ def ports_obey():
             a.run("ip addr del 10.9.0.12/24 dev eth0")
             a.run("python3 -c \"import socket; s=socket.socket(17,3); s.bind(('eth0',0))\n"
                   "for i in range(2000): s.send(b'\\xff'*6+bytes([2,0,0,0,i>>8,i&255])+b'\\x08\\x00'+bytes(60))\"")
-            ports = {p["name"]: p for p in json.loads(lodge("network", "show", "wires", "--json").stdout)["ports"]}
+            now = lambda: {p["name"]: p for p in json.loads(lodge("network", "show", "wires", "--json").stdout)["ports"]}
+            for _ in range(100):
+                ports = now()
+                if ports["a"]["counters"]["spoofed"] >= 500:
+                    break
+                time.sleep(0.1)
             assert ports["a"]["counters"]["spoofed"] >= 500, ports["a"]
             assert ports["b"]["counters"]["framesIn"] > 0 and ports["b"]["counters"]["spoofed"] == 0
             a.must_ping("10.9.0.12")
@@ -142,9 +151,9 @@ def ports_obey():
             assert not a.pings("10.9.0.12", wait=1)
             lodge("network", "edit", "wires", "--port", "b", "--set", "link=up,delay=60ms")
             a.must_ping("10.9.0.12")
-            out = a.run("busybox ping -c 3 -W 5 10.9.0.12")
+            out = a.run("busybox ping -c 8 -W 5 10.9.0.12")
             fastest = float(out.split("min/avg/max")[1].split("=")[1].split("/")[0])
-            assert 115 < fastest < 1000, out
+            assert 115 < fastest < 3000, out
             lodge("network", "edit", "wires", "--port", "b", "--set", "loss=100%")
             assert not a.pings("10.9.0.12", wait=1)
             lodge("network", "edit", "wires", "--port", "b", "--set", "rate=16M,loss=0%")
@@ -163,10 +172,19 @@ def capture_is_read_by_tshark():
         lodge("network", "create", "tape", "--kind", "isolated")
         with Peer(lodge, "tape", "x") as x, Peer(lodge, "tape", "y") as y:
             file = pathlib.Path(folder) / "all.pcapng"
-            capture = subprocess.Popen([str(lodge_path()), "network", "capture", "tape", "-w", str(file), "--seconds", "4"],
+            capture = subprocess.Popen([str(lodge_path()), "network", "capture", "tape", "-w", str(file)],
                                        env=lodge.environment)
-            time.sleep(1)
+            for _ in range(200):  # until its header is there
+                if file.exists() and file.stat().st_size > 0:
+                    break
+                time.sleep(0.1)
+            before = file.stat().st_size
             x.must_ping(y.address)
+            size = before
+            while size != file.stat().st_size or size == before:  # until all has been written
+                size = file.stat().st_size
+                time.sleep(1)
+            capture.send_signal(signal.SIGINT)
             assert capture.wait(30) == 0
             out = subprocess.run(["tshark", "-r", str(file), "-Y", "icmp.type == 8", "-T", "fields", "-e", "frame.interface_name",
                                   "-e", "ip.dst"], capture_output=True, text=True, timeout=60)
@@ -225,16 +243,24 @@ def egress_rules():
             # 10.0.2.2 is inside; what is outside is told apart by refusals in the log.
             assert "hello" in guest.run(f"curl -sS --max-time 20 http://10.0.2.2:{web.port}/")
 
-            def refused(address, port=80):
+            def tried(address, port):
                 guest.run(f"python3 -c \"import socket; s=socket.socket({'10' if ':' in address else '2'}); s.settimeout(0.7)\n"
                           f"try: s.connect(('{address}',{port}))\nexcept OSError: pass\"")
+                time.sleep(0.2)
                 return f"tcp {address} port {port} refused" in lodge.log("closed")
+
+            def refused(address, port=80):
+                """Tried until the log says so: on a busy host the network may be slow."""
+                return any(tried(address, port) for _ in range(10))
+
+            def passes(address, port=80):
+                return not tried(address, port)
 
             assert refused("203.0.113.1")
             assert resolve(guest, "www.good.test") == ["203.0.113.5"], resolve(guest, "www.good.test")
-            assert not refused("203.0.113.5")
+            assert passes("203.0.113.5")
             assert resolve(guest, "alias.good.test")[-1:] == ["203.0.113.6"]
-            assert not refused("203.0.113.6")
+            assert passes("203.0.113.6")
             assert resolve(guest, "evil.test") == ["203.0.113.7"]
             assert refused("203.0.113.7")
             # Somebody else's name for the same address opens nothing, and neither does an address without a look-up.
@@ -242,11 +268,11 @@ def egress_rules():
             guest.run("python3 -c \"import socket,struct; q=struct.pack('>HHHHHH',9,256,1,0,0,0)+b'\\x03tcp\\x04good\\x04test\\0'"
                       f"+struct.pack('>HH',1,1); s=socket.create_connection(('{guest.dns}',53),timeout=10); "
                       "s.sendall(struct.pack('>H',len(q))+q); print(len(s.recv(4096)))\"")
-            assert not refused("203.0.113.9"), "an answer by TCP was not seen"
+            assert passes("203.0.113.9"), "an answer by TCP was not seen"
             # Aliases of aliases lead to the address of the name that was asked for; an alias that leads to a good
             # name's address is not a good name.
             assert resolve(guest, "chain.good.test")[-1:] == ["203.0.113.10"]
-            assert not refused("203.0.113.10")
+            assert passes("203.0.113.10")
             assert resolve(guest, "sly.test")[-1:] == ["203.0.113.11"]
             assert refused("203.0.113.11")
             # The answer changes: the new address is open from its look-up on, and the old one still is for a while.
@@ -254,20 +280,20 @@ def egress_rules():
             assert refused("203.0.113.15")
             assert resolve(guest, "www.good.test") == ["203.0.113.15"]
             time.sleep(0.6)  # refused flows are judged again each half second
-            assert not refused("203.0.113.15", 81) and not refused("203.0.113.5", 81)
+            assert passes("203.0.113.15", 81) and passes("203.0.113.5", 81)
             # IPv6: by its own look-up only.
             guest.address6()
             assert refused("2001:db8::5") and refused("2001:db8::7")
             assert "2001:db8::5" in resolve(guest, "six.good.test")
             time.sleep(0.6)
-            assert not refused("2001:db8::5", 81)
+            assert passes("2001:db8::5", 81)
             assert resolve(guest, "six.evil.test") == ["2001:db8::7"]
             time.sleep(0.6)
             assert refused("2001:db8::7", 81)
             show = lodge("network", "show", "closed").stdout
             assert "allow *.good.test" in show and "refused by rule 'default'" in show, show
             lodge("network", "edit", "closed", "--no-egress-rules", "--egress-default", "allow")
-            assert not refused("203.0.113.77")
+            assert passes("203.0.113.77")
     server.stop()
 
 
