@@ -43,8 +43,10 @@ unsigned vectorBytes() {
 std::unique_ptr<Executor> Executor::create(VcpuContext& context, ExecutorCounters& counters) {
   auto process = ExecutorProcess::start(context.cpu->memory->fd());
   if (!process) return nullptr;
+  auto executor = std::unique_ptr<Executor>(new Executor(context, counters, std::move(process)));
+  if (!executor->memory_.isValid()) return nullptr;
   ++counters.started;
-  return std::unique_ptr<Executor>(new Executor(context, counters, std::move(process)));
+  return executor;
 }
 
 Executor::Executor(VcpuContext& context, ExecutorCounters& counters, std::unique_ptr<ExecutorProcess> process)

@@ -54,7 +54,9 @@ bool lookAtPage(const Cpu& cpu, std::uint64_t linear, PageLook& out, std::uint64
 }
 
 ExecutorMemory::ExecutorMemory(ExecutorProcess& process, GuestMemory& memory)
-    : process_(process), memory_(memory), written_(memory.backingSize() >> 12) {}
+    : process_(process),
+      memory_(memory),
+      written_(static_cast<std::uint8_t*>(std::calloc(memory.backingSize() >> 12, 1))) {}
 
 bool ExecutorMemory::maySeeWrites(std::uint64_t offset) const {
   return memory_.codePages()[offset >> 12].load(std::memory_order_seq_cst) == 0 && !memory_.isVideoOffset(offset) &&

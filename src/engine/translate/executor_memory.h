@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstdint>
+#include <cstdlib>
+#include <memory>
 #include <unordered_map>
 #include <vector>
 
@@ -28,6 +30,8 @@ bool lookAtPage(const x86::Cpu& cpu, std::uint64_t linear, PageLook& out, std::u
 class ExecutorMemory {
  public:
   ExecutorMemory(ExecutorProcess& process, GuestMemory& memory);
+  /// False: there is no memory for it.
+  bool isValid() const { return written_ != nullptr; }
 
   /// Shows the page, and some next to it, after a fault there. False: the interpreter must make the access.
   bool fill(x86::Cpu& cpu, std::uint64_t linear, bool write);
@@ -38,7 +42,9 @@ class ExecutorMemory {
   /// The RAM page may not be written to any more without notice.
   void protect(std::uint64_t ramPage);
   /// Whether the executor may be able to write to the page of RAM now.
-  bool mayWrite(std::uint64_t ramPage) const { return __atomic_load_n(&written_[ramPage], __ATOMIC_SEQ_CST) != 0; }
+  bool mayWrite(std::uint64_t ramPage) const {
+    return written_ && __atomic_load_n(&written_[ramPage], __ATOMIC_SEQ_CST) != 0;
+  }
   void dropAll();
   /// Before guest code runs: everything that was asked can be done.
   void settle() {
@@ -68,7 +74,11 @@ class ExecutorMemory {
   std::unordered_map<std::uint64_t, Shown> pages_;                 ///< of 4 KiB, by linear address
   std::unordered_map<std::uint64_t, Shown> large_;                 ///< of 2 MiB
   std::unordered_multimap<std::uint64_t, std::uint64_t> writers_;  ///< linear addresses by RAM page; some stale
-  std::vector<std::uint8_t> written_;                              ///< by RAM page: it was shown writable once
+  struct Free {
+    void operator()(std::uint8_t* p) const { std::free(p); }
+  };
+  /// From calloc(): what is not touched takes no memory, however large the guest is.
+  std::unique_ptr<std::uint8_t[], Free> written_;  ///< by RAM page: it was shown writable once
   /// Those that are shown in smaller pieces than the guest's page has: a flush of any address in that is of all.
   std::vector<std::uint64_t> cuts_;
   std::uint64_t changes_ = 0;  ///< since all was dropped
