@@ -26,7 +26,7 @@ constexpr std::uint64_t kPageFaultTrap = 14, kWriteError = 2;
 constexpr unsigned kX87Opcode = 6, kX87Ip = 8, kX87Dp = 16, kHeader = 512;
 
 /// What is looked for in the second table time and again comes into the first, sooner or later.
-constexpr std::uint32_t kLooks = 256;
+constexpr std::uint32_t kLooks = 2048;
 constexpr unsigned kMostRefusals = 3;
 
 /// Bytes of XSAVE's standard format for what is kept (CPUID.0DH).
