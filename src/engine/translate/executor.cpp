@@ -28,6 +28,8 @@ constexpr unsigned kX87Opcode = 6, kX87Ip = 8, kX87Dp = 16, kHeader = 512;
 /// What is looked for in the second table time and again comes into the first, sooner or later.
 constexpr std::uint32_t kLooks = 2048;
 constexpr unsigned kMostRefusals = 3;
+/// Of a process: its tables, its stacks, and the kernel's page tables.
+constexpr std::uint64_t kProcessBytes = 4_MiB;
 
 /// Bytes of XSAVE's standard format for what is kept (CPUID.0DH).
 unsigned vectorBytes() {
@@ -104,9 +106,9 @@ void Executor::forgetCode() {
   codePages_.clear();
 }
 
-/// What the code takes is the code cache's.
+/// What the process and its code take is the code cache's.
 void Executor::count() {
-  std::uint64_t now = code_.bytes();
+  std::uint64_t now = kProcessBytes + code_.bytes() + memory_.bytes();
   context_.store->countFollowers(static_cast<std::int64_t>(now - counted_));
   counted_ = now;
 }

@@ -46,6 +46,11 @@ class ExecutorMemory {
     return written_ && __atomic_load_n(&written_[ramPage], __ATOMIC_SEQ_CST) != 0;
   }
   void dropAll();
+  /// Of memory that says what is shown.
+  std::uint64_t bytes() const {
+    constexpr std::uint64_t kPage = 64, kWriter = 56;  // in the maps
+    return (pages_.size() + large_.size()) * kPage + writers_.size() * kWriter;
+  }
   /// Before guest code runs: everything that was asked can be done.
   void settle() {
     if (overflow_) dropAll();

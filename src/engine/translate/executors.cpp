@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Which address spaces run in executors.
+#include <malloc.h>
 #include <x86intrin.h>
 
 #include <algorithm>
@@ -104,11 +105,12 @@ void Executors::noteEvent() {
     std::uint64_t all = endedNanoseconds_;
     for (const Space& space : spaces_) all += space.executor->processorTime();
     counters_.nanoseconds = all;
-    std::erase_if(spaces_, [&](const Space& space) {
+    auto ended = std::erase_if(spaces_, [&](const Space& space) {
       if (now - space.lastUse < ticks(kForgotten) || now < space.retryAt) return false;
       endedNanoseconds_ += space.executor->processorTime();
       return true;
     });
+    if (ended != 0) ::malloc_trim(0);  // what described them
   }
   std::uint64_t cr3 = context_.cpu->state.cr3;
   Space* space = find(cr3 & kRoot);

@@ -109,9 +109,9 @@ class TranslationStore : public CodeWriteObserver {
   void removeFollower(CodeFollower& follower);
   /// For followers: from now on stores to the page are noticed. False: the host refuses.
   bool guardCode(std::uint64_t ramPage);
-  /// Their code counts as the cache's. A third of that is the most they may have.
+  /// What theirs takes counts as the cache's. A quarter of that is the most they may have.
   void countFollowers(std::int64_t bytes) { followerBytes_.fetch_add(static_cast<std::uint64_t>(bytes)); }
-  bool hasRoomForFollowers() const { return followerBytes_.load() < options_.codeCacheBytes / 3; }
+  bool hasRoomForFollowers() const { return followerBytes_.load() < options_.codeCacheBytes / 4; }
 
   // --- full flush. A user that is `inside` keeps it from happening.
   void addUser(CodeUser& user);
