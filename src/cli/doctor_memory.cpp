@@ -142,9 +142,9 @@ Finding examineExecutors() {
   return {.key = "executors",
           .title = "executors",
           .grade = good ? Grade::good : Grade::note,
-          .text = good ? "programs that compute get processes of their own in translated machines"
+          .text = good ? "user code of translated machines can run in processes of its own (--trace executors-auto)"
                        : std::string("the processor or kernel has no ") + (fsgsbase ? "BMI2" : "FSGSBASE") +
-                             ": programs that compute are slower in translated machines",
+                             ": user code of translated machines cannot run in processes of its own",
           .facts = {{"usable", good}}};
 }
 

@@ -122,7 +122,8 @@ Result<std::unique_ptr<TranslateVcpu>> TranslateVcpu::create(const EngineSetup& 
     if (!lockstep) return std::move(lockstep).error();
     vcpu->lockstep_ = std::move(*lockstep);
     context.lockstep = vcpu->lockstep_.get();
-  } else if (ExecutorProcess::isPossible() && !traces(setup.trace, "no-executors")) {
+  } else if (ExecutorProcess::isPossible() &&
+             (traces(setup.trace, "executors") || traces(setup.trace, "executors-auto"))) {
     vcpu->executors_ = std::make_unique<Executors>(context, traces(setup.trace, "executors"));
     context.executors = vcpu->executors_.get();
   }

@@ -98,6 +98,13 @@ void Executor::codeWritten(std::uint64_t ramPage, std::uint64_t granules) {
   if (running_.load(std::memory_order_seq_cst)) context_.leave(context_);
 }
 
+void Executor::addKeptPages(std::vector<bool>& pages) const {
+  std::scoped_lock lock(mutex_);
+  for (const auto& [linear, page] : codePages_) {
+    if (page.granules != 0) pages[page.ramPage] = true;
+  }
+}
+
 void Executor::forgetCode() {
   code_.clear();
   count();
@@ -249,8 +256,12 @@ std::uint64_t Executor::translate(std::uint64_t rip, bool ahead) {
   std::uint64_t granules = notePage(page, ramPage, ~std::uint64_t{0});
   if (next) notePage(page + kPageSize, nextRamPage, 1);
   std::uint64_t host = 0;
-  if (context_.store->hasRoomForFollowers()) host = code_.translate(*block_, rip, ModeKey{key_}, bytes, next);
-  if (host == 0) {  // full
+  if (context_.store->makeRoomForFollowers()) host = code_.translate(*block_, rip, ModeKey{key_}, bytes, next);
+  if (host == 0) {  // full; if that is soon again, this program is too large
+    constexpr std::uint64_t kSoon = 3'000'000'000;
+    std::uint64_t now = process_->processorTime();
+    if (now - std::exchange(fullAt_, now) < kSoon) refusals_ = kMostRefusals + 1;
+    memory_.dropAll();
     forgetCode();
     return 0;
   }
@@ -479,6 +490,7 @@ Executor::End Executor::run() {
       return End::refused;
     }
     std::uint64_t host = lookUp(cpu.state.rip);
+    if (refusals_ > kMostRefusals) continue;
     fillAfterFault();
     if (host == 0) {
       step();
@@ -501,10 +513,10 @@ Executor::End Executor::run() {
 }
 
 bool Executor::isWorthIt() {
-  constexpr std::uint64_t kStopCosts = 6000;  // nanoseconds, half of them the process's
+  constexpr std::uint64_t kBetweenStops = 200'000;  // nanoseconds
   std::uint64_t now = process_->processorTime(), used = now - lookedAt_, stops = std::exchange(stops_, 0);
   lookedAt_ = now;
-  return used > stops * kStopCosts / 2 + stops * kStopCosts;
+  return used > stops * kBetweenStops;
 }
 
 }  // namespace lodge::translate

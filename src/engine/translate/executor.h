@@ -59,13 +59,13 @@ class Executor final : public CodeFollower {
 
   /// How often it stopped since isWorthIt() was asked last, but for new code.
   std::uint64_t stops() const { return stops_; }
-  /// Whether guest code ran for longer, since this was asked last, than its stops took.
+  /// Whether it ran for long, since this was asked last, from one stop to the next.
   bool isWorthIt();
   std::uint64_t processorTime() const { return process_->processorTime(); }
 
   void pageGuarded(std::uint64_t ramPage) override;
   void codeWritten(std::uint64_t ramPage, std::uint64_t granules) override;
-  void codeForgotten() override { stale_.store(true, std::memory_order_seq_cst); }
+  void addKeptPages(std::vector<bool>& pages) const override;
 
  private:
   struct CodePage {
@@ -114,6 +114,7 @@ class Executor final : public CodeFollower {
   std::uint64_t lastFault_ = ~std::uint64_t{0};  ///< host address of the last fault that was filled
   std::uint64_t stops_ = 0, lookedAt_ = 0;
   unsigned refusals_ = 0;
+  std::uint64_t fullAt_ = 0;   ///< processor time when its code had to go for want of room
   std::uint64_t counted_ = 0;  ///< bytes of code that the store knows of
 
   /// All code must go; something of `guarded_` or `written_` is to be done.

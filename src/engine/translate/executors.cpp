@@ -18,8 +18,8 @@ constexpr std::uint64_t kRoot = 0x000f'ffff'ffff'f000;
 /// Events that find user code of one address space running, one after the other, before it is taken for a program that
 /// computes; events closer together count as one (microseconds).
 constexpr std::uint64_t kStreak = 2, kApart = 1000;
-/// An executor is left when its stops take longer than its code runs, which is looked at after so many of them, and
-/// must be so some times in turn. It is tried again after a while (microseconds), which doubles.
+/// An executor is left when it stops too often, which is looked at after so many stops, and must be so some times in
+/// turn. It is tried again after a while (microseconds), which doubles.
 constexpr std::uint64_t kStops = 400, kSlow = 2;
 constexpr std::uint64_t kFirstPenalty = 200'000, kLongestPenalty = 10'000'000;
 /// One that has not run for so long is given up.

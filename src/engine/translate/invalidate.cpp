@@ -185,6 +185,14 @@ void TranslationStore::removeFollower(CodeFollower& follower) {
   std::erase(followers_, &follower);
 }
 
+bool TranslationStore::makeRoomForFollowers() {
+  std::uint64_t bytes = followerBytes_.load(std::memory_order_relaxed);
+  if (bytes >= options_.codeCacheBytes / 2) return false;
+  std::scoped_lock lock(mutex_);
+  if (!cache_->hasRoom(counters_.entryTableBytes + bytes)) needsReset_ = true;
+  return true;
+}
+
 bool TranslationStore::guardCode(std::uint64_t ramPage) {
   if (memory_.codePages()[ramPage].load(std::memory_order_acquire) != 0) return true;
   std::scoped_lock lock(mutex_);
@@ -233,12 +241,13 @@ void TranslationStore::helpReset() {
     for (CodeUser* user : users_)
       allOutside = allOutside && (!user || user->inside.load(std::memory_order_seq_cst) == 0);
     if (allOutside) {
-      for (std::uint64_t page = 0; page < memory_.backingSize() >> 12; ++page) {
-        if (memory_.codePages()[page].load(std::memory_order_relaxed) == 0) continue;
+      std::vector<bool> kept(memory_.backingSize() >> 12);
+      for (const CodeFollower* follower : followers_) follower->addKeptPages(kept);
+      for (std::uint64_t page = 0; page < kept.size(); ++page) {
+        if (kept[page] || memory_.codePages()[page].load(std::memory_order_relaxed) == 0) continue;
         memory_.codePages()[page].store(0, std::memory_order_seq_cst);
         guard_->unprotect(page);
       }
-      for (CodeFollower* follower : followers_) follower->codeForgotten();
       cache_->reset();
       ::madvise(reinterpret_cast<void*>(entryTables_), kMaxUnits * kEntryTableBytes, MADV_DONTNEED);
       std::memset(static_cast<void*>(units_), 0, unitCount_ * sizeof(PageUnit*));

@@ -39,8 +39,8 @@ class CodeFollower {
   virtual void pageGuarded(std::uint64_t ramPage) = 0;
   /// These 64-byte pieces of a guarded page have changed, or are not guarded any more.
   virtual void codeWritten(std::uint64_t ramPage, std::uint64_t granules) = 0;
-  /// No page is guarded any more.
-  virtual void codeForgotten() = 0;
+  /// Adds the pages of RAM that it has code of: they stay guarded when the store forgets its own.
+  virtual void addKeptPages(std::vector<bool>& pages) const = 0;
 };
 
 /// All translations of a machine: page units, the code cache, write protection, invalidation. Shared by its vCPUs.
@@ -109,9 +109,10 @@ class TranslationStore : public CodeWriteObserver {
   void removeFollower(CodeFollower& follower);
   /// For followers: from now on stores to the page are noticed. False: the host refuses.
   bool guardCode(std::uint64_t ramPage);
-  /// What theirs takes counts as the cache's. A quarter of that is the most they may have.
+  /// What theirs takes counts as the cache's. A half of that is the most they may have.
   void countFollowers(std::int64_t bytes) { followerBytes_.fetch_add(static_cast<std::uint64_t>(bytes)); }
-  bool hasRoomForFollowers() const { return followerBytes_.load() < options_.codeCacheBytes / 4; }
+  /// False: they must forget something. Where it is the store that has too much, that goes.
+  bool makeRoomForFollowers();
 
   // --- full flush. A user that is `inside` keeps it from happening.
   void addUser(CodeUser& user);
