@@ -159,7 +159,8 @@ def a_saved_machine_goes_on():
             with Restored(state, options) as machine:
                 first = progress(machine)
                 ran += time.monotonic() - begin
-                assert first[0] in (last[0], last[0] + 1), (first, last)
+                # One line may have been cut in two by the save, and is then seen whole on neither side.
+                assert last[0] <= first[0] <= last[0] + 2, (first, last)
                 # The guest's time stood still while nobody ran it.
                 assert first[1] - before[1] < ran + 1, (first, before, ran)
                 for _ in range(3):
