@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Frames longer than 1500 bytes, and shorter ones, on every kind of network: whole from end to end, never in fragments."""
 
+import time
+
 from kit import guest
 from kit.case import main
 from kit.peer import Lodge, Peer, need_namespaces, transfer
@@ -82,6 +84,10 @@ def kinds_of_the_host():
                 # The host's own connections keep the card's.
                 whole(site.host, "203.0.113.1")
             lodge("network", "down", name, "--force")
+            for _ in range(100):  # the card comes back a moment later
+                if "master" not in site.host.run("ip link show card0"):
+                    break
+                time.sleep(0.1)
         on_lan.kill()
 
 
