@@ -9,9 +9,11 @@
 namespace lodge::image {
 
 Status CopyPipe::run() {
-  // Small, so that what was read is in the processor's cache still when it is written; where the order counts, enough
-  // for the time that one thread may be late.
-  unsigned count = shape_.ordered ? shape_.threads * 4 : shape_.threads + std::min(shape_.threads, 8u);
+  // Small, so that what was read is in the processor's cache still when it is written; but small pieces are many, as
+  // threads wait for each half of them. Where the order counts, enough for the time that one thread may be late.
+  constexpr std::uint64_t kAhead = 4 << 20;
+  auto ahead = static_cast<unsigned>(std::min<std::uint64_t>(kAhead / shape_.pieceBytes, 64));
+  unsigned count = shape_.ordered ? shape_.threads * 4 : std::max(shape_.threads + std::min(shape_.threads, 8u), ahead);
   for (unsigned i = 0; i < count; ++i) {
     slots_.push_back(std::make_unique<Slot>(shape_.pieceBytes));
     free_.push_back(slots_.back().get());

@@ -70,7 +70,7 @@ std::string holder(int fd) {
 Error busy(int fd, const std::string& path) {
   std::string who = holder(fd);
   return Error(ErrorKind::busy, "lock '" + path + "': in use" + (who.empty() ? "" : " by " + who))
-      .withHint("stop what uses it, or give --snapshot or readonly where it only reads");
+      .withHint("stop what uses it, or only read: -U of image commands, readonly or --snapshot of a machine's disk");
 }
 
 }  // namespace

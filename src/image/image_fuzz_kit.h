@@ -9,6 +9,7 @@
 
 #include "base/log.h"
 #include "image/format.h"
+#include "image/vectors.h"
 
 namespace lodge::image {
 
@@ -54,13 +55,24 @@ inline void exercise(Image& image) {
   (void)image.check(Repair::none);
 }
 
+/// A file in memory with that content, which has no pages where that is zero: most of the time would go into those.
+inline std::shared_ptr<BlockFile> fuzzFile(std::span<const std::byte> bytes, std::uint64_t fileBytes) {
+  constexpr std::size_t kPage = 4096;
+  auto file = makeMemoryFile("image", {}, fileBytes + (64 << 20));
+  for (std::size_t at = 0; at < bytes.size(); at += kPage) {
+    auto page = bytes.subspan(at, std::min(kPage, bytes.size() - at));
+    if (!isZero(page.data(), page.size())) (void)file->write(at, page.data(), page.size());
+  }
+  (void)file->truncate(fileBytes);
+  return file;
+}
+
 /// Opens the file as an image of that format, for reading and for writing.
-inline void fuzzImage(const FormatDriver& driver, std::vector<std::byte> bytes, std::uint64_t fileBytes) {
+inline void fuzzImage(const FormatDriver& driver, const std::vector<std::byte>& bytes, std::uint64_t fileBytes) {
   setLogLevel(LogLevel::error);
   setLogFile(-1);
   for (bool readOnly : {true, false}) {
-    auto file = makeMemoryFile("image", bytes, std::max<std::uint64_t>(bytes.size(), fileBytes) + (64 << 20));
-    (void)file->truncate(std::max<std::uint64_t>(bytes.size(), fileBytes));
+    auto file = fuzzFile(bytes, std::max<std::uint64_t>(bytes.size(), fileBytes));
     FuzzFiles files(file);
     OpenContext context{"image", file, {}, &files, {"/image"}};
     context.options.file.readOnly = readOnly;

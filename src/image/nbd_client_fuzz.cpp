@@ -4,6 +4,7 @@
 #include <sys/socket.h>
 #include <sys/time.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <thread>
@@ -28,8 +29,8 @@ class HostileServer {
     ::setsockopt(socket_, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
     send(piece());
     if (input_.empty()) ::shutdown(socket_, SHUT_WR);
-    ignoreHandshake();
-    while (!input_.empty() && request()) {
+    bool inStep = ignoreHandshake();
+    while (inStep && !input_.empty() && request()) {
       bool mend = (input_[0] & 1) != 0;
       input_ = input_.subspan(1);
       std::vector<std::uint8_t> answer = piece();
@@ -41,6 +42,8 @@ class HostileServer {
   }
 
  private:
+  static constexpr std::uint32_t kMostPayload = 20000;  // what use() writes
+
   std::vector<std::uint8_t> piece() {
     if (input_.size() < 2) return {};
     std::size_t length = std::min<std::size_t>(loadLe<std::uint16_t>(input_.data()), input_.size() - 2);
@@ -49,12 +52,13 @@ class HostileServer {
     return bytes;
   }
   bool send(const std::vector<std::uint8_t>& bytes) { return nbd::sendAll(socket_, bytes.data(), bytes.size()) == 0; }
-  /// The client's flags and options, until a request's magic number comes.
-  void ignoreHandshake() {
+  /// The client's flags and options, until a request's magic number comes; false if none does.
+  bool ignoreHandshake() {
     std::uint32_t last = 0;
     std::uint8_t byte = 0;
     while (last != nbd::kRequestMagic && nbd::receiveAll(socket_, &byte, 1) == 0) last = last << 8 | byte;
     first_ = true;
+    return last == nbd::kRequestMagic;
   }
   bool request() {
     std::uint8_t head[28];
@@ -63,7 +67,7 @@ class HostileServer {
     if (nbd::receiveAll(socket_, head + known, sizeof head - known) != 0) return false;
     std::memcpy(cookie_, head + 8, sizeof cookie_);
     std::uint16_t command = loadBe<std::uint16_t>(head + 6);
-    std::vector<std::uint8_t> payload(command == 1 ? loadBe<std::uint32_t>(head + 24) : 0);
+    std::vector<std::uint8_t> payload(command == 1 ? std::min(loadBe<std::uint32_t>(head + 24), kMostPayload) : 0);
     return command != 2 && nbd::receiveAll(socket_, payload.data(), payload.size()) == 0;
   }
 

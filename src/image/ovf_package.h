@@ -26,8 +26,6 @@ class Reader {
   /// The name that files() knows a member by.
   std::string pathOf(const std::string& member) const;
 
-  /// Called with bytes done and in total; false: stop.
-  using Progress = std::function<bool(std::uint64_t, std::uint64_t)>;
   /// Compares the digests of all files with the manifest. Errors: corrupt (naming the file), notFound, interrupted.
   Status verify(const Progress& progress);
 

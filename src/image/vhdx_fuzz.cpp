@@ -41,6 +41,6 @@ extern "C" int LLVMFuzzerTestOneInput(const unsigned char* data, std::size_t siz
   mend(bytes, 64_KiB, vhdx::kHeaderBytes);
   mend(bytes, 128_KiB, vhdx::kHeaderBytes);
   mend(bytes, 192_KiB, vhdx::kRegionTableBytes);
-  fuzzImage(vhdxDriver(), std::move(bytes), 24_MiB);
+  fuzzImage(vhdxDriver(), bytes, 24_MiB);
   return 0;
 }
