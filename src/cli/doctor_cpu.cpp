@@ -107,11 +107,12 @@ Finding examineEngines(const kvm::ProbeResult& result) {
   Finding finding{.key = "engines", .title = "Engines", .text = {}};
   std::string kvm = "usable";
   if (!result.usable) {
-    bool permission = result.present && !result.openable;
-    kvm = "not usable (" + result.reason + ")" +
-          (permission ? "; 'usermod -aG kvm USER' and a new login give the right to it" : "");
+    const char* advice = "; a host with a KVM that works, or a newer kernel, has it";
+    if (!result.present) advice = "; the modules of KVM's make it, where the processor has vmx or svm";
+    if (result.present && !result.openable) advice = "; 'usermod -aG kvm USER' and a new login give the right to it";
+    kvm = "not usable (" + result.reason + ")" + advice;
   }
-  std::string translate = built.translate ? "usable" : "not in this version";
+  std::string translate = built.translate ? "usable" : "not in this version; a build for x86-64 has it";
   finding.facts = {{"kvm", {{"usable", result.usable}, {"text", kvm}}},
                    {"translate", {{"usable", built.translate}, {"text", translate}}},
                    {"interpret", {{"usable", true}, {"text", "usable"}}}};

@@ -20,6 +20,11 @@ int run(const Invocation& invocation, const Program& program) {
   options.machine.engine = invocation.value("engine", options.machine.engine);
   options.detach = invocation.has("detach");
   options.stats = invocation.has("stats");
+  if (invocation.has("vnc")) {
+    auto address = vnc::parseAddress(invocation.value("vnc"));
+    if (!address) return fail(address.error());
+    options.vnc = std::move(*address);
+  }
   if (options.detach) return runDetached(options, program);
   return runMachine(options, program, [](control::MachineFolder&) { return true; });
 }
@@ -44,6 +49,10 @@ VerbSpec restoreVerb() {
                    .help = "What runs the machine from now on; otherwise what it was started with.",
                    .choices = {"auto", "kvm", "translate", "interpret"}},
                   {.name = "name", .value = "NAME", .help = "Its name from now on."},
+                  {.name = "vnc",
+                   .value = "[ADDRESS]:DISPLAY",
+                   .help = "Show the pc board's screen to VNC clients, as 'lodge run' does; the state does not say "
+                           "where it was shown."},
                   {.name = "detach", .letter = 'd', .help = "Run in the background, and print the machine's name."},
                   {.name = "stats", .help = "Write the machine's counters to standard error at its end."}},
       .examples = {{"lodge restore -d web.state", "In the background."},

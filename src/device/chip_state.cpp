@@ -72,6 +72,8 @@ void transfer(Archive& a, Uart::State& s) {
   a(s.ier, s.fcr, s.lcr, s.mcr, s.scratch, s.divisor, s.modemDelta, s.overrun, s.transmitterEmptied, s.received,
     s.fifo);
   a.require(s.received <= Uart::kFifoBytes, "the serial port's FIFO");
+  if (a.version() >= 2) a(s.waiting);
+  a.require(s.waiting.size() <= Uart::kBacklogBytes, "what waits at the serial port");
 }
 
 void transfer(Archive& a, I8042::State& s) {

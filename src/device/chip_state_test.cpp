@@ -92,6 +92,35 @@ Status loaded(Chip& chip, std::span<const std::byte> bytes) {
   return in.finish();
 }
 
+TEST(ChipState, WhatWasTypedAheadIsKept) {
+  Chips before(0), after(0), old(0);
+  std::string typed(3000, '?');
+  for (std::size_t n = 0; n < typed.size(); ++n) typed[n] = static_cast<char>('a' + n % 26);
+  EXPECT_EQ(before.uart.input(typed.data(), typed.size()), typed.size());
+  Archive out(2), first(1);
+  transferChip(out, before.uart);
+  transferChip(first, before.uart);
+  Archive in(out.saved(), 2), ofFirst(first.saved(), 1);
+  transferChip(in, after.uart);
+  transferChip(ofFirst, old.uart);
+  EXPECT_TRUE(in.finish());
+  EXPECT_TRUE(ofFirst.finish()) << "as it was saved before";
+  after.uart.write(4, 1, 2);  // RTS: the guest wants it
+  std::string got;
+  for (int n = 0; n < 4000; ++n) {
+    while ((after.uart.read(5, 1) & 1) != 0) got.push_back(static_cast<char>(after.uart.read(0, 1)));
+    after.clock.advance(100'000);
+  }
+  EXPECT_EQ(got, typed);
+  Uart::State tooMuch;
+  tooMuch.waiting.resize(Uart::kBacklogBytes + 1);
+  Archive bad(2);
+  transfer(bad, tooMuch);
+  Archive refused(bad.saved(), 2);
+  transferChip(refused, after.uart);
+  EXPECT_NE(refused.finish().error().message().find("what waits at the serial port"), std::string::npos);
+}
+
 TEST(ChipState, IsTheSameInAFreshChip) {
   for (unsigned seed = 0; seed < 50; ++seed) {
     std::mt19937 random(seed);

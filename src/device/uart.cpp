@@ -293,13 +293,17 @@ void Uart::reset() {
 
 Uart::State Uart::save() const {
   std::lock_guard lock(mutex_);
-  return state_;
+  State state = state_;
+  state.waiting.assign(backlog_.begin(), backlog_.end());
+  return state;
 }
 
 void Uart::restore(const State& state) {
   std::lock_guard lock(mutex_);
   state_ = state;
   state_.received = std::min<std::uint8_t>(state_.received, kFifoBytes);
+  backlog_.assign(state.waiting.begin(), state.waiting.end());
+  state_.waiting.clear();
   feedLocked();
   updateInterruptLocked();
 }

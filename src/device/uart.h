@@ -7,6 +7,7 @@
 #include <functional>
 #include <mutex>
 #include <string>
+#include <vector>
 
 #include "base/clock.h"
 #include "device/interrupt.h"
@@ -53,6 +54,7 @@ class Uart : public IoDevice {
     bool transmitterEmptied = false;  ///< the transmitter-empty interrupt's cause, gone when it was identified
     std::uint8_t received = 0;        ///< bytes in the FIFO
     std::array<std::uint8_t, kFifoBytes> fifo{};
+    std::vector<std::uint8_t> waiting{};  ///< host input beyond the FIFO; of save() and restore() alone
   };
   State save() const;
   void restore(const State& state);

@@ -150,14 +150,14 @@ firmware::PlatformDescription Chipset::describe(const MachineConfig& config, con
 
 void Chipset::transfer(state::Snapshot& snapshot) {
   using state::Archive;
-  auto chip = [&](const char* name, auto& device) {
-    snapshot.section(name, 1, [&](Archive& a) { transferChip(a, device); });
+  auto chip = [&](const char* name, auto& device, std::uint16_t version = 1) {
+    snapshot.section(name, version, [&](Archive& a) { transferChip(a, device); });
   };
   chip("pit", pit_);
   chip("rtc", rtc_);
   chip("hpet", hpet_);
-  chip("com1", com1_);
-  chip("com2", com2_);
+  chip("com1", com1_, 2);
+  chip("com2", com2_, 2);
   chip("acpi", acpi_);
   snapshot.section("i8042", 1, [&](Archive& a) { keyboard_.transfer(a); });
   snapshot.section("reset-control", 1, [&](Archive& a) { resetControl_.transfer(a); });

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "engine/choose.h"
+#include "engine/prepare.h"
 #include "firmware/boot_state.h"
 #include "firmware/loader.h"
 #include "machine/chipset.h"
@@ -283,7 +284,6 @@ Status BoardMachine::save(const SaveRequest& request) {
   if (state_ == State::ended || state_ == State::created)
     return Error(ErrorKind::invalidArgument, "the machine does not run");
   if (config_.testDevice) return Error(ErrorKind::unsupported, "a machine with the test device cannot be saved");
-  if (Status can = devices_->canBeSaved(); !can) return can;
   auto file = state::StateFileWriter::create(request.path);
   if (!file) return std::move(file).error();
   if (Status loaded = memory_->finishLoading(); !loaded) return loaded;
@@ -376,6 +376,7 @@ std::vector<std::pair<std::string, std::uint64_t>> BoardMachine::statistics() co
 
 Result<std::unique_ptr<Machine>> Machine::create(EventLoop& loop, const MachineConfig& config, ConsoleSink& console) {
   if (Status known = withholdHostFeatures(config.trace); !known) return std::move(known).error();
+  prepareProcess();
   auto machine = std::make_unique<BoardMachine>(loop, config);
   if (Status opened = machine->open(console); !opened) return std::move(opened).error();
   return std::unique_ptr<Machine>(std::move(machine));

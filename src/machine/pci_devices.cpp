@@ -75,7 +75,6 @@ Result<std::unique_ptr<PciDevices>> PciDevices::create(const MachineConfig& conf
       constexpr unsigned kWidth = 1024, kHeight = 768;
       auto gpu = std::make_unique<virtio::GpuDevice>(memory, kWidth, kHeight);
       devices->pc_->display()->setGpu(gpu.get());
-      devices->gpu_ = true;
       if (auto s = devices->add(std::move(gpu), "virtio-gpu"); !s) return std::move(s).error();
     }
     if (Status s = devices->pc_->describeToFirmware(config, memory); !s) return std::move(s).error();
@@ -108,15 +107,6 @@ PciHost::Setup PciDevices::hostSetup(GuestMemory& memory, IoBus& ports, IoBus& m
   return setup;
 }
 
-Status PciDevices::canBeSaved() const {
-  auto cannot = [](const char* what, const char* hint) {
-    return Error(ErrorKind::unsupported, fmt::format("a machine with {} cannot be saved yet", what)).withHint(hint);
-  };
-  if (usb_) return cannot("a USB tablet", "start it with --pointer virtio or ps2");
-  if (gpu_) return cannot("a virtio GPU", "start it with --graphics std");
-  return {};
-}
-
 void PciDevices::quiesce() {
   for (auto& function : functions_) function->device().quiesce();
   if (pc_) pc_->quiesce();
@@ -130,6 +120,10 @@ void PciDevices::transfer(state::Snapshot& snapshot) {
   unsigned number = 0;
   for (auto& function : functions_) {
     snapshot.section(fmt::format("{} {}", function->name(), number++), 1, [&](Archive& a) { function->transfer(a); });
+  }
+  if (usb_) {
+    snapshot.section("xhci", 1, [&](Archive& a) { usb_->transfer(a); });
+    snapshot.section("usb-tablet", 1, [&](Archive& a) { usbTablet_.transfer(a); });
   }
   storage_.transfer(snapshot);
 }

@@ -29,8 +29,6 @@ class PciDevices {
                                                     IoBus& ports, IoBus& mmio, Chipset& chipset, FlashFiles flash,
                                                     virtio::ConsoleDevice::Output consoleOutput);
   void reset();
-  /// Whether all of them can be saved. Errors: unsupported, with the name of one that cannot.
-  Status canBeSaved() const;
   /// Ends what is under way. While no vCPU runs; I/O thread.
   void quiesce();
   /// Saves or loads the PCI host and all functions.
@@ -69,7 +67,6 @@ class PciDevices {
   std::vector<virtio::NetDevice*> nets_;
   virtio::BalloonDevice* balloon_ = nullptr;
   virtio::ConsoleDevice* console_ = nullptr;
-  bool gpu_ = false;
 };
 
 }  // namespace lodge

@@ -217,4 +217,19 @@ bool Tablet::move(std::uint32_t x, std::uint32_t y, unsigned buttons, int wheel)
   return true;
 }
 
+void Tablet::transfer(state::Archive& a) {
+  std::lock_guard lock(mutex_);
+  auto report = [&a](Report& r) {
+    auto wheel = static_cast<std::uint8_t>(r.wheel);
+    a(r.buttons, r.x, r.y, wheel);
+    r.wheel = static_cast<std::int8_t>(wheel);
+  };
+  a(configuration_, idle_, protocol_, halted_);
+  a.require(configuration_ <= kConfiguration, "a USB tablet's configuration");
+  report(last_);
+  std::size_t count = a.count(waiting_.size(), kMostWaiting, "the reports of a USB tablet");
+  if (a.loading()) waiting_.assign(count, {});
+  for (Report& r : waiting_) report(r);
+}
+
 }  // namespace lodge::usb

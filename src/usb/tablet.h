@@ -4,6 +4,7 @@
 #include <deque>
 #include <mutex>
 
+#include "state/archive.h"
 #include "usb/usb_device.h"
 
 namespace lodge::usb {
@@ -18,6 +19,9 @@ class Tablet : public Device {
   void reset() override;
   bool control(const Setup& setup, std::vector<std::uint8_t>& data) override;
   std::optional<std::vector<std::uint8_t>> poll(unsigned endpoint) override;
+
+  /// Saves or loads it. While no vCPU runs.
+  void transfer(state::Archive& a);
 
   /// The pointer is at (x, y) of kRange; buttons: 1 left, 2 middle, 4 right; wheel: notches, away from the user
   /// positive. False: no driver has configured the device. Any thread.

@@ -221,7 +221,7 @@ void XhciController::writeRuntimeLocked(unsigned offset, std::uint32_t value) {
       std::uint64_t entry[2]{};
       if (!memory_.readObject(Gpa{eventTable_}, entry) || eventTableSize_ == 0) break;
       eventBase_ = entry[0] & ~std::uint64_t{63};
-      eventCount_ = std::min<std::uint32_t>(entry[1] & 0xffff, 4096);
+      eventCount_ = std::min<std::uint32_t>(entry[1] & 0xffff, kMostEvents);
       eventAt_ = 0;
       eventCycle_ = true;
       break;

@@ -27,6 +27,7 @@ class XhciController : public PciFunction, private IoDevice {
   /// `port` 0 to kPorts - 1; before the guest runs. The device outlives the controller.
   void attach(unsigned port, Device& device);
   void reset() override;
+  void transfer(state::Archive& a) override;
   /// BAR 0, for tests.
   IoDevice& registers() { return *this; }
 
@@ -35,6 +36,7 @@ class XhciController : public PciFunction, private IoDevice {
   /// A ring that goes round without an end is no reason to follow it for ever.
   static constexpr unsigned kMostTrbs = 1024;
   static constexpr std::size_t kMostWaiting = 256, kMostData = 64 << 10;
+  static constexpr std::uint32_t kMostEvents = 4096;  ///< places in the event ring
 
   struct Ring {
     std::uint64_t at = 0;
@@ -89,6 +91,8 @@ class XhciController : public PciFunction, private IoDevice {
   bool startEndpointLocked(Slot& slot, unsigned endpoint, std::uint64_t inputContext);
   void storeEndpointLocked(Endpoint& endpoint);
   void storeSlotLocked(Slot& slot, xhci::SlotState state, std::uint32_t address);
+  // xhci_state.cpp
+  static void transferEndpoint(state::Archive& a, Endpoint& e);
   // xhci_transfers.cpp
   /// The TRB at the ring's place, over links; nothing where software has not put one. Leaves `ring` at it.
   std::optional<xhci::Trb> peekLocked(Ring& ring);

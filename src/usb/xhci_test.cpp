@@ -163,6 +163,38 @@ TEST_F(Xhci, ReportsTheTablet) {
   EXPECT_EQ(load<std::uint16_t>(kBuffer + 1), 2);
 }
 
+TEST_F(Xhci, GoesOnAfterItWasSaved) {
+  addressDevice();
+  configure();
+  store(kReports, Trb{kBuffer, 8, trb::normal << 10 | trb::onCompletion | trb::shortPacket | 1});
+  put(reg::doorbells + 4, 3);
+  EXPECT_EQ(event().type(), 0u) << "the transfer waits for the pointer";
+  state::Archive controller, device;
+  xhci_.transfer(controller);
+  tablet_.transfer(device);
+  ASSERT_TRUE(controller.finish() && device.finish());
+
+  Tablet tablet;
+  XhciController xhci(*memory_);
+  xhci.attach(1, tablet);
+  state::Archive fromController(controller.saved(), 1), fromDevice(device.saved(), 1);
+  xhci.transfer(fromController);
+  tablet.transfer(fromDevice);
+  ASSERT_TRUE(fromController.finish() && fromDevice.finish());
+  EXPECT_TRUE(tablet.move(0x1234, 0x7fff, 1, 0));
+  Trb done = event();
+  EXPECT_EQ(code(done), Code::shortPacket);
+  EXPECT_EQ(done.parameter, kReports);
+  EXPECT_EQ(load<std::uint16_t>(kBuffer + 1), 0x1234);
+
+  for (std::size_t cut = 0; cut < controller.saved().size(); cut += 61) {
+    state::Archive shorter(std::span(controller.saved()).first(cut), 1);
+    xhci.transfer(shorter);
+    EXPECT_FALSE(shorter.finish());
+    EXPECT_EQ(xhci.registers().read(reg::usbCmd, 4), 0u) << "as after a reset";
+  }
+}
+
 TEST_F(Xhci, StopsAnEndpointThatWaits) {
   addressDevice();
   configure();

@@ -36,8 +36,7 @@ enum Response : std::uint32_t {
   invalidContext,
   invalidParameter,
 };
-constexpr std::uint32_t kFence = 1, kScanouts = 16, kMaxRanges = 16384;
-constexpr std::uint32_t kCursorSide = 64;
+constexpr std::uint32_t kFence = 1, kScanouts = 16;
 
 struct ResourceAndPad {
   std::uint32_t resource, pad;
@@ -74,6 +73,10 @@ unsigned alphaOf(std::uint32_t pixel, std::uint32_t format) {
   return 255;
 }
 }  // namespace
+
+bool GpuDevice::knowsFormat(std::uint32_t format) {
+  return shiftsOf(format).has_value();
+}
 
 std::uint32_t GpuDevice::readConfig(std::uint64_t offset, unsigned size) {
   std::lock_guard lock(mutex_);

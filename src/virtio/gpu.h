@@ -29,6 +29,7 @@ class GpuDevice : public QueuedDevice {
   void writeConfig(std::uint64_t offset, unsigned size, std::uint32_t value) override;
   void reset() override;
   void notify(unsigned queue) override;
+  void transfer(state::Archive& a) override;
 
   /// The driver shows something. Any thread.
   bool active() const;
@@ -56,6 +57,9 @@ class GpuDevice : public QueuedDevice {
   void requestSize(std::uint32_t width, std::uint32_t height);
 
  private:
+  static constexpr std::uint32_t kMaxRanges = 16384;  ///< also of resources
+  static constexpr std::uint32_t kCursorSide = 64;
+
   struct Rectangle {
     std::uint32_t x, y, width, height;
   };
@@ -92,6 +96,8 @@ class GpuDevice : public QueuedDevice {
   bool readBackingLocked(const Resource& resource, std::uint64_t offset, std::span<std::byte> to) const;
   std::uint32_t edidLocked(Chain& chain, std::vector<std::uint8_t>& answer) const;
   Resource* findLocked(std::uint32_t id);
+  void transferResourceLocked(state::Archive& a, Resource& resource);
+  static bool knowsFormat(std::uint32_t format);
 
   GuestMemory& memory_;
   mutable std::mutex mutex_;

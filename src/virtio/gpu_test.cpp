@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <utility>
+
 #include "virtio/driver_kit.h"
 
 namespace lodge::virtio {
@@ -174,6 +176,58 @@ TEST_F(Gpu, RefusesWhatCannotBe) {
   EXPECT_EQ(send(0x101, {3, 2, 1, 1}), 0x1100u) << "there is room again";
   device_.reset();
   EXPECT_FALSE(device_.active());
+}
+
+TEST_F(Gpu, GoesOnAfterItWasSaved) {
+  show();
+  EXPECT_EQ(send(0x101, {2, 1, 64, 64}), 0x1100u);
+  EXPECT_EQ(send(0x300, {0, 5, 6, 0, 2, 1, 2, 0}, 1), 0x1100u);
+  device_.requestSize(800, 600);
+  ASSERT_TRUE(draw());
+  std::vector<std::uint32_t> before = pixels_;
+  state::Archive out;
+  device_.transfer(out);
+  ASSERT_TRUE(out.finish());
+
+  GpuDevice other(*memory_, 1024, 768);
+  CountingTransport transport;
+  other.attach(transport);
+  bool accepted = false;
+  other.enableQueue(0, control_.setup(), accepted);
+  other.enableQueue(1, cursors_.setup(), accepted);
+  other.activate(0);
+  state::Archive in(out.saved(), 1);
+  other.transfer(in);
+  ASSERT_TRUE(in.finish());
+  EXPECT_TRUE(other.active());
+  std::vector<std::uint32_t> after;
+  std::uint32_t width = 0, height = 0;
+  ASSERT_TRUE(other.draw({after, width, height}));
+  EXPECT_EQ(after, before);
+  EXPECT_EQ(width, 8u);
+  auto pointer = other.takePointer();
+  ASSERT_TRUE(pointer);
+  EXPECT_EQ(pointer->hotX, 1u);
+  EXPECT_EQ(other.readConfig(0, 4), 1u) << "the driver has not seen the other size yet";
+  // The resource still has its pages, and more of the host's memory is counted.
+  EXPECT_EQ(control_.get<std::uint32_t>(kPixels), 0xff102030u);
+
+  // Each byte less, and bytes that are not what they were, are refused or give a device that draws within its picture.
+  for (std::size_t cut = 0; cut < out.saved().size(); cut += 97) {
+    state::Archive shorter(std::span(out.saved()).first(cut), 1);
+    other.transfer(shorter);
+    EXPECT_FALSE(shorter.finish());
+    EXPECT_FALSE(other.active());
+  }
+  std::vector<std::byte> bad = out.saved();
+  for (std::size_t at = 0; at < 64 && at < bad.size(); ++at) {
+    std::byte kept = std::exchange(bad[at], std::byte{0xff});
+    state::Archive changed(bad, 1);
+    other.transfer(changed);
+    other.redraw();
+    other.draw({after, width, height});
+    bad[at] = kept;
+  }
 }
 
 }  // namespace

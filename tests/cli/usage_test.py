@@ -111,6 +111,13 @@ class Usage(LodgeTest):
             self.assertIn("usable", report["engines"][engine])
         for key in ["modules", "nested", "otherHypervisors", "kvmCapabilities", "hugePages", "ksm", "iommu", "bridges"]:
             self.assertIn("text", report[key])
+        self.assertEqual(report["modules"]["vhostNetDevice"], os.path.exists("/dev/vhost-net"))
+        self.assertIn("vhost-net", report["modules"]["text"])
+        if not report["engines"]["kvm"]["usable"]:
+            self.assertIn(report["kvm"]["reason"], report["engines"]["kvm"]["text"])
+            self.assertRegex(report["engines"]["kvm"]["text"], r"\); \w", "what to do")
+        if report["kvmCapabilities"].get("USER_MEMORY"):
+            self.assertEqual(report["kvm"]["apiVersion"], 12)
         for key in ["hardwareVirtualization", "kvm", "memory", "tap", "userNamespaces", "userfaultfd", "memfd"]:
             self.assertIn("text", report[key])
         self.assertEqual(report["runtimeFolder"]["path"], os.path.join(self.folder, "lodge"))

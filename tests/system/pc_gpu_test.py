@@ -139,4 +139,5 @@ def linux_draws():
             viewer_changes_the_size(machine, folder)
 
 
-main(linux_draws)
+if __name__ == "__main__":
+    main(linux_draws)

@@ -78,4 +78,5 @@ def a_usb_tablet_follows():
     check("usb", USB, full=True)
 
 
-main(a_virtio_tablet_follows, a_usb_tablet_follows)
+if __name__ == "__main__":
+    main(a_virtio_tablet_follows, a_usb_tablet_follows)

@@ -2,7 +2,7 @@
 """Machines that move: between engines while they run, and through a state file into another process, with a guest that
 computes, writes files with checksums and holds a TCP connection. And state files and disks that are not what they were.
 
-    state_test.py engines | restore | bad | pc | drives | debian | speed"""
+    state_test.py engines | restore | bad | pc | drives | screen | debian | speed"""
 
 import hashlib
 import os
@@ -11,6 +11,7 @@ import re
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -21,10 +22,14 @@ from kit import paths
 from kit.archive import cpio_archive
 from kit.boot_disk import initrd_with, make_boot_disk
 from kit.busy_guest import PROGRESS, WORK
-from kit.case import main
+from kit.case import Skip, main
 from kit.console import ConsoleTimeout
 from kit.guest import Debian
 from kit.machine import Disk, Machine, Spec
+from kit.rfb import RAW, Rfb
+
+from pc_gpu_test import MODULES as GPU, SCRIPT as DRAW, picture_is_right
+from pc_pointer_test import SCRIPT as POINTER, USB
 
 HOST = "10.0.2.2"
 ENGINES = ("translate", "interpret")
@@ -262,6 +267,30 @@ def a_killed_save_leaves_the_earlier_file():
         assert state.read_bytes().startswith((b"an earlier state", b"LODGEst\n"))
 
 
+def a_full_disk_keeps_the_earlier_file():
+    if os.geteuid() != 0:
+        raise Skip("only root may mount a small file system")
+    counter = Counter()
+    with tempfile.TemporaryDirectory(prefix="lodge-test-") as folder:
+        small = pathlib.Path(folder) / "small"
+        small.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4M", "none", small], check=True)
+        try:
+            state = small / "state"
+            state.write_text("an earlier state")
+            with Machine(work_spec(folder, counter)) as machine:
+                progress(machine, 240)
+                answer = subprocess.run([paths.LODGE, "save", machine.name, str(state)], capture_output=True, text=True,
+                                        env=dict(os.environ, XDG_RUNTIME_DIR=str(machine.runtime)))
+                assert answer.returncode != 0 and "No space left" in answer.stderr and "make room" in answer.stderr, answer
+                assert answer.stderr.count("\n") == 1, answer
+                assert state.read_text() == "an earlier state" and [f.name for f in small.iterdir()] == ["state"]
+                progress(machine)   # the machine goes on
+                nothing_broke(machine)
+        finally:
+            subprocess.run(["umount", small], check=True)
+
+
 def a_pc_goes_on():
     """A machine with firmware, a screen and disks, saved twice: while its boot loader waits, and while it works."""
     counter = Counter()
@@ -390,6 +419,34 @@ def a_pc_with_all_kinds_of_disks_goes_on():
                               f"{folder}/floppy"), ["/tmp/fd"], AHCI, paths.VMLINUZ_FULL, "sr0")
 
 
+def a_screen_and_a_pointer_go_on():
+    """A GPU that has drawn, and a USB tablet that waits for the pointer, in a machine that is saved twice."""
+    with tempfile.TemporaryDirectory(prefix="lodge-test-") as folder:
+        folder = pathlib.Path(folder)
+        state = folder / "state"
+        initrd_with(folder / "initrd", [*GPU, *USB], DRAW.replace("sleep 600", "") + POINTER, full=True)
+        make_boot_disk(folder / "disk.img", initrd=folder / "initrd", kernel=paths.VMLINUZ_FULL)
+        options = ("--vga", "virtio", "--pointer", "usb")
+        with Machine(Spec(kernel=None, disks=[Disk(folder / "disk.img", ide=True)], options=options)) as machine:
+            machine.console.wait_for("pointer: ready", 240)
+            picture_is_right(machine, folder / "shot.png")
+            machine.lodge("save", machine.name, str(state), timeout=200)
+            assert machine.wait_end(30) == 0, machine.errors
+        for turn in range(2):
+            with Restored(state, ("--vnc", f"unix:{folder}/vnc{turn}")) as machine:
+                end = time.monotonic() + 30
+                while machine.name not in machine.lodge("ps") and time.monotonic() < end:
+                    assert machine.process.poll() is None, machine.errors
+                    time.sleep(0.05)
+                picture_is_right(machine, folder / "shot.png")
+                client = Rfb(folder / f"vnc{turn}", (RAW,))
+                x = 300 + 100 * turn
+                client.socket.sendall(struct.pack(">BBHH", 5, 0, x, 10))
+                machine.console.wait_for(rf"^(\s*-?\d+){{8}}\s+3\s+0\s+{x * 32767 // (client.width - 1)}\s+0\r?$", 60)
+                machine.lodge("save", machine.name, str(state), timeout=200)
+                assert machine.wait_end(30) == 0, machine.errors
+
+
 def a_shell_answers_soon():
     """Figures, not bounds: from the start of `lodge restore` to the machine running and to a shell's answer."""
     with tempfile.TemporaryDirectory(prefix="lodge-test-") as folder:
@@ -412,10 +469,12 @@ def a_shell_answers_soon():
 def main_of(name):
     tests = {"engines": [a_busy_machine_moves_between_engines],
              "restore": [a_saved_machine_goes_on],
-             "bad": [what_is_not_as_it_was_is_refused, a_killed_save_leaves_the_earlier_file],
+             "bad": [what_is_not_as_it_was_is_refused, a_killed_save_leaves_the_earlier_file,
+                     a_full_disk_keeps_the_earlier_file],
              "debian": [debian_goes_on],
              "pc": [a_pc_goes_on],
              "drives": [a_pc_with_all_kinds_of_disks_goes_on],
+             "screen": [a_screen_and_a_pointer_go_on],
              "speed": [a_shell_answers_soon]}
     main(*tests[name])
 
