@@ -181,6 +181,8 @@ class Qcow2Image final : public Image {
   int refcount(std::uint64_t index, std::uint64_t& count);
   int setRefcount(std::uint64_t index, std::uint64_t count);
   int addRefcount(std::uint64_t offset, std::uint64_t bytes, int change);
+  /// EIO if one of the image's tables lies in that cluster, which counts as free: it must not be given away.
+  int expectNoTable(std::uint64_t index);
   /// Up to `want` clusters in a row, at least one; counted once.
   int allocate(std::uint64_t want, std::uint64_t& host, std::uint64_t& got, bool* fresh = nullptr);
   /// One, by a caller that does not hold the lock.
@@ -242,6 +244,8 @@ class Qcow2Image final : public Image {
   std::set<std::uint64_t> dirtyRefTable_;
   std::uint64_t nextFree_ = 0;   // no free cluster below this index
   std::uint64_t freshFrom_ = 0;  // file offset from which nothing was ever written
+  /// Sorted: where the L2 tables and refcount blocks lay when a cluster within the old file was first taken.
+  std::optional<std::vector<std::uint64_t>> oldTables_;
   std::vector<std::pair<std::uint64_t, std::uint64_t>> freed_;
   std::list<Pending> pending_;
   std::condition_variable_any pendingDone_;

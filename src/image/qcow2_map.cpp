@@ -73,7 +73,7 @@ int Qcow2Image::loadEntry(std::uint64_t offset, L2Entry& e) {
   std::uint64_t table = l1_[l1Index(offset)] & entry::offsetMask;
   e = {};
   if (table == 0) return 0;
-  if ((table & (clusterBytes_ - 1)) != 0) {
+  if ((table & (clusterBytes_ - 1)) != 0 || hitsMetadata(table, cluster())) {
     corrupted("L2 table out of place");
     return EIO;
   }

@@ -87,6 +87,10 @@ int Qcow2Image::setRefcount(std::uint64_t index, std::uint64_t count) {
   if (block >= refTable_.size() || refTable_[block] == 0) {
     if (int error = makeRefcountBlock(index); error != 0) return error;
   }
+  if (hitsMetadata(refTable_[block], cluster())) {
+    corrupted("refcount block out of place");
+    return EIO;
+  }
   std::uint64_t at = refTable_[block] + (inside << header_.refcountOrder) / 8;
   Slice* slice = nullptr;
   if (int error = cache_.load(at, TableKind::refcounts, slice); error != 0) return error;
@@ -114,6 +118,29 @@ int Qcow2Image::addRefcount(std::uint64_t offset, std::uint64_t bytes, int chang
   return 0;
 }
 
+int Qcow2Image::expectNoTable(std::uint64_t index) {
+  std::uint64_t host = index * cluster();
+  if (host >= freshFrom_) return 0;
+  bool taken = hitsMetadata(host, cluster());
+  if (!taken) {
+    if (!oldTables_) {
+      oldTables_.emplace();
+      for (const auto* table : {&l1_, &refTable_}) {
+        for (std::uint64_t word : *table) {
+          if ((word & entry::offsetMask) != 0) oldTables_->push_back(word & entry::offsetMask);
+        }
+      }
+      std::ranges::sort(*oldTables_);
+    }
+    // A table may have gone from there since.
+    auto leadsThere = [&](std::uint64_t word) { return (word & entry::offsetMask) == host; };
+    taken = std::ranges::binary_search(*oldTables_, host) &&
+            (std::ranges::any_of(l1_, leadsThere) || std::ranges::any_of(refTable_, leadsThere));
+  }
+  if (taken) corrupted("one of its tables counts as free");
+  return taken ? EIO : 0;
+}
+
 int Qcow2Image::clearCluster(std::uint64_t host) {
   cache_.drop(host, cluster());
   std::vector<std::byte> zeroes(cluster());
@@ -131,6 +158,7 @@ int Qcow2Image::makeRefcountBlock(std::uint64_t index) {
   // Nothing that it counts is in use (else it would exist), but the caller is about to use `index` itself.
   std::uint64_t first = block * refcountsPerBlock(), own = first == index ? first + 1 : first;
   if (refcountsPerBlock() == 1) return EFBIG;
+  if (int error = expectNoTable(own); error != 0) return error;
   if (int error = clearCluster(own * cluster()); error != 0) return error;
   refTable_[block] = own * cluster();
   dirtyRefTable_.insert(block);
@@ -204,12 +232,14 @@ int Qcow2Image::allocate(std::uint64_t want, std::uint64_t& host, std::uint64_t&
     if (count == 0) break;
     ++index;
   }
+  if (int error = expectNoTable(index); error != 0) return error;
   if (int error = setRefcount(index, 1); error != 0) return error;
   got = 1;
   while (got < want) {
     std::uint64_t next = index + got;
     if (int error = refcount(next, count); error != 0) return error;
     if (count != 0 || next % refcountsPerBlock() == 0) break;
+    if (int error = expectNoTable(next); error != 0) return error;
     if (int error = setRefcount(next, 1); error != 0) return error;
     ++got;
   }
@@ -249,11 +279,15 @@ int Qcow2Image::findRow(std::uint64_t clusters, std::uint64_t& start, std::vecto
       continue;
     }
     if (refTable_[block] == 0) {
+      if (int error = expectNoTable(index); error != 0) return error;
       if (missing.empty() || missing.back() != block) missing.push_back(block);
       continue;
     }
     if (int error = refcount(index, count); error != 0) return error;
-    if (count == 0) continue;
+    if (count == 0) {
+      if (int error = expectNoTable(index); error != 0) return error;
+      continue;
+    }
     start = index + 1;
     missing.clear();
   }

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import resource
+import shutil
 import struct
 import subprocess
 import time
@@ -236,6 +237,73 @@ class Hostile(ImageTest):
         self.assertIn("the check is given up", result.stderr)
         self.assertLess(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 60, time.monotonic() - start)
         self.assertLess(after.ru_maxrss, 200 << 10)
+
+
+    def lie(self, *changes):
+        """x.qcow2: good.qcow2 with other bytes at some places."""
+        image = bytearray(self.good)
+        for place, form, value in changes:
+            struct.pack_into(form, image, place, value)
+        self.write("x.qcow2", bytes(image))
+
+    def make_good(self):
+        self.write("good.raw", b"A" * 196608 + bytes(4 << 20) + b"B" * 65536)
+        self.lodge("convert", "-O", "qcow2", "good.raw", "good.qcow2")
+        self.good = self.read("good.qcow2")
+        l1, counts = struct.unpack_from(">QQ", self.good, 40)
+        block, = struct.unpack_from(">Q", self.good, counts)
+        l2 = struct.unpack_from(">Q", self.good, l1)[0] & (1 << 56) - 1
+        return l1, l2, counts, block
+
+    def test_lying_headers(self):
+        """Tables that are huge or elsewhere, sizes that cannot be: one line that names it, in little time and memory."""
+        l1, _, _, _ = self.make_good()
+        for place, form, value, text in [
+                (20, ">I", 63, "clusters of 2^63 bytes"), (24, ">Q", 1 << 63, "the disk's size is over"),
+                (24, ">Q", 1 << 61, "the L1 table is too small"), (36, ">I", 0x7fffffff, "L1 table of 2147483647 entries"),
+                (40, ">Q", 1 << 50, "L1 table at 0x4000000000000"), (40, ">Q", l1 + 8, "L1 table at"),
+                (48, ">Q", 1 << 50, "refcount table at 0x4000000000000"), (56, ">I", 0x7fffffff, "refcount table of 2147483647"),
+                (60, ">I", 0x7fffffff, "2147483647 snapshots"), (96, ">I", 40, "refcounts of 2^40 bits"),
+                (72, ">Q", 1 << 40, "bit 40"), (100, ">I", 0x7fffffff, "2147483647 bytes long")]:
+            self.lie((place, form, value))
+            for words in (["info"], ["check"], ["check", "-r", "all"], ["convert", "-O", "raw"]):
+                before = resource.getrusage(resource.RUSAGE_CHILDREN)
+                result = self.lodge(*words, "x.qcow2", *(["out.raw"] if "-O" in words else []), check=False)
+                after = resource.getrusage(resource.RUSAGE_CHILDREN)
+                self.assertEqual(result.returncode, 2, (text, words))
+                self.assertIn(text, result.stderr)
+                self.assertEqual(result.stderr.count("\n"), 1, result.stderr)
+                self.assertLess(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 10)
+                self.assertLess(after.ru_maxrss, 200 << 10)
+            self.assertFalse(os.path.exists(self.path("out.raw")))
+
+    def test_overlapping_clusters(self):
+        """Tables that count as free or lie on each other: nothing is written over them, and the repair keeps the disk."""
+        l1, l2, counts, block = self.make_good()
+        for name, *changes in [("all free", *[(block + 2 * i, ">H", 0) for i in range(16)]), ("header free", (block, ">H", 0)),
+                               ("L2 free", (block + (l2 >> 15), ">H", 0)), ("no block", (counts, ">Q", 0)),
+                               ("block on L1", (counts, ">Q", l1))]:
+            with self.subTest(name):
+                self.lie(*changes)
+                tables = [self.read("x.qcow2")[at:at + 65536] for at in (0, l1, l2, counts)]
+                result = self.lodge("bench", "-w", "-t", "writeback", "-c", "20", "-s", "65536", "-S", "65536",
+                                    "-o", "196608", "x.qcow2", check=False)
+                self.assertNotEqual(result.returncode, 0)
+                self.assertIn("image 'x.qcow2' is corrupt", result.stderr)
+                self.assertEqual([self.read("x.qcow2")[at:at + 65536] for at in (0, l1, l2, counts)], tables)
+                self.lodge("check", "-r", "all", "x.qcow2")
+                self.lodge("compare", "good.raw", "x.qcow2")
+                if shutil.which("qemu-img"):
+                    self.qemu_check("x.qcow2")
+        for name, change in [("data on L1", (l2 + 24, ">Q", 1 << 63 | l1)), ("L2 on L1", (l1, ">Q", 1 << 63 | l1))]:
+            with self.subTest(name):
+                self.lie(change)
+                before = self.read("x.qcow2")
+                result = self.lodge("bench", "-w", "-t", "writeback", "-c", "1", "-s", "65536", "-o", "196608", "x.qcow2",
+                                    check=False)
+                self.assertNotEqual(result.returncode, 0)
+                self.assertEqual(self.read("x.qcow2")[:len(before)], before)
+                self.assertEqual(self.lodge("check", "x.qcow2", check=False).returncode, 2)
 
 
 class Turns(ImageTest):
