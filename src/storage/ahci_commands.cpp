@@ -13,7 +13,7 @@ using namespace ahci;
 
 namespace {
 constexpr std::uint8_t kReadQueued = 0x60, kWriteQueued = 0x61, kReadLog = 0x2f, kPacket = 0xa0;
-constexpr unsigned kQueuedErrorLog = 0x10;
+constexpr unsigned kLogDirectory = 0x00, kQueuedErrorLog = 0x10;
 }  // namespace
 
 // Does what there is to do, one thread at a time: work outside the mutex may end at once, on this thread, and comes
@@ -70,7 +70,8 @@ AhciPort::Work AhciPort::beginLocked(unsigned number, const Slot& slot) {
   }
   std::uint8_t code = slot.fis[2];
   if ((code == kReadQueued || code == kWriteQueued) && disk_) return queuedLocked(number, slot);
-  if (code == kReadLog && disk_ && slot.fis[4] == kQueuedErrorLog) return readErrorLogLocked(number, slot);
+  bool log = slot.fis[4] == kLogDirectory || slot.fis[4] == kQueuedErrorLog;
+  if (code == kReadLog && disk_ && log) return readLogLocked(number, slot);
   auto buffers = mapTableLocked(slot);
   IdeTaskFile& r = drive_->registers();
   r.features = {slot.fis[3], slot.fis[11]};
@@ -172,13 +173,20 @@ void AhciPort::queuedDone(unsigned tag, bool write, int error, unsigned generati
   if (--inFlight_ == 0) landed_.notify_all();
 }
 
-// The log of queued commands' errors (ACS-3, 9.12), by which a driver learns which command failed.
-AhciPort::Work AhciPort::readErrorLogLocked(unsigned number, const Slot& slot) {
+// A page of a log: the directory, which says how many pages each has (ACS-3, A.2), or that of queued commands' errors
+// (A.14), by which a driver learns which command failed.
+AhciPort::Work AhciPort::readLogLocked(unsigned number, const Slot& slot) {
   auto buffers = mapTableLocked(slot);
-  std::array<std::uint8_t, ide::kSector> page{failed_.tag, 0, failed_.status, failed_.error};
-  std::uint8_t sum = 0;
-  for (std::uint8_t byte : page) sum = static_cast<std::uint8_t>(sum + byte);
-  page.back() = static_cast<std::uint8_t>(-sum);
+  std::array<std::uint8_t, ide::kSector> page{};
+  if (slot.fis[4] == kLogDirectory) {
+    page[0] = 1;  // version 0x0001
+    page[2 * kQueuedErrorLog] = 1;
+  } else {
+    page = {failed_.tag, 0, failed_.status, failed_.error};
+    std::uint8_t sum = 0;
+    for (std::uint8_t byte : page) sum = static_cast<std::uint8_t>(sum + byte);
+    page.back() = static_cast<std::uint8_t>(-sum);
+  }
   auto moved = static_cast<std::uint32_t>(buffers->write(0, page));
   (void)memory_.writeObject(Gpa{slot.header + 4}, moved);
   regs_.ci &= ~(1u << number);

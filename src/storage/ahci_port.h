@@ -89,7 +89,7 @@ class AhciPort {
   std::optional<Slot> fetchLocked(unsigned number);
   Work beginLocked(unsigned number, const Slot& slot);
   Work queuedLocked(unsigned number, const Slot& slot);
-  Work readErrorLogLocked(unsigned number, const Slot& slot);
+  Work readLogLocked(unsigned number, const Slot& slot);
   std::shared_ptr<GuestBuffers> mapTableLocked(const Slot& slot);
   void controlLocked(unsigned number, const Slot& slot);
   Work followLocked();

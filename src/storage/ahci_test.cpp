@@ -192,6 +192,19 @@ TEST_F(AhciTest, ErrorsHaltThePortUntilItIsStartedAgain) {
   EXPECT_EQ(getPort(0, port::ci), 1u);
 }
 
+TEST_F(AhciTest, TheLogDirectoryHasTheErrorsOfQueuedCommandsAlone) {
+  slot(0, 0, ata(0x2f, 0, 1), {{kData, 512}});
+  setPort(0, port::ci, 1);
+  EXPECT_EQ(getPort(0, port::tfd) & 1, 0u);
+  for (unsigned log = 0; log < 256; ++log) {
+    unsigned pages = byteAt(kData + 2 * log) | byteAt(kData + 2 * log + 1) << 8;
+    EXPECT_EQ(pages, log == 0 || log == 0x10 ? 1u : 0u) << log;  // of the directory itself: its version
+  }
+  slot(0, 0, ata(0x2f, 0x30, 1), {{kData, 512}});  // a log that is not there
+  setPort(0, port::ci, 1);
+  EXPECT_EQ(getPort(0, port::tfd) & 1, 1u);
+}
+
 TEST_F(AhciTest, WhatIsNotMemoryIsABusError) {
   slot(0, 0, ata(0x25, 1, 1), {{0xf000'0000, 512}});
   setPort(0, port::ci, 1);

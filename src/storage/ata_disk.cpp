@@ -184,8 +184,8 @@ void AtaDisk::identify() {
   // ATA-4 to ATA-6; power management, write cache, device reset, 48-bit addresses, both flushes.
   id.word(80, 0x70).word(81, 0x16).word(82, 0x4028).word(83, 0x7400).word(84, 0x4000);
   id.word(85, 0x4028).word(86, 0x3400).word(87, 0x4000).word(88, 0x203f).word(93, serialAta_ ? 0 : 0x600b);
-  // Queues of 32 commands; the SATA generations 1 to 3 (Serial ATA 3.0, 13.2.1).
-  if (serialAta_) id.word(75, 31).word(76, 0x010e).word(80, 0x1f0);
+  // Queues of 32 commands; the SATA generations 1 to 3 (Serial ATA 3.0, 13.2.1); logs, which the port reads.
+  if (serialAta_) id.word(75, 31).word(76, 0x010e).word(80, 0x1f0).word(84, 0x4020).word(87, 0x4020);
   id.dword(100, total & 0xffff'ffff).dword(102, total >> 32);
   offerData(Phase::pioIn, id.take());
   raiseInterrupt();

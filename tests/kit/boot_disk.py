@@ -3,6 +3,7 @@
 
 import os
 import pathlib
+import re
 import shutil
 import struct
 import subprocess
@@ -129,19 +130,47 @@ def make_fat_disk(path, files, size=96 << 20, root=None):
         _append(path, root, size)
 
 
+def _module_name(text):
+    """As the kernel knows it: modinfo, file names and modprobe mix '-' and '_'."""
+    return text.replace("-", "_")
+
+
+def _with_dependencies(modules, read):
+    """`modules` in their order, each behind what it needs; `read` gives a module's file by its name."""
+    ordered = []
+
+    def add(name):
+        if name in ordered:
+            return
+        found = re.search(rb"\0depends=([^\0]*)\0", read(name))
+        for other in found.group(1).decode().split(",") if found else ():
+            if other:
+                add(_module_name(other))
+        ordered.append(name)
+    for name in modules:
+        add(_module_name(name))
+    return ordered
+
+
 def initrd_with(path, modules=(), script=None, full=False, load=True):
-    """The initramfs with these of the kernel's modules loaded, in their order, before its shell, or before `script`.
-    `full`: the modules are those of paths.VMLINUZ_FULL. Without `load` the script finds them in /lodge."""
+    """The initramfs with these of the kernel's modules, and those that they depend on, loaded in their order, before its
+    shell, or before `script`. `full`: the modules are those of paths.VMLINUZ_FULL. Without `load` the script finds them
+    in /lodge, by the names that are given here."""
     entries = []
     archive = paths.GUEST / ("modules-full.tar" if full else "modules.tar")
     if not archive.exists():
         raise Skip(f"there is no {archive}: tools/make-guest kernel-full makes it")
     with tarfile.open(archive) as tar:
-        members = {pathlib.PurePath(m.name).name: m for m in tar if m.name.endswith(".ko")}
-        for name in modules:
-            if f"{name}.ko" not in members:
+        members = {_module_name(pathlib.PurePath(m.name).stem): m for m in tar if m.name.endswith(".ko")}
+
+        def read(name):
+            if _module_name(name) not in members:
                 raise Skip(f"the guest's kernel has no module {name}")
-            entries.append((f"lodge/{name}.ko", 0o644, tar.extractfile(members[f"{name}.ko"]).read()))
+            return tar.extractfile(members[_module_name(name)]).read()
+        if load:
+            modules = _with_dependencies(modules, read)
+        for name in modules:
+            entries.append((f"lodge/{name}.ko", 0o644, read(name)))
     lines = [f"insmod /lodge/{name}.ko || echo no module {name}" for name in modules if load]
     entries.append(("lodge/run", 0o755, "\n".join([*lines, script or "exec sh </dev/console >/dev/console 2>&1"]).encode()))
     first = paths.INITRD.read_bytes()
