@@ -4,16 +4,18 @@
 import socket
 import struct
 
-RAW, DESKTOP_SIZE, CURSOR, EXTENDED_DESKTOP_SIZE = 0, -223, -239, -308
+RAW, ZRLE, DESKTOP_SIZE, CURSOR, EXTENDED_DESKTOP_SIZE = 0, 16, -223, -239, -308
 
 
 class Rfb:
-    """A conversation at a Unix socket, by RFB 3.8 without security. `width`, `height`: the screen's."""
+    """A conversation at a Unix socket (its path) or a port (its number) of this host, by RFB 3.8 without security.
+    `width`, `height`: the screen's."""
 
-    def __init__(self, path, encodings=(RAW,)):
-        self.socket = socket.socket(socket.AF_UNIX)
+    def __init__(self, where, encodings=(RAW,)):
+        port = isinstance(where, int)
+        self.socket = socket.socket(socket.AF_INET if port else socket.AF_UNIX)
         self.socket.settimeout(60)
-        self.socket.connect(str(path))
+        self.socket.connect(("127.0.0.1", where) if port else str(where))
         assert self.receive(12) == b"RFB 003.008\n"
         self.socket.sendall(b"RFB 003.008\n")
         assert self.receive(2) == b"\1\1"
@@ -57,6 +59,8 @@ class Rfb:
                       CURSOR: width * height * 4 + (width + 7) // 8 * height}.get(encoding)
             if encoding == EXTENDED_DESKTOP_SIZE:
                 length = 16 * self.receive(4)[0]
+            if encoding == ZRLE:
+                length = struct.unpack(">I", self.receive(4))[0]
             if encoding in (DESKTOP_SIZE, EXTENDED_DESKTOP_SIZE):
                 self.width, self.height = width, height
             rectangles.append((encoding, x, y, width, height, self.receive(length)))

@@ -2,7 +2,6 @@
 """Guests that misbehave, and what the process costs: neither a crash nor a hang of Lodge's, whatever the guest does; memory
 beyond the guest's own stays small. (tests/kernels has those that attack without an operating system.)"""
 
-import re
 import signal
 import time
 
@@ -10,20 +9,9 @@ from kit import paths
 from kit.case import main
 from kit.guest import Debian, run_busybox
 from kit.machine import Machine, Spec
+from kit.memory import overhead
 
 OVERHEAD_LIMIT = 150 << 20
-
-
-def overhead(pid):
-    """Resident bytes of the process that are not guest RAM, code cache and host tables included. The proportional size counts
-    a page that is mapped twice once."""
-    total, guest = 0, False
-    for line in open(f"/proc/{pid}/smaps"):
-        if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
-            guest = "memfd:lodge-guest-ram" in line
-        elif line.startswith("Pss:") and not guest:
-            total += int(line.split()[1]) << 10
-    return total
 
 
 def kernel(name, *options, memory="128M", seconds=120):
