@@ -13,6 +13,7 @@
 #include "cli/qemu_img.h"
 #include "cli/qemu_system.h"
 #include "cli/verbs.h"
+#include "engine/choose.h"
 
 namespace lodge::cli {
 
@@ -63,6 +64,13 @@ int runQemu(const std::vector<std::string>& arguments, const Program& program) {
   auto command = translateQemuCommand(arguments);
   if (!command) return fail(command.error());
   for (const std::string& note : command->notes) log(LogLevel::warning, "{}", note);
+  if (!command->kvmAskedBy.empty()) {
+    auto engine = chooseEngine("auto");
+    if (engine && engine->name != "kvm") {
+      log(LogLevel::warning, "{}: {}; the guest is {} instead", command->kvmAskedBy, engine->reason,
+          engine->name == "translate" ? "translated" : "interpreted");
+    }
+  }
   std::vector<std::string> words{"run"};
   words.insert(words.end(), command->words.begin(), command->words.end());
   return dispatch(words, program);

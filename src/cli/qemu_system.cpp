@@ -6,46 +6,18 @@
 
 #include <algorithm>
 #include <array>
-#include <map>
-#include <optional>
 
 #include "base/text.h"
 #include "cli/qemu_drives.h"
+#include "cli/qemu_nets.h"
+#include "cli/qemu_pci.h"
+#include "cli/qemu_settings.h"
 #include "cli/verbs.h"
 
 namespace lodge::cli {
 
 namespace {
 using Words = std::vector<std::string>;
-
-/// "file=a.img,if=ide": names and values; a word without '=' has the value "on", and the first may stand for `first`.
-std::map<std::string, std::string> settings(const std::string& text, const std::string& first = {}) {
-  std::map<std::string, std::string> all;
-  bool atFirst = true;
-  for (const std::string& field : splitFields(text, ',')) {
-    std::size_t equals = field.find('=');
-    if (equals == std::string::npos && atFirst && !first.empty()) {
-      all[first] = field;
-    } else if (equals == std::string::npos) {
-      all[field] = "on";
-    } else {
-      all[field.substr(0, equals)] = field.substr(equals + 1);
-    }
-    atFirst = false;
-  }
-  return all;
-}
-
-std::string doubledCommas(const std::string& text) {
-  std::string out;
-  for (char c : text) out += c == ',' ? ",," : std::string(1, c);
-  return out;
-}
-
-Error unsupported(const std::string& option, const std::string& value, const std::string& accepted) {
-  return Error(ErrorKind::unsupported, fmt::format("{} {} is not known here", option, inQuotes(value)))
-      .withHint(accepted);
-}
 
 class Translator {
  public:
@@ -63,11 +35,7 @@ class Translator {
     } else {
       out_.words.insert(out_.words.begin(), q35_ ? "--board=q35" : "--board=pc");
     }
-    if (networkOff_) {
-      add("net", "none");
-    } else if (!user_.empty()) {
-      for (const std::string& net : user_) add("net", net);
-    }
+    nets_.finish(out_.words);
     if (!floppies_[1].empty() && floppies_[0].empty()) floppies_[0] = "none";
     for (const std::string& floppy : floppies_) {
       if (!floppy.empty()) add("floppy", floppy);
@@ -77,6 +45,7 @@ class Translator {
     if (gpu_ && !kernel_ && !dark_) add("vga", "virtio");
     if (!pointer_.empty() && !kernel_) add("pointer", pointer_);
     if (Status s = drives_.finish(out_.words, out_.notes); !s) return std::move(s).error();
+    if (Status s = addPorts(); !s) return std::move(s).error();
     return std::move(out_);
   }
 
@@ -91,20 +60,20 @@ class Translator {
   Status disk(const std::string& text);
   Status floppy(unsigned number, const std::string& value);
   Status boot(const std::string& text);
-  Status net(const std::string& option, const std::string& text);
   Status device(const std::string& text);
-  Status claimAddress(const std::string& kind, const std::string& address);
+  Status addPorts();
+  Status accelerator(const std::string& option, const std::string& names);
 
   const Words& arguments_;
   std::size_t at_ = 0;
   QemuCommand out_;
-  Words user_;
+  QemuNets nets_;
   QemuDrives drives_;
   std::string pointer_;
   std::array<std::string, 2> floppies_;
   bool gpu_ = false, dark_ = false, nographic_ = false;
-  std::map<std::string, std::string> addresses_;  ///< kinds of devices by their addr=
-  bool kernel_ = false, q35_ = false, networkOff_ = false;
+  QemuPci pci_;
+  bool kernel_ = false, q35_ = false;
 };
 
 Status Translator::one(const std::string& option) {
@@ -115,7 +84,7 @@ Status Translator::one(const std::string& option) {
                                     "-mon",    "-msg",     "-overcommit", "-audiodev", "-soundhw"};
   if (std::ranges::count(kIgnored, option) != 0) return {};
   if (option == "-enable-kvm") {
-    out_.notes.emplace_back("-enable-kvm: the engine is chosen by what this host has (lodge doctor)");
+    out_.kvmAskedBy = option;
     return {};
   }
   if (option == "-snapshot" || option == "-no-reboot") {
@@ -159,19 +128,19 @@ Status Translator::withValue(const std::string& option, const std::string& text)
     kernel_ = true;
     add("kernel", text);
   } else if (option == "-name") {
-    add("name", settings(text, "guest")["guest"]);
+    add("name", qemuSettings(text, "guest")["guest"]);
   } else if (option == "-m") {
-    std::string size = settings(text, "size")["size"];
+    std::string size = qemuSettings(text, "size")["size"];
     bool plain = !size.empty() && std::ranges::all_of(size, [](char c) { return c >= '0' && c <= '9'; });
     add("memory", plain ? size + "M" : size);
   } else if (option == "-smp") {
-    add("cpus", settings(text, "cpus")["cpus"]);
+    add("cpus", qemuSettings(text, "cpus")["cpus"]);
   } else if (option == "-boot") {
     return boot(text);
   } else if (option == "-drive") {
     return disk(text);
   } else if (option == "-net" || option == "-nic" || option == "-netdev") {
-    return net(option, text);
+    return nets_.net(option, text, out_.notes);
   } else if (option == "-vga") {
     gpu_ = text == "virtio";
     dark_ = text == "none";
@@ -179,7 +148,7 @@ Status Translator::withValue(const std::string& option, const std::string& text)
     if (std::ranges::count(kOthers, text) != 0) {
       out_.notes.push_back(fmt::format("-vga {}: the display is a VGA with a linear frame buffer (std)", text));
     } else if (text != "std" && !gpu_ && !dark_) {
-      return unsupported(option, text, "there are std, virtio and none");
+      return qemuUnsupported(option, text, "there are std, virtio and none");
     }
   } else if (option == "-display") {
     if (text.starts_with("vnc=")) add("vnc", text.substr(4));
@@ -188,23 +157,43 @@ Status Translator::withValue(const std::string& option, const std::string& text)
   } else if (option == "-device") {
     return device(text);
   } else if (option == "-machine" || option == "-M") {
-    std::string type = settings(text, "type")["type"];
+    auto all = qemuSettings(text, "type");
+    if (Status s = accelerator(option + " accel=", all["accel"]); !s) return s;
+    std::string type = all["type"];
     if (type == "q35" || type.starts_with("pc-q35")) {
       q35_ = true;
     } else if (!type.empty() && type != "pc" && !type.starts_with("pc-")) {
-      return unsupported(option, type, "there are pc and q35");
+      return qemuUnsupported(option, type, "there are pc and q35");
     }
   } else if (option == "-accel") {
-    if (text.starts_with("kvm"))
-      out_.notes.emplace_back("-accel kvm: the engine is chosen by what this host has (lodge doctor)");
+    return accelerator(option, qemuSettings(text, "accel")["accel"]);
   } else if (option == "-cpu") {
-    if (text.starts_with("host") || text.starts_with("max")) add("cpu", "host");
+    std::string model = text.substr(0, text.find(','));
+    if (model.starts_with("x86-64-v")) {
+      add("cpu", model);
+    } else if (model != "host" && model != "max") {
+      out_.notes.push_back(fmt::format("-cpu {}: the guest's processor is like the host's (--cpu host)", model));
+    }
+  }
+  return {};
+}
+
+/// QEMU takes several, by colons, and uses the first that works.
+Status Translator::accelerator(const std::string& option, const std::string& names) {
+  if (names.empty()) return {};
+  std::string first = names.substr(0, names.find(':'));
+  if (first == "kvm") {
+    out_.kvmAskedBy = option;
+  } else if (first == "tcg") {
+    add("engine", "translate");
+  } else {
+    return qemuUnsupported(option, names, "there are kvm and tcg");
   }
   return {};
 }
 
 Status Translator::disk(const std::string& text) {
-  auto all = settings(text);
+  auto all = qemuSettings(text);
   std::string file = all["file"], bus = all["if"];
   if (file.empty()) return Error(ErrorKind::invalidArgument, "-drive " + inQuotes(text) + " names no file");
   std::string unit;
@@ -212,7 +201,8 @@ Status Translator::disk(const std::string& text) {
     if (!all["index"].empty()) unit = ",unit=" + all["index"];
     if (!all["bus"].empty() && !all["unit"].empty()) {
       auto channel = parseNumber(all["bus"], 1), device = parseNumber(all["unit"], 1);
-      if (!channel || !device) return unsupported("-drive", text, "IDE has the buses 0 and 1 with the units 0 and 1");
+      if (!channel || !device)
+        return qemuUnsupported("-drive", text, "IDE has the buses 0 and 1 with the units 0 and 1");
       unit = fmt::format(",unit={}", 2 * *channel + *device);
     }
   }
@@ -221,18 +211,19 @@ Status Translator::disk(const std::string& text) {
     return {};
   }
   if (bus == "pflash") {
-    if (!all["format"].empty() && all["format"] != "raw") return unsupported("-drive", text, "flash images are raw");
+    if (!all["format"].empty() && all["format"] != "raw")
+      return qemuUnsupported("-drive", text, "flash images are raw");
     add("pflash", doubledCommas(file) + (all["readonly"] == "on" ? ",readonly" : ""));
     return {};
   }
   if (bus == "floppy") {
     auto number = parseNumber(all["index"].empty() ? "0" : all["index"], 1);
-    if (!number) return unsupported("-drive", text, "floppy drives have the index 0 and 1");
+    if (!number) return qemuUnsupported("-drive", text, "floppy drives have the index 0 and 1");
     std::string readOnly = all["readonly"] == "on" ? ",readonly" : "";
     return floppy(static_cast<unsigned>(*number), doubledCommas(file) + readOnly);
   }
   if (!bus.empty() && bus != "ide" && bus != "virtio" && bus != "none")
-    return unsupported("-drive", text, "if= takes ide, virtio, floppy, pflash and none");
+    return qemuUnsupported("-drive", text, "if= takes ide, virtio, floppy, pflash and none");
   std::string disk = doubledCommas(file);
   std::string rest;
   if (!all["format"].empty()) rest += ",format=" + all["format"];
@@ -256,66 +247,36 @@ Status Translator::floppy(unsigned number, const std::string& value) {
 }
 
 Status Translator::boot(const std::string& text) {
-  auto all = settings(text, "order");
+  auto all = qemuSettings(text, "order");
   std::string order = all["once"].empty() ? all["order"] : all["once"];
   // Letters of QEMU's: a and b floppy drives, c disks, d CD-ROM drives, n to p network cards.
   if (std::ranges::any_of(order, [](char c) { return c < 'a' || c > 'p'; }))
-    return unsupported("-boot", text, "order= takes the letters a (floppy), c (disk), d (CD-ROM) and n (network)");
+    return qemuUnsupported("-boot", text, "order= takes the letters a (floppy), c (disk), d (CD-ROM) and n (network)");
   std::erase_if(order, [](char c) { return std::string_view("acdn").find(c) == std::string_view::npos; });
   if (!order.empty()) add("boot", order);
   if (all["menu"] == "on") out_.words.emplace_back("--boot-menu");
   return {};
 }
 
-Status Translator::net(const std::string& option, const std::string& text) {
-  std::vector<std::string> fields = splitFields(text, ',');
-  const std::string& kind = fields[0];
-  if (kind == "none") {
-    networkOff_ = true;
-  } else if (kind == "user") {
-    std::string net = "user";
-    for (std::size_t n = 1; n < fields.size(); ++n) {
-      if (fields[n].starts_with("tftp=") || fields[n].starts_with("bootfile=")) net += "," + doubledCommas(fields[n]);
-      if (!fields[n].starts_with("hostfwd=")) continue;
-      // tcp:[ADDRESS]:PORT-[ADDRESS]:PORT
-      std::string forward = fields[n].substr(8);
-      std::size_t dash = forward.rfind('-'), guest = forward.rfind(':');
-      if (dash == std::string::npos || guest == std::string::npos || guest < dash)
-        return unsupported(option, text, "hostfwd=tcp::2222-:22 forwards a port");
-      std::string host = forward.substr(0, dash);
-      std::size_t empty = host.find("::");
-      if (empty != std::string::npos) host.replace(empty, 2, ":127.0.0.1:");
-      net += ",forward=" + host + ":" + forward.substr(guest + 1);
-    }
-    user_.push_back(net);
-  } else if (kind == "tap") {
-    auto all = settings(text);
-    if (all["ifname"].empty())
-      return unsupported(option, text, "name a tap device that exists: tap,ifname=tap0,script=no,downscript=no");
-    for (const char* script : {"script", "downscript"}) {
-      if (!all[script].empty() && all[script] != "no")
-        out_.notes.push_back(fmt::format("{} tap: {}={} is not run", option, script, all[script]));
-    }
-    user_.push_back("tap,ifname=" + all["ifname"]);
-  } else if (kind != "nic") {
-    return unsupported(option, kind, "there are user, tap, nic and none; a network without privileges is 'user'");
+Status Translator::addPorts() {
+  if (!pci_.hasPorts()) return {};
+  if (kernel_) {
+    out_.notes.emplace_back("-device pcie-root-port: with -kernel all devices are on one bus");
+    return {};
   }
-  return {};
-}
-
-/// PCI devices get slots of their own here; but who gave one address twice has made a mistake.
-Status Translator::claimAddress(const std::string& kind, const std::string& address) {
-  if (address.empty()) return {};
-  auto [other, fresh] = addresses_.emplace(address, kind);
-  if (fresh) return {};
-  return Error(ErrorKind::invalidArgument, fmt::format("-device {}: {} is at addr={}", kind, other->second, address))
-      .withHint("give it another address, or leave addr= out");
+  if (q35_) return pci_.finish(out_.words, nets_);
+  return Error(ErrorKind::invalidArgument, "-device pcie-root-port: this board has no PCI Express")
+      .withHint("choose -M q35");
 }
 
 Status Translator::device(const std::string& text) {
   std::string kind = splitFields(text, ',')[0];
-  if (Status s = claimAddress(kind, settings(text)["addr"]); !s) return s;
-  if (drives_.device(kind, settings(text))) return {};
+  if (Status s = pci_.device(kind, qemuSettings(text)); !s) return s;
+  if (QemuPci::isPort(kind)) return {};
+  if (drives_.device(kind, qemuSettings(text))) return {};
+  auto network = nets_.device(kind, qemuSettings(text), out_.notes);
+  if (!network) return std::move(network).error();
+  if (*network) return {};
   if (kind == "usb-tablet" || kind == "virtio-tablet-pci") {
     pointer_ = kind == "usb-tablet" ? "usb" : "virtio";
     return {};
@@ -324,7 +285,7 @@ Status Translator::device(const std::string& text) {
     gpu_ = true;
     return {};
   }
-  for (const char* known : {"virtio-net", "virtio-tablet", "virtio-rng", "virtio-balloon", "e1000", "rtl8139"}) {
+  for (const char* known : {"virtio-rng", "virtio-balloon"}) {
     if (kind.starts_with(known)) return {};
   }
   static const Words kControllers{"qemu-xhci", "nec-usb-xhci",   "piix3-usb-uhci",
@@ -334,10 +295,10 @@ Status Translator::device(const std::string& text) {
     out_.notes.push_back(fmt::format("-device {}: keyboard and mouse are PS/2", kind));
     return {};
   }
-  return unsupported(
+  return qemuUnsupported(
       "-device", kind,
-      "there are usb-tablet, virtio-gpu-pci, ahci, ide-hd, ide-cd, nvme, virtio-scsi-pci, scsi-hd, scsi-cd and "
-      "virtio-blk-pci; virtio-net-pci "
+      "there are usb-tablet, virtio-gpu-pci, ahci, ide-hd, ide-cd, nvme, virtio-scsi-pci, scsi-hd, scsi-cd, "
+      "virtio-blk-pci and pcie-root-port; virtio-net-pci "
       "and the like are there without it");
 }
 }  // namespace
@@ -358,13 +319,17 @@ VerbSpec qemuVerb() {
           "virtio-gpu-pci, ahci, "
           "ide-hd, ide-cd, nvme, "
           "virtio-scsi-pci, scsi-hd, scsi-cd and "
-          "virtio-blk-pci, with drive= and bootindex=), -boot, -m, -smp, -name, -vnc, -net and -nic and -netdev user "
-          "(with hostfwd, tftp and bootfile) and tap,ifname=NAME, "
+          "virtio-blk-pci, with drive= and bootindex=; pcie-root-port, whose id other devices take as bus=), -boot, "
+          "-m, -smp, -name, -vnc, -net and -nic and -netdev user "
+          "(with hostfwd, tftp and bootfile) and tap,ifname=NAME, also with a MAC address, "
           "-bios, -snapshot, "
-          "-no-reboot, -daemonize, -kernel, -initrd, -append, -cpu host, -M pc and q35, and some that mean nothing "
+          "-no-reboot, -daemonize, -kernel, -initrd, -append, -cpu host, max and x86-64-v2 to v4, -M pc and "
+          "q35, and some that mean nothing "
           "here "
           "(-display, -serial, -monitor...). The program does the same when it is called by the "
-          "name qemu-system-x86_64. -enable-kvm or not, the engine is the one that lodge doctor names.",
+          "name qemu-system-x86_64. -enable-kvm or not, the engine is the one that lodge doctor names (where KVM was "
+          "asked for and cannot be "
+          "used, a line says so); -accel tcg translates.",
       .examples = {{"lodge qemu -enable-kvm -m 2048 -hda disk.img -cdrom install.iso -boot d -vnc :19",
                     "Installs an operating system; its screen is at port 5919."}},
       .run = [](const Invocation&, const Program&) { return 0; },  // program.cpp hands the words over as they are

@@ -12,6 +12,7 @@ namespace lodge::cli {
 struct QemuCommand {
   std::vector<std::string> words;
   std::vector<std::string> notes;
+  std::string kvmAskedBy;  ///< the option that asks for KVM; empty: none
 };
 
 /// Errors: unsupported, invalidArgument; they name the option at fault.

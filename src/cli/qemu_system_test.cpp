@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <iterator>
 
 namespace lodge::cli {
 namespace {
@@ -64,6 +65,88 @@ TEST(QemuSystem, TwoDevicesAtOneAddress) {
   auto twice = translateQemuCommand({"-device", "virtio-rng-pci,addr=5", "-device", "ahci,addr=5"});
   EXPECT_EQ(twice.error().kind(), ErrorKind::invalidArgument);
   EXPECT_TRUE(translateQemuCommand({"-device", "virtio-rng-pci,addr=5", "-device", "ahci,addr=6"}));
+}
+
+TEST(QemuSystem, AddressesAreThoseOfTheirBus) {
+  auto w = words({"-M", "q35", "-device", "pcie-root-port,id=p1,addr=2", "-device", "pcie-root-port,id=p2,addr=3",
+                  "-device", "virtio-rng-pci,bus=p1,addr=0", "-device", "virtio-balloon-pci,bus=p2,addr=0"});
+  EXPECT_TRUE(has(w, "--pcie-port=rng"));
+  EXPECT_TRUE(has(w, "--pcie-port=balloon"));
+}
+
+TEST(QemuSystem, DevicesBehindPorts) {
+  std::vector<std::string> line{"-M", "q35", "-drive", "if=virtio,file=first.img"};
+  for (int n = 0; n < 8; ++n) {
+    line.insert(line.end(), {"-device", "pcie-root-port,id=p" + std::to_string(n) + ",chassis=" + std::to_string(n)});
+  }
+  for (const char* more : {"-drive",  "if=none,id=a,file=a.img",
+                           "-device", "virtio-blk-pci,drive=a,bus=p0",
+                           "-drive",  "if=none,id=b,file=b.img",
+                           "-device", "nvme,drive=b,serial=1",
+                           "-drive",  "if=none,id=c,file=c.img",
+                           "-device", "nvme,drive=c,bus=p1",
+                           "-netdev", "user,id=n0",
+                           "-netdev", "user,id=n1",
+                           "-device", "virtio-net-pci,netdev=n1,bus=p2",
+                           "-device", "virtio-net-pci,netdev=n0",
+                           "-device", "virtio-scsi-pci,bus=p3",
+                           "-device", "scsi-cd",
+                           "-device", "ahci,bus=p4",
+                           "-device", "qemu-xhci,bus=p5",
+                           "-device", "usb-tablet",
+                           "-device", "virtio-gpu-pci,bus=p6"}) {
+    line.emplace_back(more);
+  }
+  auto w = words(line);
+  std::vector<std::string> ports;
+  std::ranges::copy_if(w, std::back_inserter(ports), [](auto& word) { return word.starts_with("--pcie-port"); });
+  EXPECT_EQ(ports,
+            (std::vector<std::string>{"--pcie-port=disk1", "--pcie-port=nvme1", "--pcie-port=net1", "--pcie-port=scsi",
+                                      "--pcie-port=none", "--pcie-port=usb", "--pcie-port=gpu", "--pcie-port=none"}));
+}
+
+TEST(QemuSystem, PortsThatDoNotFit) {
+  std::vector<std::string> port{"-device", "pcie-root-port,id=p"};
+  auto fails = [&](std::vector<std::string> more, const std::string& message) {
+    more.insert(more.begin(), port.begin(), port.end());
+    auto command = translateQemuCommand(more);
+    ASSERT_FALSE(command) << message;
+    EXPECT_EQ(command.error().message(), message);
+    EXPECT_FALSE(command.error().hint().empty());
+  };
+  fails({}, "-device pcie-root-port: this board has no PCI Express");
+  fails({"-M", "q35", "-device", "ahci,bus=q"}, "-device ahci: there is no bus 'q'");
+  fails({"-M", "q35", "-device", "ahci,bus=p", "-device", "virtio-rng-pci,bus=p"},
+        "-device virtio-rng-pci: ahci is behind port 'p' already");
+  fails({"-M", "q35", "-device", "virtio-net-pci,netdev=x,bus=p"}, "-device virtio-net-pci: there is no network 'x'");
+}
+
+TEST(QemuSystem, MacAddresses) {
+  EXPECT_TRUE(
+      has(words({"-net", "nic,model=virtio,macaddr=52:54:00:1:2:3", "-net", "user"}), "--net=user,mac=52:54:00:1:2:3"));
+  EXPECT_TRUE(has(words({"-netdev", "user,id=a", "-netdev", "tap,id=b,ifname=t", "-device",
+                         "virtio-net-pci,netdev=b,mac=52:54:00:1:2:4"}),
+                  "--net=tap,ifname=t,mac=52:54:00:1:2:4"));
+  EXPECT_TRUE(has(words({"-nic", "user,mac=52:54:00:1:2:5"}), "--net=user,mac=52:54:00:1:2:5"));
+  EXPECT_TRUE(has(words({"-net", "nic,macaddr=52:54:00:1:2:6"}), "--net=user,mac=52:54:00:1:2:6"));
+  auto other = translateQemuCommand({"-nic", "user,model=e1000"});
+  ASSERT_TRUE(other);
+  EXPECT_EQ(other->notes.size(), 1u) << "another card than was asked for";
+}
+
+TEST(QemuSystem, Engines) {
+  EXPECT_EQ(translateQemuCommand({"-enable-kvm"})->kvmAskedBy, "-enable-kvm");
+  EXPECT_EQ(translateQemuCommand({"-M", "q35,accel=kvm:tcg"})->kvmAskedBy, "-M accel=");
+  EXPECT_EQ(translateQemuCommand({"-accel", "kvm"})->kvmAskedBy, "-accel");
+  EXPECT_EQ(translateQemuCommand({})->kvmAskedBy, "");
+  EXPECT_TRUE(has(words({"-accel", "tcg,thread=multi"}), "--engine=translate"));
+  EXPECT_EQ(translateQemuCommand({"-accel", "hvf"}).error().kind(), ErrorKind::unsupported);
+}
+
+TEST(QemuSystem, ProcessorModels) {
+  EXPECT_TRUE(has(words({"-cpu", "x86-64-v2"}), "--cpu=x86-64-v2"));
+  EXPECT_EQ(translateQemuCommand({"-cpu", "host,migratable=off"})->notes.size(), 0u);
+  EXPECT_EQ(translateQemuCommand({"-cpu", "Skylake-Server"})->notes.size(), 1u);
 }
 
 TEST(QemuSystem, Graphics) {

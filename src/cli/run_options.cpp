@@ -137,9 +137,11 @@ void readBoard(const Invocation& invocation, MachineConfig& config) {
                   invocation.has("pflash") || invocation.has("floppy") || config.firmware == Firmware::uefi ||
                   invocation.has("boot") || invocation.has("disk");
   bool pc = config.kernel.empty() && firmware;
-  std::string board = invocation.value("board", !pc ? "micro" : config.secureBoot ? "q35" : "pc");
+  bool express = config.secureBoot || invocation.has("pcie-port");
+  std::string board = invocation.value("board", !pc ? "micro" : express ? "q35" : "pc");
   config.board = board == "micro" ? Board::micro : Board::pc;
   config.q35 = board == "q35";
+  config.pciePorts = invocation.all("pcie-port");
 }
 
 Status readNets(const Invocation& invocation, MachineConfig& config) {
@@ -275,6 +277,12 @@ std::vector<OptionSpec> runOptionTable() {
                "firmware, "
                "system management mode. Without it, pc is for machines without --kernel.",
        .choices = {"micro", "pc", "q35"}},
+      {.name = "pcie-port",
+       .value = "DEVICE",
+       .help = "Put this device of the q35 board behind a PCI Express root port of its own: disk0, net0, nvme0, ahci0, "
+               "scsi, rng, balloon, tablet, gpu, usb and so on (disk0 is the first virtio disk), 'all' for each of "
+               "them, 'none' for a port with nothing behind it.",
+       .repeats = true},
       {.name = "bios",
        .value = "FILE",
        .help = "The pc board's firmware image; SeaBIOS if not given.",

@@ -4,6 +4,8 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <array>
+
 namespace lodge::control {
 
 namespace {
@@ -12,9 +14,14 @@ const char* boardName(const MachineConfig& config) {
   return config.board != Board::pc ? "micro" : config.q35 ? "q35" : "pc";
 }
 
+const char* busName(DriveBus bus) {
+  constexpr std::array kNames{"virtio", "ide", "ahci", "nvme", "scsi"};
+  return kNames.at(static_cast<std::size_t>(bus));
+}
+
 Json toJson(const DriveConfig& disk) {
   return {{"path", disk.path},         {"format", disk.format}, {"readOnly", disk.readOnly},
-          {"snapshot", disk.snapshot}, {"cdrom", disk.cdrom},   {"bus", disk.bus == DriveBus::ide ? "ide" : "virtio"}};
+          {"snapshot", disk.snapshot}, {"cdrom", disk.cdrom},   {"bus", busName(disk.bus)}};
 }
 
 Json toJson(const PortForward& forward) {
@@ -48,7 +55,7 @@ Json toJson(const MachineConfig& config) {
                {"balloon", config.balloon},   {"virtioConsole", config.virtioConsole},
                {"trace", config.trace},       {"firmware", config.firmware == Firmware::uefi ? "uefi" : "bios"},
                {"uefiVars", config.uefiVars}, {"secureBoot", config.secureBoot},
-               {"flash", Json::array()}};
+               {"flash", Json::array()},      {"pciePorts", config.pciePorts}};
   for (const FlashConfig& flash : config.flash) {
     json["flash"].push_back({{"path", flash.path}, {"readOnly", flash.readOnly}, {"keep", flash.keep}});
   }

@@ -27,7 +27,7 @@ GuestMemory& memory() {
 
 struct Board {
   explicit Board(bool smm)
-      : mch(memory(), kRom, smm, [this](std::optional<std::uint64_t> base) {
+      : mch(memory(), kRom, smm, [this](std::optional<std::uint64_t> base, unsigned) {
           if (base && (*base & (1_MiB - 1)) != 0) __builtin_trap();
           express = base;
         }) {

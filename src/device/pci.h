@@ -84,9 +84,12 @@ class PciFunction {
   std::string name_;
 };
 
-/// The host bridge of bus 0: configuration mechanism 1 (ports 0xcf8, 0xcfc) and ECAM, BAR decoding onto the buses,
-/// INTx. BARs are decoded only inside the windows; where two overlap, the one that was there first answers. Host,
-/// functions and buses are used together and go together: none calls another while it is destroyed.
+class PciePort;
+
+/// The host bridge of bus 0 and what is behind its ports: configuration mechanism 1 (ports 0xcf8, 0xcfc) and ECAM, BAR
+/// decoding onto the buses, INTx. BARs are decoded only inside the windows; where two overlap, the one that was there
+/// first answers. Host, functions and buses are used together and go together: none calls another while it is
+/// destroyed.
 class PciHost {
  public:
   /// Port numbers that I/O BARs are decoded at; plug() hands them out from kIoAssignBase on.
@@ -97,7 +100,7 @@ class PciHost {
     IoBus& memory;
     MsiSink& msi;
     std::array<InterruptLine*, 4> intx;  ///< INTA..INTD after swizzling ((slot + pin) % 4)
-    std::uint64_t ecamBase;              ///< 1 MiB: bus 0 only; 0: no ECAM
+    std::uint64_t ecamBase;              ///< 1 MiB, bus 0 only, until it is placed elsewhere; 0: no ECAM
     std::uint64_t window32Base, window32Size;
     std::uint64_t window64Base, window64Size;
     IoDevice* resetControl = nullptr;  ///< answers byte accesses to port 0xcf9, which lies inside the address register
@@ -111,9 +114,12 @@ class PciHost {
   /// addresses inside the windows (firmware's work; guests may move them). Errors: alreadyExists, outOfMemory (window
   /// full).
   Status plug(unsigned slot, PciFunction& function, unsigned number = 0);
-  /// The memory-mapped configuration space of bus 0 begins at `base`, a multiple of 1 MiB, from now on, or is nowhere.
-  /// For boards whose bridge has a register for that; any vCPU's thread.
-  void placeEcam(std::optional<std::uint64_t> base);
+  /// Puts a PCI Express port at bus 0, device `slot`, and `behind` (or nothing) behind it, as device 0 of its bus, with
+  /// the capability of an endpoint. Only where firmware places BARs. Errors: plug()'s.
+  Status plugPort(unsigned slot, PciePort& port, PciFunction* behind);
+  /// The memory-mapped configuration space of `buses` buses from 0 on begins at `base`, a multiple of 1 MiB, from now
+  /// on, or is nowhere. For boards whose bridge has a register for that; any vCPU's thread.
+  void placeEcam(std::optional<std::uint64_t> base, unsigned buses = 1);
   /// Saves or loads the host's own registers (not its functions).
   void transfer(state::Archive& a);
   /// Machine reset: resets each function and assigns BARs again, with memory, I/O and bus mastering enabled.

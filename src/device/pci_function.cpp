@@ -41,6 +41,23 @@ void PciFunction::Implementation::setBarLocked(unsigned slotNumber, std::uint64_
   if (bar.is64()) setDword(offset + 4, static_cast<std::uint32_t>(address >> 32));
 }
 
+bool PciFunction::Implementation::forwardsLocked(bool io, std::uint64_t base, std::uint64_t size) const {
+  if ((word(pci::kCommand) & (io ? pci::kCommandIo : pci::kCommandMemory)) == 0) return false;
+  // `first` and `last` as the registers have them; a window whose end lies before its begin is closed.
+  auto inside = [&](std::uint64_t first, std::uint64_t last) {
+    return first <= last && base >= first && base <= last && size - 1 <= last - base;
+  };
+  if (io) {
+    return inside(std::uint64_t{config[pci::kIoBase] & 0xf0u} << 8,
+                  std::uint64_t{config[pci::kIoBase + 1] & 0xf0u} << 8 | 0xfff);
+  }
+  auto bound = [&](unsigned at) { return std::uint64_t{word(at) & 0xfff0u} << 16; };
+  if (inside(bound(pci::kMemoryBase), bound(pci::kMemoryBase + 2) | 0xf'ffff)) return true;
+  auto upper = [&](unsigned at) { return std::uint64_t{dword(at)} << 32; };
+  return inside(upper(pci::kPrefetchableUpper) | bound(pci::kPrefetchableBase),
+                upper(pci::kPrefetchableUpper + 4) | bound(pci::kPrefetchableBase + 2) | 0xf'ffff);
+}
+
 void PciFunction::Implementation::updateInterruptsLocked() {
   std::uint16_t command = word(pci::kCommand);
   bool msixOn = false;
@@ -169,7 +186,8 @@ void PciFunction::writeConfig(unsigned offset, unsigned size, std::uint32_t valu
     bool control = i.msix && touches(i.msixControl, i.msixControl + 2);
     if (control || touches(pci::kCommand, pci::kStatus)) i.updateInterruptsLocked();
   }
-  bool decoding = touches(pci::kCommand, pci::kStatus) || touches(pci::kBars, pci::kBars + 24);
+  unsigned registersEnd = i.behind ? pci::kCapabilities : pci::kBars + 24;  // BARs, or a port's windows
+  bool decoding = touches(pci::kCommand, pci::kStatus) || touches(pci::kBars, registersEnd);
   if (decoding && i.host) i.host->updateDecoding(*this);
   configWritten(offset, size);
 }

@@ -21,6 +21,12 @@ inline constexpr std::uint16_t kCommandIo = 1, kCommandMemory = 2, kCommandMaste
                                kCommandSerr = 0x100, kCommandIntxDisable = 0x400;
 inline constexpr std::uint16_t kStatusInterrupt = 8, kStatusCapabilities = 0x10;
 inline constexpr std::uint8_t kCapabilityMsix = 0x11;
+// The header of a bridge (PCI-to-PCI Bridge Architecture 1.2, figure 3-3), where it is another: bus numbers, and the
+// bounds of what is forwarded, each a base and a limit.
+inline constexpr unsigned kPrimaryBus = 0x18, kSecondaryBus = 0x19, kSubordinateBus = 0x1a, kIoBase = 0x1c,
+                          kMemoryBase = 0x20, kPrefetchableBase = 0x24, kPrefetchableUpper = 0x28,
+                          kBridgeControl = 0x3e, kBridgeEnd = 0x40;
+inline constexpr std::uint8_t kPrefetchable64 = 1;
 }  // namespace pci
 
 /// What a plugged function needs of its host.
@@ -59,7 +65,8 @@ struct PciFunction::Implementation {
   unsigned msixControl = 0;  ///< offset of message control
   bool intxLevel = false, intxDriven = false;
   PciBackbone* host = nullptr;
-  unsigned slot = 0;
+  unsigned slot = 0;                                     ///< on bus 0: its own, or that of the port before it
+  PciFunction *portBefore = nullptr, *behind = nullptr;  ///< of a function behind a port; of a port
 
   std::uint16_t word(unsigned offset) const {
     return static_cast<std::uint16_t>(config[offset] | config[offset + 1] << 8);
@@ -78,6 +85,8 @@ struct PciFunction::Implementation {
   /// Where the BAR's register says that it is; nothing while the command register disables its space.
   std::optional<std::uint64_t> barAddressLocked(unsigned slotNumber) const;
   void setBarLocked(unsigned slotNumber, std::uint64_t address);
+  /// Of a port: whether it forwards all of [base, base + size) to the bus behind it.
+  bool forwardsLocked(bool io, std::uint64_t base, std::uint64_t size) const;
   /// Follows message control and the command register after they changed.
   void updateInterruptsLocked();
 };

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/units.h"
 #include "device/pci.h"
+#include "device/pcie_port.h"
 
 namespace {
 using namespace lodge;
@@ -55,12 +56,31 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   a.addMsix(4, 3);
   b.addMsix(4, 100);
   if (!(*host)->plug(1, a) || !(*host)->plug(2, b)) __builtin_trap();
+  // A host whose firmware places BARs, with configuration space of 16 buses and a device behind a port.
+  IoBus expressPorts("port I/O"), expressMemory("memory");
+  auto express = PciHost::create({.ports = expressPorts,
+                                  .memory = expressMemory,
+                                  .msi = sink,
+                                  .intx = {&line, &line, &line, &line},
+                                  .ecamBase = 0,
+                                  .window32Base = 0xc000'0000,
+                                  .window32Size = 64_MiB,
+                                  .window64Base = 1_TiB,
+                                  .window64Size = 1_GiB,
+                                  .firmwareAssigns = true});
+  (*express)->placeEcam(0xe000'0000, 16);
+  PciFunction c({0x1af4, 0x1041, 1, 0x020000, 0x1af4, 1}, "c");
+  c.addBar(0, PciFunction::BarKind::io, small.length, small);
+  c.addBar(2, PciFunction::BarKind::memory64Prefetchable, large.length, large);
+  c.addMsix(4, 3);
+  PciePort port(1, "port"), other(2, "other port");
+  if (!(*express)->plugPort(1, port, &c) || !(*express)->plugPort(2, other, nullptr)) __builtin_trap();
   for (; size >= 14; data += 14, size -= 14) {
     unsigned bytes = 1u << (data[1] & 3);
     std::uint64_t value = loadLe<std::uint64_t>(data + 6);
     std::uint32_t where = loadLe<std::uint32_t>(data + 2);
     std::uint64_t window = (where & 1) != 0 ? 1_TiB : 0xc000'0000;
-    switch (data[0] % 8) {
+    switch (data[0] % 10) {
       case 0:
         ports.write(0xcf8 + where % 8, bytes > 4 ? 4 : bytes, value);
         break;
@@ -82,11 +102,23 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
       case 6:
         (where & 1 ? a : b).signalMsix(where >> 1);
         break;
-      default:
+      case 7:
         a.setIntx((where & 1) != 0);
+        break;
+      case 8:
+        expressMemory.write(0xe000'0000 + where % 0x28 + ((where >> 8) % 3 << 15) + ((where >> 16) % 3 << 20), bytes,
+                            value);
+        break;
+      default:
+        if ((where & 2) != 0) {
+          expressMemory.read(window + (where >> 2) % 64_MiB, bytes);
+        } else {
+          expressPorts.write((where >> 2) % 0x10000, bytes > 4 ? 4 : bytes, value);
+        }
         break;
     }
   }
   (*host)->reset();
+  (*express)->reset();
   return 0;
 }

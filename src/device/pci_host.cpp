@@ -5,13 +5,14 @@
 #include "base/log.h"
 #include "base/units.h"
 #include "device/pci_function.h"
+#include "device/pcie_port.h"
 
 namespace lodge {
 
 namespace {
 constexpr std::uint16_t kConfigPorts = 0xcf8;
 constexpr std::uint32_t kConfigEnable = 0x8000'0000;
-constexpr std::uint64_t kEcamSize = 1_MiB;
+constexpr std::uint64_t kEcamBytesPerBus = 1_MiB;
 constexpr std::uint64_t kSmallBar = 16_MiB;
 
 /// A range that BAR addresses are handed out of, lowest first, each aligned to its size.
@@ -62,14 +63,19 @@ struct PciHost::Implementation : PciBackbone {
         window32{s.window32Base, s.window32Base + s.window32Size},
         window64{s.window64Base, s.window64Base + s.window64Size} {}
 
-  /// `deviceFunction`: device number << 3 | function number.
-  PciFunction* function(unsigned deviceFunction) const {
-    return deviceFunction < functions.size() ? functions[deviceFunction] : nullptr;
+  /// `address`: bus number << 8 | device number << 3 | function number.
+  PciFunction* function(unsigned address) const {
+    unsigned bus = address >> 8, deviceFunction = address & 0xff;
+    if (bus == 0) return functions[deviceFunction];
+    for (PciFunction* port : expressPorts) {
+      std::lock_guard lock(port->impl_->state);
+      if (port->impl_->config[pci::kSecondaryBus] == bus) return deviceFunction == 0 ? port->impl_->behind : nullptr;
+    }
+    return nullptr;
   }
 
   PciFunction* addressed(std::uint32_t value) const {
-    bool bus0 = (value & kConfigEnable) != 0 && (value & 0xff'0000) == 0;
-    return bus0 ? function((value >> 8) & 0xff) : nullptr;
+    return (value & kConfigEnable) != 0 ? function((value >> 8) & 0xffff) : nullptr;
   }
 
   std::uint64_t readPorts(std::uint64_t offset, unsigned size) const {
@@ -104,16 +110,34 @@ struct PciHost::Implementation : PciBackbone {
   void updateDecoding(PciFunction& changed) override {
     std::lock_guard lock(decoding);
     unmapMovedLocked(changed);
+    if (PciFunction* behind = changed.impl_->behind) unmapMovedLocked(*behind);
     // What was in the way of another BAR may have gone, so all are looked at again.
+    forEach([this](PciFunction& f) { mapMissingLocked(f); });
+  }
+
+  template <class Do>
+  void forEach(Do&& act) const {
     for (PciFunction* f : functions) {
-      if (f) mapMissingLocked(*f);
+      if (f) act(*f);
+    }
+    for (PciFunction* port : expressPorts) {
+      if (port->impl_->behind) act(*port->impl_->behind);
     }
   }
 
-  std::optional<std::uint64_t> wantedLocked(PciFunction& f, unsigned slot) const {
+  static std::optional<std::uint64_t> addressOf(PciFunction& f, unsigned slot) {
     std::lock_guard lock(f.impl_->state);
-    auto base = f.impl_->barAddressLocked(slot);
-    return base && inWindow(f.impl_->bars[slot], *base) ? base : std::nullopt;
+    return f.impl_->barAddressLocked(slot);
+  }
+
+  std::optional<std::uint64_t> wantedLocked(PciFunction& f, unsigned slot) const {
+    auto base = addressOf(f, slot);
+    const auto& bar = f.impl_->bars[slot];
+    if (!base || !inWindow(bar, *base)) return std::nullopt;
+    PciFunction* port = f.impl_->portBefore;
+    if (!port) return base;
+    std::lock_guard lock(port->impl_->state);
+    return port->impl_->forwardsLocked(bar.isIo(), *base, bar.size) ? base : std::nullopt;
   }
 
   void unmapMovedLocked(PciFunction& f) {
@@ -174,6 +198,12 @@ struct PciHost::Implementation : PciBackbone {
     f.writeConfig(pci::kCommand, 2, pci::kCommandIo | pci::kCommandMemory | pci::kCommandMaster);
   }
 
+  void connect(PciFunction& f, unsigned slot) {
+    f.impl_->slot = slot;
+    f.impl_->host = this;
+    if (f.impl_->msix) f.impl_->msix->setSink(&setup.msi);
+  }
+
   Setup setup;
   Ports ports{*this};
   Ecam ecam{*this};
@@ -181,7 +211,9 @@ struct PciHost::Implementation : PciBackbone {
       {.vendor = 0x8086, .device = 0x0d57, .revision = 0, .classCode = 0x060000, .subsystemVendor = 0, .subsystem = 0},
       "PCI host bridge"};
   PciFunction& bridge{setup.bridge ? *setup.bridge : plainBridge};
-  std::array<PciFunction*, 256> functions{&bridge};  // by device number << 3 | function number
+  std::array<PciFunction*, 256> functions{&bridge};  // of bus 0, by device number << 3 | function number
+  std::vector<PciFunction*> expressPorts;            // of them, those with a bus behind them
+  std::uint64_t ecamBytes = kEcamBytesPerBus;
   std::atomic<std::uint32_t> address{0};
   std::mutex decoding;
   Window ioWindow, window32, window64;
@@ -196,15 +228,17 @@ PciHost::~PciHost() {
   placeEcam(std::nullopt);
 }
 
-void PciHost::placeEcam(std::optional<std::uint64_t> base) {
+void PciHost::placeEcam(std::optional<std::uint64_t> base, unsigned buses) {
   std::lock_guard lock(impl_->decoding);
-  if (base.value_or(0) == impl_->setup.ecamBase) return;
+  std::uint64_t bytes = buses * kEcamBytesPerBus;
+  if (base.value_or(0) == impl_->setup.ecamBase && (!base || bytes == impl_->ecamBytes)) return;
   if (impl_->setup.ecamBase != 0) impl_->setup.memory.remove(impl_->setup.ecamBase);
   impl_->setup.ecamBase = 0;
   if (!base) return;
-  Status added = impl_->setup.memory.add(*base, kEcamSize, impl_->ecam, "PCI ECAM");
+  Status added = impl_->setup.memory.add(*base, bytes, impl_->ecam, "PCI ECAM");
   if (added) {
     impl_->setup.ecamBase = *base;
+    impl_->ecamBytes = bytes;
   } else {
     log(LogLevel::warning, "PCI configuration space placed where it cannot answer: {}", added.error().message());
   }
@@ -215,7 +249,7 @@ Result<std::unique_ptr<PciHost>> PciHost::create(const Setup& setup) {
   if (Status s = setup.ports.add(kConfigPorts, 8, impl->ports, "PCI configuration mechanism 1"); !s)
     return std::move(s).error();
   if (setup.ecamBase != 0) {
-    if (Status s = setup.memory.add(setup.ecamBase, kEcamSize, impl->ecam, "PCI ECAM"); !s) {
+    if (Status s = setup.memory.add(setup.ecamBase, kEcamBytesPerBus, impl->ecam, "PCI ECAM"); !s) {
       setup.ports.remove(kConfigPorts);
       return std::move(s).error();
     }
@@ -244,9 +278,7 @@ Status PciHost::plug(unsigned slot, PciFunction& function, unsigned functionNumb
     }
     bar.assigned = *base;
   }
-  i.slot = slot;
-  i.host = impl_.get();
-  if (i.msix) i.msix->setSink(&impl_->setup.msi);
+  impl_->connect(function, slot);
   place = &function;
   if (PciFunction* first = impl_->functions[slot << 3]; first && functionNumber != 0) {
     constexpr std::uint8_t kMultifunction = 0x80;
@@ -256,15 +288,26 @@ Status PciHost::plug(unsigned slot, PciFunction& function, unsigned functionNumb
   return {};
 }
 
+Status PciHost::plugPort(unsigned slot, PciePort& port, PciFunction* behind) {
+  if (!impl_->setup.firmwareAssigns)
+    return Error(ErrorKind::unsupported, fmt::format("{}: nobody would set its bus numbers", port.name()));
+  if (Status s = plug(slot, port); !s) return s;
+  impl_->expressPorts.push_back(&port);
+  if (!behind) return {};
+  makeExpressEndpoint(*behind);
+  port.impl_->behind = behind;
+  behind->impl_->portBefore = &port;
+  impl_->connect(*behind, slot);
+  return {};
+}
+
 void PciHost::transfer(state::Archive& a) {
   a(impl_->address);
 }
 
 void PciHost::reset() {
   impl_->address = 0;
-  for (PciFunction* f : impl_->functions) {
-    if (f) f->reset();
-  }
+  impl_->forEach([](PciFunction& f) { f.reset(); });
   for (PciFunction* f : impl_->functions) {
     if (f && f != &impl_->bridge) impl_->configure(*f);
   }

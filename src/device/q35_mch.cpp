@@ -21,8 +21,7 @@ bool touches(unsigned offset, unsigned size, unsigned first, unsigned count) {
 }
 }  // namespace
 
-Q35Mch::Q35Mch(GuestMemory& memory, std::uint64_t romBytes, bool smm,
-               std::function<void(std::optional<std::uint64_t>)> onPciExpress)
+Q35Mch::Q35Mch(GuestMemory& memory, std::uint64_t romBytes, bool smm, PlacePciExpress onPciExpress)
     : PamBridge({.vendor = 0x8086,
                  .device = 0x29c0,
                  .revision = 0,
@@ -76,7 +75,7 @@ void Q35Mch::placePciExpress() {
   std::uint64_t length = 256_MiB >> ((value & kBarLength) >> 1);
   bool enabled = (value & kBarEnable) != 0 && (value & kBarLength) != kBarLength;
   std::uint64_t base = (value & 0xf'fc00'0000) / length * length;
-  onPciExpress_(enabled && base != 0 ? std::optional(base) : std::nullopt);
+  onPciExpress_(enabled && base != 0 ? std::optional(base) : std::nullopt, static_cast<unsigned>(length / 1_MiB));
 }
 
 void Q35Mch::placeSmram() {

@@ -15,10 +15,10 @@ namespace lodge {
 /// display's alone. TSEG may be 16 MiB, too, as the Q35 that QEMU made known has it: register 0x50 says so.
 class Q35Mch : public PamBridge {
  public:
-  /// `onPciExpress`: configuration space begins there from now on, or is nowhere; on the writing vCPU's thread. Without
-  /// `smm` there is no TSEG.
-  Q35Mch(GuestMemory& memory, std::uint64_t romBytes, bool smm,
-         std::function<void(std::optional<std::uint64_t>)> onPciExpress);
+  /// Configuration space of that many buses begins there from now on, or is nowhere; on the writing vCPU's thread.
+  using PlacePciExpress = std::function<void(std::optional<std::uint64_t> base, unsigned buses)>;
+  /// Without `smm` there is no TSEG.
+  Q35Mch(GuestMemory& memory, std::uint64_t romBytes, bool smm, PlacePciExpress onPciExpress);
 
   void reset() override;
   void transfer(state::Archive& a) override;
@@ -32,7 +32,7 @@ class Q35Mch : public PamBridge {
 
   bool smm_, locked_ = false;
   std::uint8_t smramKept_ = 0, tsegKept_ = 0;  ///< of the locked registers
-  std::function<void(std::optional<std::uint64_t>)> onPciExpress_;
+  PlacePciExpress onPciExpress_;
 };
 
 }  // namespace lodge

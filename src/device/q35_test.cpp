@@ -17,17 +17,23 @@ class Q35Test : public testing::Test {
 
   std::unique_ptr<GuestMemory> memory_ = std::move(*GuestMemory::create(64_MiB, {.rom = 0x40000, .video = 0}));
   std::optional<std::uint64_t> express_;
-  Q35Mch mch_{*memory_, 0x40000, true, [this](std::optional<std::uint64_t> base) { express_ = base; }};
+  unsigned expressBuses_ = 0;
+  Q35Mch mch_{*memory_, 0x40000, true, [this](std::optional<std::uint64_t> base, unsigned buses) {
+                express_ = base;
+                expressBuses_ = buses;
+              }};
 };
 
 TEST_F(Q35Test, PciExpressConfigurationSpaceLiesWhereFirmwarePutsIt) {
   mch_.writeConfig(0x64, 4, 0);
   mch_.writeConfig(0x60, 4, 0xe0000001);
   EXPECT_EQ(express_, 0xe000'0000u);
+  EXPECT_EQ(expressBuses_, 256u);
   mch_.writeConfig(0x60, 4, 0xe0000000);
   EXPECT_EQ(express_, std::nullopt);
   mch_.writeConfig(0x60, 4, 0xb4000003);  // 128 MiB
   EXPECT_EQ(express_, 0xb000'0000u);
+  EXPECT_EQ(expressBuses_, 128u);
   mch_.writeConfig(0x60, 4, 0xb0000007);  // a length that does not exist
   EXPECT_EQ(express_, std::nullopt);
   mch_.writeConfig(0x60, 4, 0xb0000001);
@@ -61,7 +67,7 @@ TEST_F(Q35Test, TsegIsClosedByItsEnablesAndStaysSoOnceLocked) {
 }
 
 TEST_F(Q35Test, WithoutSmmThereIsNoTseg) {
-  Q35Mch plain(*memory_, 0x40000, false, [](std::optional<std::uint64_t>) {});
+  Q35Mch plain(*memory_, 0x40000, false, [](std::optional<std::uint64_t>, unsigned) {});
   plain.writeConfig(0x9e, 1, 0x01);
   plain.writeConfig(0x9d, 1, 0x08);
   EXPECT_TRUE(reachable(64_MiB - 1));

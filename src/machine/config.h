@@ -81,8 +81,9 @@ enum class Graphics : std::uint8_t {
 struct MachineConfig {
   std::string name;
   Board board = Board::micro;
-  std::string bios;  ///< path of the pc board's firmware image; empty: SeaBIOS as it is installed
-  bool q35 = false;  ///< the pc board has the Q35 and ICH9 instead of the i440FX and PIIX
+  std::string bios;                      ///< path of the pc board's firmware image; empty: SeaBIOS as it is installed
+  bool q35 = false;                      ///< the pc board has the Q35 and ICH9 instead of the i440FX and PIIX
+  std::vector<std::string> pciePorts{};  ///< of q35: devices that are behind a PCI Express port each; see PciSlots
   Firmware firmware = Firmware::bios;
   std::string uefiVars;            ///< path of the file with UEFI variables; empty: they end with the machine
   bool secureBoot = false;         ///< of q35: UEFI firmware checks the signatures of what it starts

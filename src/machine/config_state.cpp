@@ -72,6 +72,7 @@ void transfer(Archive& a, MachineConfig& c) {
   transferEnum(a, c.pointer, Pointer::ps2, "the pointer");
   transferEnum(a, c.graphics, Graphics::virtio, "the graphics");
   a(c.noReboot, c.debugExitPort, c.testDevice, c.balloon, c.virtioConsole, c.trace);
+  if (a.version() >= 3) a(c.pciePorts);
 }
 
 MachineConfig withAbsolutePaths(MachineConfig c) {

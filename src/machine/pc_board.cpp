@@ -112,10 +112,10 @@ void PcBoard::makeChips(const MachineConfig& config, GuestMemory& memory, IoBus&
     return;
   }
   chipset_.acpi().enableSmi(config.smm());
-  bridge_ =
-      std::make_unique<Q35Mch>(memory, firmwareBytes(memory), config.smm(), [this](std::optional<std::uint64_t> base) {
-        if (host_) host_->placeEcam(base);
-      });
+  auto placeExpress = [this](std::optional<std::uint64_t> base, unsigned buses) {
+    if (host_) host_->placeEcam(base, buses);
+  };
+  bridge_ = std::make_unique<Q35Mch>(memory, firmwareBytes(memory), config.smm(), placeExpress);
   isa_ = std::make_unique<Ich9Lpc>(pciCapableIrqs(chipset_), chipset_.acpi());
   apm_ = std::make_unique<Ich9Apm>([this] {
     // All CPUs are interrupted, the one that writes the port before its next instruction.

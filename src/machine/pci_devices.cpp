@@ -31,12 +31,12 @@ MacAddress macFor(const std::string& machine, std::size_t index) {
 Result<std::unique_ptr<PciDevices>> PciDevices::create(const MachineConfig& config, EventLoop& loop,
                                                        GuestMemory& memory, IoBus& ports, IoBus& mmio, Chipset& chipset,
                                                        FlashFiles flash, virtio::ConsoleDevice::Output consoleOutput) {
-  auto devices = std::unique_ptr<PciDevices>(new PciDevices());
+  unsigned firstSlot = config.board == Board::pc ? layout::kPcFirstFreeSlot : 1;
+  auto devices = std::unique_ptr<PciDevices>(new PciDevices(firstSlot, config));
   if (config.board == Board::pc) {
     auto pc = PcBoard::create(config, loop, memory, ports, mmio, chipset, devices->drives_, std::move(flash));
     if (!pc) return std::move(pc).error();
     devices->pc_ = std::move(*pc);
-    devices->nextSlot_ = layout::kPcFirstFreeSlot;
   }
   auto host = PciHost::create(devices->hostSetup(memory, ports, mmio, chipset));
   if (!host) return std::move(host).error();
@@ -45,10 +45,8 @@ Result<std::unique_ptr<PciDevices>> PciDevices::create(const MachineConfig& conf
     if (Status s = devices->pc_->plug(*devices->host_); !s) return std::move(s).error();
   }
   if (Status s = devices->addDisks(config, memory); !s) return std::move(s).error();
-  auto plug = [d = devices.get()](PciFunction& function) -> Result<unsigned> {
-    unsigned slot = d->nextSlot_++;
-    if (Status s = d->host_->plug(slot, function); !s) return std::move(s).error();
-    return slot;
+  auto plug = [d = devices.get()](PciFunction& function, const std::string& name) {
+    return d->slots_.plug(*d->host_, function, name);
   };
   auto boots = [pc = devices->pc_.get()](char kind, std::string path, std::optional<unsigned> index) {
     if (pc) pc->addBootDevice(kind, std::move(path), index);
@@ -56,17 +54,17 @@ Result<std::unique_ptr<PciDevices>> PciDevices::create(const MachineConfig& conf
   if (Status s = devices->storage_.open(config, memory, {plug, boots, devices->drives_}); !s)
     return std::move(s).error();
   if (Status s = devices->addNets(config, loop, memory); !s) return std::move(s).error();
-  if (auto s = devices->add(std::make_unique<virtio::EntropyDevice>(memory), "virtio-rng"); !s)
+  if (auto s = devices->add(std::make_unique<virtio::EntropyDevice>(memory), "virtio-rng", "rng"); !s)
     return std::move(s).error();
   if (config.balloon) {
     auto balloon = std::make_unique<virtio::BalloonDevice>(memory);
     devices->balloon_ = balloon.get();
-    if (auto s = devices->add(std::move(balloon), "virtio-balloon"); !s) return std::move(s).error();
+    if (auto s = devices->add(std::move(balloon), "virtio-balloon", "balloon"); !s) return std::move(s).error();
   }
   if (config.virtioConsole) {
     auto console = std::make_unique<virtio::ConsoleDevice>(memory, std::move(consoleOutput));
     devices->console_ = console.get();
-    if (auto s = devices->add(std::move(console), "virtio-console"); !s) return std::move(s).error();
+    if (auto s = devices->add(std::move(console), "virtio-console", "console"); !s) return std::move(s).error();
   }
   if (devices->pc_) {
     if (Status s = devices->pc_->display() ? devices->addPointer(config, memory) : Status{}; !s)
@@ -75,10 +73,11 @@ Result<std::unique_ptr<PciDevices>> PciDevices::create(const MachineConfig& conf
       constexpr unsigned kWidth = 1024, kHeight = 768;
       auto gpu = std::make_unique<virtio::GpuDevice>(memory, kWidth, kHeight);
       devices->pc_->display()->setGpu(gpu.get());
-      if (auto s = devices->add(std::move(gpu), "virtio-gpu"); !s) return std::move(s).error();
+      if (auto s = devices->add(std::move(gpu), "virtio-gpu", "gpu"); !s) return std::move(s).error();
     }
     if (Status s = devices->pc_->describeToFirmware(config, memory); !s) return std::move(s).error();
   }
+  if (Status s = devices->slots_.finish(*devices->host_); !s) return std::move(s).error();
   return devices;
 }
 
@@ -126,6 +125,7 @@ void PciDevices::transfer(state::Snapshot& snapshot) {
     snapshot.section("usb-tablet", 1, [&](Archive& a) { usbTablet_.transfer(a); });
   }
   storage_.transfer(snapshot);
+  slots_.transfer(snapshot);
 }
 
 void PciDevices::resume() {
@@ -138,11 +138,10 @@ void PciDevices::reset() {
   if (pc_) pc_->reset();
 }
 
-Result<unsigned> PciDevices::add(std::unique_ptr<virtio::Device> device, std::string name) {
-  functions_.push_back(std::make_unique<virtio::PciTransport>(std::move(device), std::move(name)));
-  unsigned slot = nextSlot_++;
-  if (Status s = host_->plug(slot, *functions_.back()); !s) return std::move(s).error();
-  return slot;
+Result<PciSlots::Place> PciDevices::add(std::unique_ptr<virtio::Device> device, std::string functionName,
+                                        const std::string& name) {
+  functions_.push_back(std::make_unique<virtio::PciTransport>(std::move(device), std::move(functionName)));
+  return slots_.plug(*host_, *functions_.back(), name);
 }
 
 Status PciDevices::addDisks(const MachineConfig& config, GuestMemory& memory) {
@@ -154,9 +153,9 @@ Status PciDevices::addDisks(const MachineConfig& config, GuestMemory& memory) {
     auto device =
         std::make_unique<virtio::BlockDevice>(memory, std::move(*disk), serial, std::min(config.cpus, kMaxQueues));
     disks_.push_back(device.get());
-    auto slot = add(std::move(device), "virtio-blk " + serial);
-    if (!slot) return std::move(slot).error();
-    if (pc_) pc_->addBootDevice('c', fmt::format("/pci@i0cf8/scsi@{:x}/disk@0,0", *slot), options.bootIndex);
+    auto place = add(std::move(device), "virtio-blk " + serial, serial);
+    if (!place) return std::move(place).error();
+    if (pc_) pc_->addBootDevice('c', place->path("scsi") + "/disk@0,0", options.bootIndex);
   }
   return {};
 }
@@ -170,12 +169,12 @@ Status PciDevices::addPointer(const MachineConfig& config, GuestMemory& memory) 
   if (config.pointer == Pointer::virtio) {
     auto tablet = std::make_unique<virtio::TabletDevice>(memory);
     follow(tablet.get());
-    if (auto s = add(std::move(tablet), "virtio-tablet"); !s) return std::move(s).error();
+    if (auto s = add(std::move(tablet), "virtio-tablet", "tablet"); !s) return std::move(s).error();
   } else if (config.pointer == Pointer::usb) {
     usb_ = std::make_unique<usb::XhciController>(memory);
     usb_->attach(0, usbTablet_);
     follow(&usbTablet_);
-    return host_->plug(nextSlot_++, *usb_);
+    if (auto s = slots_.plug(*host_, *usb_, "usb"); !s) return std::move(s).error();
   }
   return {};
 }
@@ -205,9 +204,10 @@ Status PciDevices::addNets(const MachineConfig& config, EventLoop& loop, GuestMe
     auto device = std::make_unique<virtio::NetDevice>(memory, loop, std::move(*backend), mac,
                                                       net.queues != 0 ? net.queues : std::min(config.cpus, kMaxQueues));
     nets_.push_back(device.get());
-    auto slot = add(std::move(device), fmt::format("virtio-net {}", nets_.size() - 1));
-    if (!slot) return std::move(slot).error();
-    if (pc_) pc_->addBootDevice('n', fmt::format("/pci@i0cf8/ethernet@{:x}/ethernet-phy@0", *slot), std::nullopt);
+    auto place =
+        add(std::move(device), fmt::format("virtio-net {}", nets_.size() - 1), fmt::format("net{}", nets_.size() - 1));
+    if (!place) return std::move(place).error();
+    if (pc_) pc_->addBootDevice('n', place->path("ethernet") + "/ethernet-phy@0", std::nullopt);
   }
   return {};
 }

@@ -9,6 +9,7 @@
 #include "machine/chipset.h"
 #include "machine/config.h"
 #include "machine/pc_board.h"
+#include "machine/pci_slots.h"
 #include "machine/pci_storage.h"
 #include "machine/removable_drives.h"
 #include "usb/tablet.h"
@@ -46,10 +47,11 @@ class PciDevices {
   std::vector<std::pair<std::string, std::uint64_t>> statistics() const;
 
  private:
-  PciDevices() = default;
+  PciDevices(unsigned firstSlot, const MachineConfig& config) : slots_(firstSlot, config.pciePorts) {}
   PciHost::Setup hostSetup(GuestMemory& memory, IoBus& ports, IoBus& mmio, Chipset& chipset);
-  /// In the next free slot, which it returns.
-  Result<unsigned> add(std::unique_ptr<virtio::Device> device, std::string name);
+  /// `name` is the device's for users (PciSlots).
+  Result<PciSlots::Place> add(std::unique_ptr<virtio::Device> device, std::string functionName,
+                              const std::string& name);
   Status addDisks(const MachineConfig& config, GuestMemory& memory);
   Status addPointer(const MachineConfig& config, GuestMemory& memory);
   Status addNets(const MachineConfig& config, EventLoop& loop, GuestMemory& memory);
@@ -60,7 +62,7 @@ class PciDevices {
   PciStorage storage_;
   usb::Tablet usbTablet_;
   std::unique_ptr<usb::XhciController> usb_;
-  unsigned nextSlot_ = 1;
+  PciSlots slots_;
   std::vector<std::unique_ptr<virtio::PciTransport>> functions_;
   RemovableDrives drives_;
   std::vector<virtio::BlockDevice*> disks_;

@@ -82,10 +82,10 @@ Status PciStorage::addScsi(const MachineConfig& config, GuestMemory& memory, con
   }
   if (drives.empty()) return {};
   scsi_ = std::make_unique<virtio::PciTransport>(std::move(device), "virtio-scsi");
-  auto slot = board.plug(*scsi_);
-  if (!slot) return std::move(slot).error();
+  auto place = board.plug(*scsi_, "scsi");
+  if (!place) return std::move(place).error();
   for (std::size_t lun = 0; lun < drives.size(); ++lun) {
-    board.boots(drives[lun]->cdrom ? 'd' : 'c', fmt::format("/pci@i0cf8/scsi@{:x}/channel@0/disk@0,{:x}", *slot, lun),
+    board.boots(drives[lun]->cdrom ? 'd' : 'c', fmt::format("{}/channel@0/disk@0,{:x}", place->path("scsi"), lun),
                 drives[lun]->bootIndex);
   }
   return {};
@@ -95,9 +95,9 @@ Status PciStorage::addNvme(const DriveConfig& options, GuestMemory& memory, cons
   auto disk = openDrive(options);
   if (!disk) return std::move(disk).error();
   nvmes_.push_back(std::make_unique<NvmeController>(memory, std::move(*disk), fmt::format("nvme{}", nvmes_.size())));
-  auto slot = board.plug(*nvmes_.back());
-  if (!slot) return std::move(slot).error();
-  board.boots('c', fmt::format("/pci@i0cf8/pci8086,5845@{:x}/namespace@1,0", *slot), options.bootIndex);
+  auto place = board.plug(*nvmes_.back(), fmt::format("nvme{}", nvmes_.size() - 1));
+  if (!place) return std::move(place).error();
+  board.boots('c', place->path("pci8086,5845") + "/namespace@1,0", options.bootIndex);
   return {};
 }
 
@@ -107,9 +107,9 @@ Status PciStorage::addAhci(const MachineConfig& config, std::size_t index, Guest
   if (!disk) return std::move(disk).error();
   if (ahciPort_ == AhciController::kPorts) {
     ahcis_.push_back(std::make_unique<AhciController>(memory, fmt::format("ahci {}", ahcis_.size())));
-    auto slot = board.plug(*ahcis_.back());
-    if (!slot) return std::move(slot).error();
-    ahciSlot_ = *slot;
+    auto place = board.plug(*ahcis_.back(), fmt::format("ahci{}", ahcis_.size() - 1));
+    if (!place) return std::move(place).error();
+    ahciPlace_ = std::move(*place);
     ahciPort_ = 0;
   }
   AhciPort& port = ahcis_.back()->port(ahciPort_);
@@ -121,8 +121,8 @@ Status PciStorage::addAhci(const MachineConfig& config, std::size_t index, Guest
   } else {
     port.attach(std::make_unique<AtaDisk>(*disk, fmt::format("sata{}", index), true), *disk);
   }
-  board.boots(options.cdrom ? 'd' : 'c',
-              fmt::format("/pci@i0cf8/pci8086,2922@{:x}/drive@{}/disk@0", ahciSlot_, ahciPort_), options.bootIndex);
+  board.boots(options.cdrom ? 'd' : 'c', fmt::format("{}/drive@{}/disk@0", ahciPlace_.path("pci8086,2922"), ahciPort_),
+              options.bootIndex);
   ++ahciPort_;
   return {};
 }

@@ -9,6 +9,7 @@
 
 #include "device/pci.h"
 #include "machine/config.h"
+#include "machine/pci_slots.h"
 #include "machine/removable_drives.h"
 #include "memory/guest_memory.h"
 #include "state/snapshot.h"
@@ -29,7 +30,7 @@ Result<std::shared_ptr<Disk>> openDrive(const DriveConfig& options);
 class PciStorage {
  public:
   struct Board {
-    std::function<Result<unsigned>(PciFunction&)> plug;  ///< into the next free slot, which it returns
+    std::function<Result<PciSlots::Place>(PciFunction&, const std::string& name)> plug;  ///< PciSlots::plug()
     /// A drive to start from; see PcBoard::addBootDevice().
     std::function<void(char kind, std::string path, std::optional<unsigned> index)> boots;
     RemovableDrives& removable;
@@ -51,7 +52,8 @@ class PciStorage {
   std::vector<std::unique_ptr<NvmeController>> nvmes_;
   std::vector<std::unique_ptr<AhciController>> ahcis_;
   std::unique_ptr<virtio::PciTransport> scsi_;
-  unsigned ahciSlot_ = 0, ahciPort_ = AhciController::kPorts;
+  PciSlots::Place ahciPlace_;
+  unsigned ahciPort_ = AhciController::kPorts;  ///< the next one
 };
 
 }  // namespace lodge

@@ -22,7 +22,7 @@ namespace {
 
 /// Fields in and out of `config` and `disks`.
 void describe(Snapshot& snapshot, MachineConfig& config, std::vector<DiskIdentity>& disks) {
-  snapshot.section("configuration", 2, [&](Archive& a) { transfer(a, config); });
+  snapshot.section("configuration", 3, [&](Archive& a) { transfer(a, config); });
   snapshot.section("disks", 1, [&](Archive& a) {
     disks.resize(a.count(disks.size(), 64, "the number of disks"));
     for (DiskIdentity& disk : disks) transfer(a, disk);

@@ -36,6 +36,10 @@ Status validateFirmware(const MachineConfig& config) {
 }
 
 Status validateBoard(const MachineConfig& config) {
+  if (!config.pciePorts.empty() && !config.q35) {
+    return Error(ErrorKind::invalidArgument, "--pcie-port: this board has no PCI Express")
+        .withHint("choose --board q35");
+  }
   for (const DriveConfig& drive : config.disks) {
     if (drive.cdrom && (drive.bus == DriveBus::nvme || drive.bus == DriveBus::virtio)) {
       return Error(ErrorKind::invalidArgument, "a CD-ROM drive on that bus")
