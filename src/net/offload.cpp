@@ -91,7 +91,7 @@ void seal(std::vector<std::uint8_t>& f, const Layout& l) {
 bool segment(std::span<const std::uint8_t> frame, const FrameOffload& offload,
              const std::function<void(std::span<const std::uint8_t>)>& emit) {
   Layout l;
-  if (offload.segmentSize == 0 || !parse(frame, l)) return false;
+  if (offload.segmentSize < kLeastSegment || !parse(frame, l)) return false;
   if (l.v6 != ((offload.segmentation & ~kGsoEcn) == kGsoTcp6)) return false;
   constexpr std::uint8_t kFin = 1, kPush = 8, kCwr = 0x80;
   std::uint32_t sequence = loadBe<std::uint32_t>(&frame[l.tcp + 4]);

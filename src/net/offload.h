@@ -10,9 +10,14 @@
 
 namespace lodge {
 
+/// The least that a TCP segment may be asked to be cut into: no TCP takes smaller ones (Linux's tcp_min_snd_mss), and
+/// one frame must not become sixty thousand.
+inline constexpr std::size_t kLeastSegment = 48;
+
 /// Does in software what an offload asks for: fills the checksum in, and cuts a TCP segment over IPv4 or IPv6 that is
 /// larger than the network's into frames of their own (virtio 1.2, 5.1.6.2). `emit` gets each finished frame. False:
-/// the frame's headers do not fit what the offload says (the guest's mistake): nothing was emitted.
+/// the frame's headers do not fit what the offload says, or segments of less than kLeastSegment bytes are asked for
+/// (the guest's mistake): nothing was emitted.
 bool finishOffload(std::span<const std::uint8_t> frame, const FrameOffload& offload,
                    const std::function<void(std::span<const std::uint8_t>)>& emit);
 

@@ -4,6 +4,7 @@
 #include <cstdlib>
 
 #include "base/bytes.h"
+#include "base/event_loop.h"
 #include "base/fake_clock.h"
 #include "network/capture.h"
 #include "network/definition.h"
@@ -13,10 +14,12 @@
 #include "network/dns_by_tcp.h"
 #include "network/frame_builder.h"
 #include "network/guard.h"
+#include "network/host_leg.h"
 #include "network/mac_translator.h"
 #include "network/policy.h"
 #include "network/port.h"
 #include "network/proxy_messages.h"
+#include "network/services.h"
 #include "network/sni.h"
 #include "network/switch.h"
 #include "network/tunnel.h"
@@ -59,6 +62,7 @@ void parsers(std::span<const std::uint8_t> bytes) {
     while (stream.next()) {
     }
   }
+  (void)isNetworkName(std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size()));
   (void)CaptureFormat::packet(0, 1, bytes, CaptureFormat::Direction::in, 64);
   std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
   (void)blockFrom(text);
@@ -100,6 +104,37 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   Sink* card = sink.get();
   MacTranslator translator(std::move(sink), {2, 0, 0, 0, 0, 9});
   translator.setReceiver([](auto, const FrameOffload&) { return true; });
+  auto legTap = std::make_unique<Sink>();
+  Sink* hostSide = legTap.get();
+  HostLeg leg(
+      clock, std::move(legTap), {2, 0, 0, 0, 0, 7}, {2, 0, 0, 0, 0, 9},
+      [] {
+        return std::vector<HostLeg::Place>{{*ipFrom("10.0.2.1"), *blockFrom("10.0.2.0/24")}};
+      },
+      [](const IpAddress&, const IpAddress&, bool) { return Status(); }, [](const Frame&) {});
+  leg.setReceiver([](auto, const FrameOffload&) { return true; });
+  translator.watch([&](const IpAddress& a, const MacAddress& m) { leg.machineHas(a, m); },
+                   [&](const IpAddress& a) { leg.claimedElsewhere(a); });
+  static auto loop = std::move(*EventLoop::create());
+  Services services(
+      *loop,
+      {.mac = {2, 0, 0, 0, 0, 3},
+       .address = *ipFrom("10.0.2.3"),
+       .address6 = ipFrom("fd00::3"),
+       .router = RouterFacts{{{2, 0, 0, 0, 0, 3}, linkLocalOf({2, 0, 0, 0, 0, 3}), 0},
+                             *blockFrom("fd00::/64"),
+                             ipFrom("fd00::3"),
+                             1500,
+                             true}},
+      &dhcp, nullptr,
+      [](const MacAddress& m) {
+        return DhcpServer::Client{"machine", m};
+      },
+      [](const Lease&) {});
+  services.setReceiver([](std::span<const std::uint8_t> frame, const FrameOffload&) {
+    if (!parsePacket(frame)) std::abort();  // what is sent is whole
+    return true;
+  });
   std::vector<DnsByTcp::Answer> answers;
   std::uint32_t sequence = 0;  // of the name server's last segment, which a driver that counts would acknowledge
   DnsByTcp names(
@@ -126,6 +161,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     (void)echoReply(frame, *packet);
     translator.send(frame, {});
     card->receive(frame, {});
+    leg.send(frame, {});
+    hostSide->receive(frame, {});
+    services.send(frame, {});
     if (packet->payload != 0) (void)dhcp.answer(frame.subspan(packet->payload, packet->end - packet->payload), {});
     if (packet->ip && packet->protocol == protocol::kTcp) {
       Frame segment(frame.begin(), frame.end());
