@@ -2,6 +2,7 @@
 #include "network/dhcp.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/bytes.h"
 #include "network/packet.h"
@@ -95,16 +96,35 @@ std::optional<IpAddress> DhcpServer::choose(const MacAddress& mac, std::optional
   if (own != leases_.end()) return own->second.address;
   auto inRange = [&](const IpAddress& a) { return !a.v6 && a >= settings_.first && a <= settings_.last; };
   if (wanted && inRange(*wanted) && freeFor(*wanted, mac)) return wanted;
-  if (leases_.size() >= kMostLeases) return std::nullopt;
+  if (leases_.size() >= kMostLeases) return abandoned();
   for (std::uint64_t a = settings_.first.v4(); a <= settings_.last.v4(); ++a) {
     auto address = IpAddress::v4From(static_cast<std::uint32_t>(a));
     if (freeFor(address, mac)) return address;
   }
-  return std::nullopt;
+  return abandoned();
+}
+
+/// The address of a machine that has gone, of the one whose lease ends first.
+std::optional<IpAddress> DhcpServer::abandoned() const {
+  const Lease* first = nullptr;
+  for (const auto& [mac, lease] : leases_) {
+    if (lease.left && !lease.fixed && (!first || lease.expires < first->expires)) first = &lease;
+  }
+  return first ? std::optional(first->address) : std::nullopt;
+}
+
+void DhcpServer::forget(const MacAddress& mac) {
+  auto own = leases_.find(mac);
+  if (own == leases_.end()) return;
+  owners_.erase(own->second.address);
+  leases_.erase(own);
 }
 
 Lease& DhcpServer::grant(const Request& request, const IpAddress& address, const Client& client) {
+  auto owner = owners_.find(address);
+  if (owner != owners_.end() && owner->second != request.mac) forget(MacAddress(owner->second));
   Lease& lease = leases_[request.mac];
+  lease.left = false;
   lease.mac = request.mac;
   lease.address = address;
   lease.name = client.name.empty() ? request.hostName : client.name;
@@ -151,14 +171,10 @@ std::optional<DhcpServer::Reply> DhcpServer::answer(std::span<const std::uint8_t
   if (request->type == kDecline && own != leases_.end() && request->wanted == own->second.address) {
     // Somebody without a lease uses the address.
     declined_[own->second.address] = now + kDeclineTime;
-    if (!own->second.fixed) {
-      owners_.erase(own->second.address);
-      leases_.erase(own);
-    }
+    if (!own->second.fixed) forget(request->mac);
   } else if (request->type == kRelease && own != leases_.end() && request->current == own->second.address &&
              !own->second.fixed) {
-    owners_.erase(own->second.address);
-    leases_.erase(own);
+    forget(request->mac);
   } else if (request->type == kInform && settings_.subnet.contains(request->current)) {
     return finish(kAck, IpAddress{});
   }
@@ -226,11 +242,31 @@ bool DhcpServer::reserve(const MacAddress& mac, const IpAddress& address, const 
   return true;
 }
 
-void DhcpServer::unreserve(const MacAddress& mac) {
+void DhcpServer::left(const MacAddress& mac) {
   auto own = leases_.find(mac);
-  if (own == leases_.end() || !own->second.fixed) return;
-  own->second.fixed = false;
+  if (own == leases_.end()) return;
+  own->second.left = true;
+  if (!std::exchange(own->second.fixed, false)) return;
   own->second.expires = std::max(own->second.expires, clock_.now());
+}
+
+std::optional<Lease> DhcpServer::here(const MacAddress& mac) {
+  expire();
+  auto own = leases_.find(mac);
+  if (own == leases_.end()) return std::nullopt;
+  own->second.left = false;
+  return own->second;
+}
+
+bool DhcpServer::restore(const Lease& lease) {
+  if (leases_.size() >= kMostLeases || leases_.count(lease.mac) != 0 || isGroup(lease.mac) || lease.address.v6 ||
+      lease.expires <= clock_.now() || owners_.count(lease.address) != 0 || !freeFor(lease.address, lease.mac))
+    return false;
+  Lease& own = leases_[lease.mac] = lease;
+  own.fixed = false;
+  own.left = true;  // until its machine comes back
+  owners_[lease.address] = lease.mac;
+  return true;
 }
 
 void DhcpServer::rename(const MacAddress& mac, const std::string& name) {

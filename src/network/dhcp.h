@@ -31,6 +31,7 @@ struct Lease {
   std::string name;         ///< the machine's, or what the client calls itself
   Nanoseconds expires = 0;  ///< on the server's clock; a fixed one never does
   bool fixed = false;       ///< reserved for the machine, used or not
+  bool left = false;        ///< its machine has gone: the address is another's when no other is free
 };
 
 /// DHCP for IPv4 (RFC 2131, 2132). One lease a hardware address.
@@ -54,8 +55,13 @@ class DhcpServer {
 
   /// This address belongs to `mac` for good. False: somebody else has it reserved.
   bool reserve(const MacAddress& mac, const IpAddress& address, const std::string& name);
-  /// No longer reserved; the lease ends in its time.
-  void unreserve(const MacAddress& mac);
+  /// The machine has gone: what was reserved for it is a lease like others. The lease ends in its time, or when
+  /// somebody else finds no other address.
+  void left(const MacAddress& mac);
+  /// The machine is here (again): its lease, if it has one.
+  std::optional<Lease> here(const MacAddress& mac);
+  /// A lease of a server before this one. False: the address or the client has another.
+  bool restore(const Lease& lease);
   void rename(const MacAddress& mac, const std::string& name);
 
   std::vector<Lease> leases() const;
@@ -65,6 +71,8 @@ class DhcpServer {
   struct Request;
   std::optional<IpAddress> choose(const MacAddress& mac, std::optional<IpAddress> wanted) const;
   bool freeFor(const IpAddress& address, const MacAddress& mac) const;
+  std::optional<IpAddress> abandoned() const;
+  void forget(const MacAddress& mac);
   Lease& grant(const Request& request, const IpAddress& address, const Client& client);
   std::vector<std::uint8_t> reply(const Request& request, std::uint8_t type, const IpAddress& yours) const;
   void expire();

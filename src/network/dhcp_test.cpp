@@ -133,29 +133,33 @@ TEST_F(DhcpTest, ADeclinedAddressRests) {
   EXPECT_EQ(take(2), ip("10.1.0.15"));
 }
 
-/// A day of six machines that renew at half time, and one that comes every now and then without ever renewing.
-TEST_F(DhcpTest, ADayOfLeases) {
-  std::map<unsigned, IpAddress> mine;
-  for (unsigned n = 0; n < 5; ++n) mine[n] = take(n);
-  std::set<IpAddress> visitors;
-  for (int halfHour = 1; halfHour <= 48; ++halfHour) {
-    clock.advance(1800 * kNanosecondsPerSecond);
-    for (auto& [n, address] : mine) {
-      auto ack = send(message(3, mac(n), {}, address));
-      ASSERT_EQ(ack.first, 5);
-      ASSERT_EQ(ack.second, address);
-    }
-    if (halfHour % 3 == 0) {
-      IpAddress visitor = take(1000 + static_cast<unsigned>(halfHour));
-      ASSERT_FALSE(visitor.unspecified()) << "the last visitor's lease has ended";
-      visitors.insert(visitor);
-    }
-    std::set<IpAddress> all;
-    for (const Lease& lease : server.leases()) EXPECT_TRUE(all.insert(lease.address).second);
+TEST_F(DhcpTest, AnAddressOfAMachineThatLeftIsTheLastToBeGiven) {
+  for (unsigned n = 0; n < 6; ++n) {
+    EXPECT_EQ(take(n).v4(), 0x0a01000f + n);
+    clock.advance(kNanosecondsPerSecond);
   }
-  EXPECT_EQ(visitors, std::set<IpAddress>{ip("10.1.0.20")});
-  clock.advance(3601 * kNanosecondsPerSecond);
-  EXPECT_TRUE(server.leases().empty());
+  server.left(mac(4));
+  server.left(mac(2));
+  EXPECT_EQ(take(2), ip("10.1.0.17")) << "it came back";
+  EXPECT_EQ(take(9), ip("10.1.0.19")) << "of the one who did not";
+  EXPECT_EQ(send(message(1, mac(10))).first, 0) << "the others are here";
+  EXPECT_EQ(send(message(3, mac(4), {}, ip("10.1.0.19"))).first, 6) << "too late";
+  EXPECT_EQ(server.leases().size(), 6u);
+}
+
+TEST_F(DhcpTest, LeasesOfAServerBefore) {
+  Nanoseconds soon = clock.now() + 100 * kNanosecondsPerSecond;
+  EXPECT_TRUE(server.restore({.mac = mac(1), .address = ip("10.1.0.15"), .name = "one", .expires = soon}));
+  EXPECT_FALSE(server.restore({.mac = mac(1), .address = ip("10.1.0.16"), .name = {}, .expires = soon}));
+  EXPECT_FALSE(server.restore({.mac = mac(2), .address = ip("10.1.0.15"), .name = {}, .expires = soon}));
+  EXPECT_FALSE(server.restore({.mac = mac(2), .address = ip("10.1.0.3"), .name = {}, .expires = soon}));
+  EXPECT_FALSE(server.restore({.mac = mac(2), .address = ip("10.2.0.16"), .name = {}, .expires = soon}));
+  EXPECT_FALSE(server.restore({.mac = mac(2), .address = ip("10.1.0.16"), .name = {}, .expires = clock.now()}));
+  EXPECT_EQ(take(7), ip("10.1.0.16")) << "the first is somebody's";
+  ASSERT_TRUE(server.here(mac(1)));
+  EXPECT_EQ(server.here(mac(1))->name, "one");
+  EXPECT_EQ(send(message(3, mac(1), {}, ip("10.1.0.15"))).first, 5) << "renewed";
+  EXPECT_FALSE(server.here(mac(2)));
 }
 
 TEST_F(DhcpTest, BrokenMessagesAreIgnored) {

@@ -166,7 +166,10 @@ Result<PortId> Network::join(PortSettings settings, std::unique_ptr<NetBackend> 
   if (Status admitted = admit(settings, 0); !admitted) return std::move(admitted).error();
   Port& port = addPort(settings, Port::Role::machine, std::move(link));
   applyTo(port, settings);
-  if (dhcp_ && settings.mac) dhcp_->rename(*settings.mac, settings.name);
+  if (dhcp_ && settings.mac) {
+    dhcp_->rename(*settings.mac, settings.name);
+    if (auto lease = dhcp_->here(*settings.mac)) book_.assign(lease->address, port.id());
+  }
   log(LogLevel::info, "{} joined as port {}", portName(settings), port.id());
   return port.id();
 }
@@ -176,7 +179,7 @@ void Network::leave(PortId id) {
   if (it == ports_.end()) return;
   const PortSettings& settings = it->second->settings();
   log(LogLevel::info, "{} left", portName(settings));
-  if (dhcp_ && settings.mac) dhcp_->unreserve(*settings.mac);
+  if (dhcp_ && settings.mac) dhcp_->left(*settings.mac);
   if (settings.mac && hostLeg_) hostLeg_->forget(*settings.mac);
   if (settings.mac && translator_) translator_->forget(*settings.mac);
   ports_.erase(it);
@@ -256,6 +259,27 @@ Json Network::leases() const {
     all.push_back(std::move(entry));
   }
   return all;
+}
+
+void Network::restoreLeases(const Json& leases) {
+  if (!dhcp_ || !leases.is_array()) return;
+  for (const Json& entry : leases) {
+    if (!entry.is_object()) continue;
+    auto text = [&](const char* key) {
+      auto it = entry.find(key);
+      return it != entry.end() && it->is_string() ? it->get<std::string>() : std::string();
+    };
+    auto address = ipFrom(text("address"));
+    auto mac = macFrom(text("mac"));
+    auto left = entry.find("secondsLeft");
+    if (!address || !mac || left == entry.end() || !left->is_number_integer()) continue;
+    auto most = static_cast<std::int64_t>(dhcp_->settings().leaseTime / kNanosecondsPerSecond);
+    std::int64_t seconds = std::clamp<std::int64_t>(left->get<std::int64_t>(), 0, most);
+    (void)dhcp_->restore({.mac = *mac,
+                          .address = *address,
+                          .name = text("name"),
+                          .expires = loop_.clock().now() + static_cast<Nanoseconds>(seconds) * kNanosecondsPerSecond});
+  }
 }
 
 Json Network::describe() const {

@@ -44,6 +44,10 @@ class Network {
 
   Json describe() const;
   Json leases() const;
+  /// Leases that a process before this one gave, as leases() had them; what does not fit is left out.
+  void restoreLeases(const Json& leases);
+  /// Called when a lease was given. I/O thread.
+  void onLease(std::function<void()> function) { leased_ = std::move(function); }
   std::size_t machines() const;
   const NetworkDefinition& definition() const { return definition_; }
   ForwardControl* forwards() { return forwards_; }
@@ -77,6 +81,7 @@ class Network {
   EventLoop& loop_;
   NetworkDefinition definition_;
   Port::Tap tap_;
+  std::function<void()> leased_;
   Switch switch_;
   AddressBook book_;
   std::optional<IpAddress> gateway_, serviceAddress_, serviceAddress6_;

@@ -182,6 +182,7 @@ void Network::startServices() {
         for (const auto& [id, port] : ports_) {
           if (port->settings().mac == lease.mac) book_.assign(lease.address, id);
         }
+        if (leased_) leased_();
       });
   PortSettings port{.name = "services", .mac = ownMac(definition_.name, 1)};
   Port& added = addPort(port, Port::Role::services, std::move(services));

@@ -18,6 +18,7 @@
 #include "base/event_loop.h"
 #include "base/log.h"
 #include "base/text.h"
+#include "network/lease_file.h"
 #include "network/server.h"
 #include "network/store.h"
 
@@ -60,6 +61,7 @@ int serve(const NetworkDefinition& definition, const std::string& folder, Unique
   if (!watched) return fail(watched.error());
   Network network(**loop, definition);
   if (Status up = network.start(); !up) return fail(up.error());
+  std::optional<LeaseFile> leases(std::in_place, **loop, network, folder + "/leases");
   std::optional<Server> server(std::in_place, **loop, network, folder);
   if (Status started = server->start(); !started) return fail(started.error());
   UniqueFd log = openLog(folder);
@@ -71,6 +73,7 @@ int serve(const NetworkDefinition& definition, const std::string& folder, Unique
   told.reset();
   Status served = (*loop)->run();
   server.reset();
+  leases.reset();
   if (!served) lodge::log(LogLevel::error, "{}", served.error().message());
   (*loop)->unwatch(signalFd.get());
   return served ? 0 : 1;

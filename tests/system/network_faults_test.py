@@ -4,6 +4,7 @@ gateway is lost."""
 
 import json
 import os
+import pathlib
 import resource
 import signal
 import socket
@@ -150,6 +151,54 @@ def a_killed_network_comes_back():
         assert proxy.wait(20) == 0
 
 
+def a_killed_network_knows_its_leases():
+    """Who comes after the process that gave addresses was killed gets another's from nobody."""
+    need_namespaces()
+    with Lodge() as lodge:
+        lodge("network", "create", "lab", "--kind", "isolated", "--subnet", "10.44.0.0/24")
+        with Peer(lodge, "lab", "first") as first:
+            leases = pathlib.Path(lodge.folder, "lodge-networks/lab/leases")
+            for _ in range(100):
+                if leases.exists() and first.address in leases.read_text():
+                    break
+                time.sleep(0.1)
+            os.kill(int(lodge.network_process().name), signal.SIGKILL)
+            first.cable.wait(20)
+            with Peer(lodge, "lab", "second") as second:
+                assert second.address != first.address, second.address
+                mine = {l["name"]: l["address"] for l in json.loads(lodge("network", "leases", "lab", "--json").stdout)}
+                assert mine == {"first": first.address, "second": second.address}, mine
+        for _ in range(100):  # in good order nothing stays
+            if not leases.exists():
+                break
+            time.sleep(0.1)
+        assert not leases.exists()
+
+
+def requests_without_end():
+    """A machine that asks for addresses under a thousand names gets what is its own, and another gets its lease."""
+    need_namespaces()
+    with Lodge() as lodge:
+        lodge("network", "create", "lab", "--kind", "isolated", "--subnet", "10.45.0.0/27")
+        lodge("network", "up", "lab")
+        wild = Cable(lodge, "lab", "wild", mac=text(mac(1)))
+        for spoofed in (True, False):
+            for n in range(1000):
+                client = mac(1000 + n)
+                data = (b"\1\1\6\0" + bytes(24) + client + bytes(202) + b"\x63\x82\x53\x63" + b"\x35\1\1\xff").ljust(300, b"\0")
+                udp = b"\0\x44\0\x43" + (8 + len(data)).to_bytes(2, "big") + b"\0\0" + data
+                head = b"\x45\0" + (20 + len(udp)).to_bytes(2, "big") + bytes(4) + b"\x40\x11\0\0" + bytes(4) + b"\xff" * 4
+                words = sum(int.from_bytes(head[i:i + 2], "big") for i in range(0, 20, 2))
+                head = head[:10] + (~(words % 65535) & 0xffff).to_bytes(2, "big") + head[12:]
+                wild.send(b"\xff" * 6, client if spoofed else mac(1), b"\x08\0", head + udp)
+        with Peer(lodge, "lab", "tame") as tame:
+            assert tame.address.startswith("10.45.0."), tame.address
+            leases = json.loads(lodge("network", "leases", "lab", "--json").stdout)
+            assert len(leases) <= 2, leases
+        wild.close()
+        lodge("network", "down", "lab", "--force")
+
+
 def a_bridge_is_rolled_back():
     """The gateway does not answer once the card is in the bridge: all is as it was, and one line says why."""
     need_namespaces()
@@ -181,4 +230,5 @@ def a_bridge_is_rolled_back():
         lan.close()
 
 
-main(a_thousand_ports, strangers_fill_only_their_own, a_killed_network_comes_back, a_bridge_is_rolled_back)
+main(a_thousand_ports, strangers_fill_only_their_own, requests_without_end, a_killed_network_comes_back, a_killed_network_knows_its_leases,
+     a_bridge_is_rolled_back)
