@@ -258,6 +258,7 @@ Status Helper::moveCard(const std::string& card, const std::string& bridge, bool
   std::string restore = fmt::format("link set {} nomaster\n{}", card, move.back);
   undo_.push_back({"batch", restore});
   if (!moved) return std::move(moved).error();
+  for (const std::string& prefix : move.left) (void)runTool({"ip", "-6", "route", "del", prefix, "dev", card});
   if (!reached) return {};
   for (int n = 0; n < 5; ++n) {
     if (runTool({"ping", "-c", "1", "-W", "1", gateway})) return {};

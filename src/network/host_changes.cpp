@@ -75,7 +75,12 @@ Result<AddressMove> planMove(const std::string& from, const std::string& to) {
     move.back += fmt::format("addr del {} dev {}\naddr add {} dev {}{}\n", address, to, address, from, extra);
   }
   planRoutes(move, listOf({"ip", "-j", "route", "show", "dev", from}), false, from, to);
-  planRoutes(move, listOf({"ip", "-6", "-j", "route", "show", "dev", from}), true, from, to);
+  Json routes6 = listOf({"ip", "-6", "-j", "route", "show", "dev", from});
+  planRoutes(move, routes6, true, from, to);
+  for (const Json& r : routes6) {
+    std::string prefix = r.is_object() && field(r, "protocol") == "kernel" ? field(r, "dst") : "";
+    if (!prefix.empty() && !prefix.starts_with("fe80:")) move.left.push_back(prefix);
+  }
   return move;
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "base/error.h"
 
@@ -11,6 +12,9 @@ namespace lodge::network {
 struct AddressMove {
   std::string there, back;
   std::string gateway;  ///< IPv4's, if a route has one
+  /// IPv6 prefixes whose routes may outlive the addresses on the card that was left, and would lead into nothing: those
+  /// that came by router advertisements do.
+  std::vector<std::string> left;
 };
 Result<AddressMove> planMove(const std::string& from, const std::string& to);
 
