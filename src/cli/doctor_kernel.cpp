@@ -60,10 +60,12 @@ Finding examineTap() {
     made = ::ioctl(fd.get(), TUNSETIFF, &request) == 0;  // goes away with the descriptor
     error = errno;
   }
-  finding.facts = {{"openable", bool(fd)}, {"usable", made}};
+  UniqueFd vhost(::open("/dev/vhost-net", O_RDWR | O_CLOEXEC));
+  std::string without = vhost ? "" : fmt::format("; without vhost-net ({})", errnoText(errno));
+  finding.facts = {{"openable", bool(fd)}, {"usable", made}, {"vhost", bool(vhost)}};
   if (made) {
     finding.grade = Grade::good;
-    finding.text = "can be made";
+    finding.text = "can be made" + (vhost ? "; vhost-net can move their frames" : without);
   } else {
     finding.text = fmt::format("cannot be made ({}: {}); --net user needs none", fd ? "TUNSETIFF" : "/dev/net/tun",
                                errnoText(error));

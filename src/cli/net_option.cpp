@@ -6,6 +6,7 @@
 #include <filesystem>
 
 #include "base/text.h"
+#include "net/tap_net.h"
 #include "network/store.h"
 
 namespace lodge::cli {
@@ -71,9 +72,11 @@ Result<std::optional<NetConfig>> parseTap(const std::vector<std::string>& fields
       net.mac = *mac;
     } else if (field.starts_with("queues=")) {
       if (Status s = takeQueues(net, field); !s) return std::move(s).error().context("--net tap");
+    } else if (field.starts_with("vhost=") && vhostUseFrom(std::string_view(field).substr(6))) {
+      net.port = network::Json{{"vhost", field.substr(6)}}.dump();
     } else {
       return Error(ErrorKind::invalidArgument, "--net tap: unknown setting " + inQuotes(field))
-          .withHint("there are ifname=, mac= and queues=");
+          .withHint("there are ifname=, mac=, queues= and vhost=on|off|auto");
     }
   }
   if (!net.tap.empty()) return std::optional<NetConfig>(std::move(net));

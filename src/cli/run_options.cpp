@@ -339,8 +339,10 @@ std::vector<OptionSpec> runOptionTable() {
        .value = "KIND[,SETTING]...",
        .help =
            "A network card. 'user', as if nothing is given: NAT without privileges, DHCP, DNS; the host is 10.0.2.2. "
-           "'tap,ifname=NAME': a tap device of the host that exists. 'none': no "
-           "card. Settings of user: forward=tcp:127.0.0.1:2222:22 (protocol, host address and port, guest port; may be "
+           "'tap,ifname=NAME': a tap device of the host that exists (vhost=on|off|auto: whether the host's kernel "
+           "moves its "
+           "frames; where it can, if not given). 'none': no card. Settings of user: forward=tcp:127.0.0.1:2222:22 "
+           "(protocol, host address and port, guest port; may be "
            "repeated), mac=52:54:00:12:34:56, hostname=NAME, ipv6=off, tftp=FOLDER (whose "
            "files the guest may read by TFTP), bootfile=NAME (what DHCP names for starting from the network), "
            "restricted (no way out). Or the name of a network ('lodge help network create'), which is brought up if it "

@@ -171,6 +171,8 @@ TEST(NetOption, Queues) {
   EXPECT_EQ((*parseNet("user"))->queues, 0u);
   EXPECT_EQ((*parseNet("user,queues=8"))->queues, 8u);
   EXPECT_EQ((*parseNet("tap,queues=2,ifname=tap0"))->queues, 2u);
+  EXPECT_EQ((*parseNet("tap,ifname=tap0,vhost=on"))->port, R"({"vhost":"on"})");
+  EXPECT_FALSE(parseNet("tap,ifname=tap0,vhost=maybe"));
   for (const char* bad : {"user,queues=0", "user,queues=9", "user,queues=", "tap,ifname=tap0,queues=x"})
     EXPECT_FALSE(parseNet(bad)) << bad;
 }

@@ -7,6 +7,7 @@
 #include <functional>
 
 #include "machine/layout.h"
+#include "net/tap_net.h"
 #include "network/client.h"
 #include "virtio/entropy.h"
 #include "virtio/input.h"
@@ -190,6 +191,14 @@ Result<std::unique_ptr<NetBackend>> openNetworkCard(EventLoop& loop, const NetCo
   return network::openNetworkPort(loop, net.network, settings);
 }
 
+/// A tap device's settings are a port's, too: {"vhost":"on"}.
+Result<std::unique_ptr<NetBackend>> openTap(EventLoop& loop, const NetConfig& net, unsigned queues) {
+  network::Json settings = network::Json::parse(net.port, nullptr, false);
+  auto text = settings.is_object() ? settings.find("vhost") : settings.end();
+  auto vhost = text != settings.end() && text->is_string() ? vhostUseFrom(text->get<std::string>()) : std::nullopt;
+  return openTapNet(loop, {net.tap, queues, vhost.value_or(VhostUse::automatic)});
+}
+
 }  // namespace
 
 Status PciDevices::addNets(const MachineConfig& config, EventLoop& loop, GuestMemory& memory) {
@@ -197,12 +206,12 @@ Status PciDevices::addNets(const MachineConfig& config, EventLoop& loop, GuestMe
     UserNetOptions options = net.user;
     if (options.hostname.empty()) options.hostname = config.name;
     MacAddress mac = net.mac ? *net.mac : macFor(config.name, nets_.size());
+    unsigned queues = net.queues != 0 ? net.queues : std::min(config.cpus, kMaxQueues);
     auto backend = !net.network.empty() ? openNetworkCard(loop, net, config.name, mac)
                    : net.tap.empty()    ? openUserNet(loop, options)
-                                        : openTapNet(loop, net.tap);
+                                        : openTap(loop, net, queues);
     if (!backend) return std::move(backend).error();
-    auto device = std::make_unique<virtio::NetDevice>(memory, loop, std::move(*backend), mac,
-                                                      net.queues != 0 ? net.queues : std::min(config.cpus, kMaxQueues));
+    auto device = std::make_unique<virtio::NetDevice>(memory, loop, std::move(*backend), mac, queues);
     nets_.push_back(device.get());
     auto place =
         add(std::move(device), fmt::format("virtio-net {}", nets_.size() - 1), fmt::format("net{}", nets_.size() - 1));

@@ -7,21 +7,14 @@
 
 #include "base/bytes.h"
 #include "net/offload.h"
+#include "virtio/net_by_vhost.h"
 
 namespace lodge::virtio {
 
 namespace {
 
-namespace bit {
-constexpr std::uint64_t checksum = 1 << 0, guestChecksum = 1 << 1, mtu = 1 << 3, mac = 1 << 5, guestTso4 = 1 << 7,
-                        guestTso6 = 1 << 8, hostTso4 = 1 << 11, hostTso6 = 1 << 12, mergeable = 1 << 15,
-                        linkStatus = 1 << 16, controlQueue = 1 << 17, controlRx = 1 << 18, multiQueue = 1 << 22,
-                        controlMac = 1 << 23;
-}
 constexpr std::uint8_t kNeedsChecksum = 1, kDataValid = 2;
 constexpr std::uint8_t kGsoTcp6 = 4;
-constexpr std::size_t kMaxFrame = 65536 + 64;
-
 /// struct virtio_net_config (5.1.4).
 struct [[gnu::packed]] Config {
   std::uint8_t mac[6];
@@ -56,21 +49,24 @@ std::uint32_t flowHash(std::span<const std::uint8_t> frame) {
 
 }  // namespace
 
-/// struct virtio_net_hdr of virtio 1.x, which always has num_buffers.
-struct [[gnu::packed]] NetDevice::Header {
-  std::uint8_t flags, gsoType;
-  std::uint16_t headerLength, gsoSize, checksumStart, checksumOffset, buffers;
-};
-
 NetDevice::NetDevice(GuestMemory& memory, EventLoop& loop, std::unique_ptr<NetBackend> backend, const MacAddress& mac,
                      unsigned pairs)
     : QueuedDevice(memory, 2 * pairs + 1),
+      memory_(memory),
       loop_(loop),
       backend_(std::move(backend)),
       mac_(mac),
       maxPairs_(pairs),
       pairStates_(pairs) {
   forgetFlows();
+  if (auto* by = dynamic_cast<VhostBackend*>(backend_.get())) {
+    byVhost_ = std::make_unique<ByVhost>(by->vhost(), pairs);
+    by->vhost().onUsed([this](unsigned pair) {
+      std::lock_guard lock(workMutex_);
+      if (byVhost_->running) reap(pair);
+    });
+    return;
+  }
   backend_->setReceiver(
       [this](std::span<const std::uint8_t> frame, const FrameOffload& o) { return receive(frame, o); });
 }
@@ -100,6 +96,7 @@ std::uint32_t NetDevice::readConfig(std::uint64_t offset, unsigned size) {
 void NetDevice::activate(std::uint64_t features) {
   QueuedDevice::activate(features);
   live_ = true;
+  if (byVhost_) wake();
 }
 
 void NetDevice::reset() {
@@ -118,6 +115,10 @@ unsigned NetDevice::controlQueue() const {
 }
 
 void NetDevice::notify(unsigned) {
+  wake();
+}
+
+void NetDevice::wake() {
   if (workWanted_.exchange(true)) return;
   loop_.post([this, alive = alive_] {
     if (*alive) work();
@@ -126,6 +127,7 @@ void NetDevice::notify(unsigned) {
 
 std::vector<const Chain*> NetDevice::held(unsigned queue) const {
   std::vector<const Chain*> chains;
+  if (byVhost_) return byVhost_->held(queue);
   if (queue % 2 != 0 || queue / 2 >= pairStates_.size()) return chains;
   for (const Chain& chain : pairStates_[queue / 2].spare) chains.push_back(&chain);
   return chains;
@@ -147,8 +149,9 @@ void NetDevice::work() {
   if (!live_) return;
   {
     std::lock_guard lock(workMutex_);
+    if (byVhost_) return workByVhost();
     for (unsigned pair = 0; pair < maxPairs_; ++pair) transmit(2 * pair + 1);
-    if ((features_ & bit::controlQueue) != 0) control(controlQueue());
+    control();
   }
   backend_->receiverReady();
 }
@@ -294,9 +297,12 @@ bool NetDevice::popBuffers(unsigned queue, std::size_t bytes, std::vector<Chain>
   return true;
 }
 
-void NetDevice::control(unsigned queue) {
+void NetDevice::control() {
+  if ((features_ & bit::controlQueue) == 0) return;
+  unsigned queue = controlQueue();
   drain(queue, [&](Chain chain) {
     bool ok = command(chain);
+    applyFilter();
     std::uint32_t written = 0;
     if (!chain.writable.empty()) {
       const iovec& last = chain.writable.back();
@@ -349,6 +355,7 @@ bool NetDevice::command(const Chain& chain) {
       if (pairs == 0 || pairs > maxPairs_) return false;
       pairs_ = pairs;
       forgetFlows();
+      if (byVhost_ && byVhost_->running) byVhost_->net.usePairs(pairs);
       return true;
     }
     default:

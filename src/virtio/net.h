@@ -15,7 +15,8 @@ namespace lodge::virtio {
 
 /// A network card (virtio 1.2, 5.1): several queue pairs, mergeable receive buffers, checksum and segmentation offload
 /// (in software where the backend has none), control queue. What belongs to a flow arrives on the queue pair that the
-/// driver sends that flow on (5.1.6.5.6). All work is done on the I/O thread; a notification only wakes it.
+/// driver sends that flow on (5.1.6.5.6). All work is done on the I/O thread; a notification only wakes it. Where the
+/// backend has a VhostNet, the card hands the driver's buffers to it and takes them back (net_by_vhost.cpp).
 class NetDevice : public QueuedDevice {
  public:
   NetDevice(GuestMemory& memory, EventLoop& loop, std::unique_ptr<NetBackend> backend, const MacAddress& mac,
@@ -28,6 +29,8 @@ class NetDevice : public QueuedDevice {
   void activate(std::uint64_t features) override;
   void reset() override;
   void notify(unsigned queue) override;
+  void disableQueue(unsigned queue) override;
+  void quiesce() override;
   void transfer(state::Archive& a) override;
 
   unsigned pairs() const { return maxPairs_; }
@@ -40,6 +43,7 @@ class NetDevice : public QueuedDevice {
 
  private:
   struct Header;
+  struct ByVhost;
   struct PairState {
     std::vector<Chain> spare;  ///< popped for a frame that then did not fit
     std::atomic<std::uint64_t> sent{0}, received{0};
@@ -47,7 +51,9 @@ class NetDevice : public QueuedDevice {
   static constexpr std::size_t kFlows = 1024;
   static constexpr std::uint8_t kUnknown = 0xff;
   unsigned controlQueue() const;
+  void wake();
   void work();
+  void control();
   void transmit(unsigned queue);
   void sendFrame(unsigned pair, const Chain& chain);
   bool accepts(const FrameOffload& offload) const;
@@ -57,10 +63,19 @@ class NetDevice : public QueuedDevice {
   unsigned pairFor(std::span<const std::uint8_t> frame) const;
   void forgetFlows() { flows_.fill(kUnknown); }
   bool popBuffers(unsigned queue, std::size_t bytes, std::vector<Chain>& out);
-  void control(unsigned queue);
   bool command(const Chain& chain);
   bool wanted(std::span<const std::uint8_t> frame) const;
 
+  // By vhost-net; all under workMutex_.
+  void workByVhost();
+  void startVhost();
+  void haltVhost();
+  void applyFilter();
+  void feed(unsigned queue);
+  bool handOver(unsigned queue, Chain& chain);
+  void reap(unsigned pair);
+
+  GuestMemory& memory_;
   EventLoop& loop_;
   std::unique_ptr<NetBackend> backend_;
   MacAddress mac_;
@@ -73,6 +88,7 @@ class NetDevice : public QueuedDevice {
   std::deque<PairState> pairStates_;
   std::array<std::uint8_t, kFlows> flows_{};  // by flowHash(): the pair that its frames were sent on last
   std::recursive_mutex workMutex_;            // work against reset; a backend may answer a frame while it is sent
+  std::unique_ptr<ByVhost> byVhost_;          // null: frames go through send() and receive()
   std::shared_ptr<std::atomic<bool>> alive_ = std::make_shared<std::atomic<bool>>(true);
 };
 

@@ -52,17 +52,16 @@ def packed(program, name):
     return entries
 
 
-def kvm_modules():
-    """The kernel's KVM modules, and a list of them in the order in which they load."""
+def kernel_modules(further=()):
+    """The kernel's KVM modules and `further` ones by name, and a list of them in the order in which they load."""
     with tarfile.open(paths.GUEST / "modules.tar") as tar:
         names = {pathlib.Path(name).name: name for name in tar.getnames()}
         dependencies = tar.extractfile(names["modules.dep"]).read().decode()
         order = []
         for line in dependencies.splitlines():
             module, _, needs = line.partition(":")
-            if module.endswith(("/kvm-amd.ko", "/kvm-intel.ko")):
-                wanted = [*reversed(needs.split()), module] if "amd" in module else []
-                order += [each for each in wanted if each not in order]
+            if pathlib.Path(module).stem in ("kvm-amd", *further):
+                order += [each for each in [*reversed(needs.split()), module] if each not in order]
         bare = [pathlib.Path(each).name for each in order]
         entries = [(f"lodge/modules/{name}", 0o644, tar.extractfile(names[name]).read()) for name in bare]
     return [*entries, ("lodge/modules/order", 0o644, "\n".join(bare).encode())]
@@ -71,14 +70,14 @@ def kvm_modules():
 class FirstLevel:
     """The first-level guest, running a script in which `lodge` is Lodge. A context manager."""
 
-    def __init__(self, script, files=(), disks=(), cpus=1, memory="2G", programs=()):
+    def __init__(self, script, files=(), disks=(), cpus=1, memory="2G", programs=(), modules=()):
         """`files`: (name, bytes), to be found under /lodge unless the name begins with /; `disks`: host files, as /dev/vda and so on, whose changes are
-        dropped; `programs`: (path, name) of further programs to be packed with their libraries."""
+        dropped; `programs`: (path, name) of further programs to be packed with their libraries; `modules`: of the kernel's, by name."""
         if not shutil.which("qemu-system-x86_64"):
             raise Skip("there is no qemu-system-x86_64 here, and no KVM that works")
         self._folder = tempfile.TemporaryDirectory(prefix="lodge-nested-")
         initrd = pathlib.Path(self._folder.name) / "initrd"
-        entries = [("lodge/run", 0o755, PREPARE.encode()), ("lodge/script", 0o755, script.encode()), *kvm_modules(), *packed(paths.LODGE, "lodge"),
+        entries = [("lodge/run", 0o755, PREPARE.encode()), ("lodge/script", 0o755, script.encode()), *kernel_modules(modules), *packed(paths.LODGE, "lodge"),
                    ("lodge/vmlinuz", 0o644, paths.VMLINUZ.read_bytes()), ("lodge/initrd", 0o644, paths.INITRD.read_bytes())]
         for path, name in programs:
             entries += packed(path, name)
