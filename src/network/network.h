@@ -42,6 +42,10 @@ class Network {
   /// Takes over what may change while the network runs: rules, cable, forwards, anti-spoofing, `keep`.
   Status changeDefinition(const NetworkDefinition& definition);
 
+  /// It was brought up for good: it stays without machines, whatever its definition says or will say.
+  void hold() { held_ = true; }
+  bool stays() const { return held_ || definition_.keep; }
+
   Json describe() const;
   Json leases() const;
   /// Leases that a process before this one gave, as leases() had them; what does not fit is left out.
@@ -80,6 +84,7 @@ class Network {
 
   EventLoop& loop_;
   NetworkDefinition definition_;
+  bool held_ = false;
   Port::Tap tap_;
   std::function<void()> leased_;
   Switch switch_;

@@ -18,6 +18,7 @@
 #include "base/event_loop.h"
 #include "base/log.h"
 #include "base/text.h"
+#include "network/client.h"
 #include "network/lease_file.h"
 #include "network/server.h"
 #include "network/store.h"
@@ -43,7 +44,7 @@ std::string describe(const Error& error) {
 }
 
 /// All of the serving process's life after the fork. What fails before it serves goes to `told`.
-int serve(const NetworkDefinition& definition, const std::string& folder, UniqueFd told) {
+int serve(const NetworkDefinition& definition, bool hold, const std::string& folder, UniqueFd told) {
   auto fail = [&](const Error& error) {
     std::string text = describe(error);
     [[maybe_unused]] ssize_t written = ::write(told.get(), text.data(), text.size());
@@ -60,6 +61,7 @@ int serve(const NetworkDefinition& definition, const std::string& folder, Unique
   Status watched = (*loop)->watch(signalFd.get(), EPOLLIN, [&](std::uint32_t) { (*loop)->stop(); });
   if (!watched) return fail(watched.error());
   Network network(**loop, definition);
+  if (hold) network.hold();
   if (Status up = network.start(); !up) return fail(up.error());
   std::optional<LeaseFile> leases(std::in_place, **loop, network, folder + "/leases");
   std::optional<Server> server(std::in_place, **loop, network, folder);
@@ -86,16 +88,19 @@ Status startServing(const std::string& name, bool keep) {
   if (!store) return std::move(store).error();
   auto definition = store->load(name);
   if (!definition) return std::move(definition).error();
-  definition->keep = definition->keep || keep;
   auto folder = runtimeFolderOf(name);
   if (!folder) return std::move(folder).error();
   UniqueFd lock(::open((*folder + "/lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
   if (!lock) return Error::fromErrno(errno, "lock of network " + inQuotes(name));
   constexpr timespec kPause = {0, 50'000'000};
-  constexpr int kTries = 100;
+  constexpr int kTries = 400;
   for (int n = 0; ::flock(lock.get(), LOCK_EX | LOCK_NB) != 0; ++n) {
-    // Either another has just started it, or it is about to end.
-    if (::access((*folder + "/control").c_str(), F_OK) == 0 || n > kTries) return {};
+    // Either another has just started it, or it is about to end; one that was killed leaves its sockets' names.
+    if (isUp(name)) return {};
+    if (n > kTries)
+      return Error(ErrorKind::busy,
+                   "network " + inQuotes(name) + " is neither up nor down: its process does not answer")
+          .withHint("try again, or end the process lodge-network");
     ::nanosleep(&kPause, nullptr);
   }
   int ends[2];
@@ -108,7 +113,7 @@ Status startServing(const std::string& name, bool keep) {
     ::setsid();
     [[maybe_unused]] int moved = ::chdir("/");
     ::prctl(PR_SET_NAME, "lodge-network");
-    ::_exit(serve(*definition, *folder, std::move(writeEnd)));
+    ::_exit(serve(*definition, keep, *folder, std::move(writeEnd)));
   }
   writeEnd.reset();
   std::string said;

@@ -71,7 +71,7 @@ Server::~Server() {
 
 Status Server::start() {
   rest_ = loop_.makeTimer([this] {
-    if (network_.machines() == 0 && !network_.definition().keep) loop_.stop();
+    if (network_.machines() == 0 && !network_.stays()) loop_.stop();
   });
   if (Status s = listen("/control", SOCK_STREAM, control_, &Server::controlAccepted); !s) return s;
   if (Status s = listen("/ports", SOCK_SEQPACKET, ports_, &Server::portAccepted); !s) return s;

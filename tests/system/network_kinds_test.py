@@ -12,7 +12,7 @@ import time
 
 from kit import paths
 from kit.case import Skip, main
-from kit.peer import Lodge, Peer, need_namespaces, transfer
+from kit.peer import Lodge, Namespace, Peer, need_namespaces, transfer
 from kit.site import Site, need_rights, wait_until
 
 ECHO = ("import socket\nu=socket.socket(socket.AF_INET6,socket.SOCK_DGRAM); u.setsockopt(41,26,0); u.bind(('::',7))\n"
@@ -103,6 +103,14 @@ def kinds_of_the_host():
             for a, _ in machines(lodge, kind, ["--subnet", "192.168.77.0/24", "--subnet6", "fd00:77::/64"], host, where):
                 assert a.pings("203.0.113.1", wait=5 if kind == "nat" else 1) == (kind == "nat")
                 assert not site.lan.pings(a.address, wait=1), "reached from outside"
+                with Namespace("beside") as beside:  # a device of somebody's in the same bridge takes part
+                    host.run(f"ip link add mine type veth peer name eth0 netns {beside.holder.pid}; "
+                             f"ip link set mine master {bridge_of(site, before)} up")
+                    beside.run("ip link set eth0 up")
+                    beside.take_lease()
+                    beside.must_ping(a.address)
+                    beside.must_ping("192.168.77.1")
+                wait_until(lambda: "mine" not in site.links(), "the device stays")
             lodge("network", "rm", f"{kind}-1", "--force")
             wait_until(lambda: site.links() == before, f"left behind: {site.links() - before}")
         host.address6(card="card0")  # by the router's advertisement, whose route must move with it

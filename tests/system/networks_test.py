@@ -384,6 +384,12 @@ def bad_input_is_one_line():
             lodge("network", "create", "three", "--forward", f"tcp:127.0.0.1:{port}:80")
             lodge.fails("network", "up", "three", saying=f"forward tcp 127.0.0.1:{port}")
             assert "down" in lodge("network", "list").stdout
+        # What was brought up by name stays up, edited or not, until it is taken down.
+        lodge("network", "up", "one")
+        lodge("network", "edit", "one", "--egress-default", "deny")
+        time.sleep(5)
+        assert json.loads(lodge("network", "list", "--json").stdout)[0]["up"], lodge("network", "list").stdout
+        lodge("network", "down", "one")
         left = {json.loads(lodge("network", "list", "--json").stdout)[i]["name"] for i in range(2)}
         assert left == {"one", "three"}
 
