@@ -1,30 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // The local APIC's state on its way to an engine that keeps it, and back.
 #include "device/local_apic.h"
+#include "device/local_apic_index.h"
 
 namespace lodge {
 
 namespace {
-/// Offset in the page >> 4 (SDM vol. 3, table 11-1).
-enum Index : unsigned {
-  kId = 0x02,
-  kVersion = 0x03,
-  kTaskPriority = 0x08,
-  kProcessorPriority = 0x0a,
-  kLogicalDestination = 0x0d,
-  kDestinationFormat = 0x0e,
-  kSpurious = 0x0f,
-  kIsr = 0x10,
-  kTmr = 0x18,
-  kIrr = 0x20,
-  kErrorStatus = 0x28,
-  kCommand = 0x30,
-  kCommandHigh = 0x31,
-  kLvtFirst = 0x32,
-  kInitialCount = 0x38,
-  kCurrentCount = 0x39,
-  kDivide = 0x3e,
-};
+using namespace local_apic;
 constexpr std::uint64_t kBaseX2Apic = 1 << 10;
 
 using Mode = LocalApicTimer::Mode;

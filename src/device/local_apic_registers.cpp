@@ -4,35 +4,12 @@
 
 #include "device/apic_bus.h"
 #include "device/local_apic.h"
+#include "device/local_apic_index.h"
 
 namespace lodge {
 
 namespace {
-/// Offset in the page >> 4 = MSR - 0x800.
-enum Index : unsigned {
-  kId = 0x02,
-  kVersion = 0x03,
-  kTaskPriority = 0x08,
-  kArbitration = 0x09,
-  kProcessorPriority = 0x0a,
-  kEoi = 0x0b,
-  kRemoteRead = 0x0c,
-  kLogicalDestination = 0x0d,
-  kDestinationFormat = 0x0e,
-  kSpurious = 0x0f,
-  kIsr = 0x10,
-  kTmr = 0x18,
-  kIrr = 0x20,
-  kErrorStatus = 0x28,
-  kCommand = 0x30,
-  kCommandHigh = 0x31,
-  kLvtFirst = 0x32,
-  kLvtLast = 0x37,
-  kInitialCount = 0x38,
-  kCurrentCount = 0x39,
-  kDivide = 0x3e,
-  kSelfIpi = 0x3f,
-};
+using namespace local_apic;
 constexpr std::uint32_t kVersionValue = 0x0105'0014;  // directed EOI, 6 LVT entries, integrated APIC
 constexpr std::uint32_t kErrorSendIllegal = 1 << 5, kErrorRegister = 1 << 7;
 constexpr std::uint32_t kMsrBase = 0x1b, kMsrTscDeadline = 0x6e0, kMsrFirst = 0x800, kMsrLast = 0x83f;

@@ -4,6 +4,7 @@
 
 #include <thread>
 
+#include "device/local_apic_index.h"
 #include "engine/kvm/cpuid.h"
 #include "engine/kvm/engine.h"
 #include "engine/kvm/fake_environment.h"
@@ -15,24 +16,8 @@ namespace lodge::kvm {
 namespace {
 
 constexpr std::uint64_t kBase = 0xfee0'0000, kEnabled = 0x800, kX2 = 0x400, kBsp = 0x100;
-/// LocalApicRegisters::words.
-enum Word : unsigned {
-  kId = 0x02,
-  kTaskPriority = 0x08,
-  kLogicalDestination = 0x0d,
-  kDestinationFormat = 0x0e,
-  kSpurious = 0x0f,
-  kIsr = 0x10,
-  kTmr = 0x18,
-  kIrr = 0x20,
-  kCommandHigh = 0x31,
-  kLvtTimer = 0x32,
-  kLvtLint0 = 0x35,
-  kLvtLint1 = 0x36,
-  kInitialCount = 0x38,
-  kCurrentCount = 0x39,
-  kDivide = 0x3e,
-};
+using namespace local_apic;
+constexpr unsigned kLvtTimer = kLvtFirst, kLvtLint0 = kLvtFirst + 3, kLvtLint1 = kLvtFirst + 4;
 constexpr std::uint32_t kMasked = 1 << 16, kPeriodic = 1 << 17, kDeadline = 2 << 17;
 
 x86::LocalApicRegisters powerOn(unsigned id) {
