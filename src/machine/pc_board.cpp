@@ -327,9 +327,8 @@ Status PcBoard::describeToFirmware(const MachineConfig& config, const GuestMemor
   if (config.bootOrder.find('n') != std::string::npos) {
     if (Status s = addNetworkRom(); !s) return s;
   }
-  // A menu waits for a key that long (milliseconds); without one there is nothing to wait for.
-  auto wait = static_cast<std::uint8_t>(config.bootMenu ? 3 : 0);
-  std::vector<std::uint8_t> show{wait != 0 ? std::uint8_t{2} : std::uint8_t{0}, 0};
+  // 0: no menu, and no waiting for its key; 1: a menu (2 would be one only where there is a choice).
+  std::vector<std::uint8_t> show{config.bootMenu ? std::uint8_t{1} : std::uint8_t{0}, 0};
   if (Status s = fwCfg.addFile("etc/show-boot-menu", show); !s) return s;
   return {};
 }

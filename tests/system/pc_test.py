@@ -13,6 +13,7 @@ import time
 
 from kit import paths
 from kit.boot_disk import initrd_with, make_boot_disk, make_boot_iso
+from kit.boot_sector import make_sector_disk
 from kit.case import main
 from kit.machine import Disk, Machine, Spec
 
@@ -265,6 +266,29 @@ def firmware_starts_a_cdrom():
             check_boot(machine)
 
 
-main(firmware_starts_a_disk_on_virtio, pci_interrupts_without_apics, the_a20_gate,
+def firmware_says(machine, text, seconds=60):
+    end = time.monotonic() + seconds
+    while text not in machine.errors:
+        assert time.monotonic() < end, machine.errors[-2000:]
+        time.sleep(0.1)
+
+
+def the_boot_menu_starts_what_is_chosen():
+    with tempfile.TemporaryDirectory(prefix="lodge-test-") as folder:
+        disks = []
+        for name in ("first", "second"):
+            make_sector_disk(pathlib.Path(folder) / name, f"started from the {name}")
+            disks += ["--disk", f"{folder}/{name},bus=ide"]
+        for count, chosen in ((1, "first"), (2, "second")):   # the menu is there for one disk, too
+            options = ("--board", "pc", "--boot-menu", "--trace", "firmware", *disks[:2 * count])
+            with Machine(Spec(kernel=None, options=options)) as machine:
+                firmware_says(machine, "Press ESC for boot menu")
+                machine.lodge("sendkey", machine.name, "esc")
+                firmware_says(machine, "Select boot device")
+                machine.lodge("sendkey", machine.name, str(count))
+                machine.console.wait_for(f"started from the {chosen}", 60)
+
+
+main(the_boot_menu_starts_what_is_chosen, firmware_starts_a_disk_on_virtio, pci_interrupts_without_apics, the_a20_gate,
      ide_disk_and_cdrom, firmware_starts_a_cdrom, screen_and_keyboard, vnc_shows_the_screen,
      the_classic_command_line, an_empty_disk_is_no_system)
