@@ -23,7 +23,7 @@ namespace {
 constexpr std::uint64_t kHardwareFlags = flag::arithmetic | flag::df;
 constexpr std::uint64_t kPageFaultTrap = 14, kWriteError = 2;
 /// Of an XSAVE area: where the x87 pointers lie, which the executor's addresses must not be seen in.
-constexpr unsigned kX87Opcode = 6, kX87Ip = 8, kX87Dp = 16, kHeader = 512;
+constexpr unsigned kX87Opcode = 6, kX87Ip = 8, kX87Dp = 16;
 
 /// What is looked for in the second table time and again comes into the first, sooner or later.
 constexpr std::uint32_t kLooks = 2048;
@@ -81,21 +81,26 @@ void Executor::pageGuarded(std::uint64_t ramPage) {
   while (running_.load(std::memory_order_seq_cst)) ::sched_yield();
 }
 
-void Executor::codeWritten(std::uint64_t ramPage, std::uint64_t granules) {
-  bool any = false;
+bool Executor::codeWritten(std::uint64_t ramPage, std::uint64_t granules) {
+  bool any = false, kept = false;
   {
     std::scoped_lock lock(mutex_);
     for (const auto& [linear, page] : codePages_) {
-      if (page.ramPage != ramPage || (page.granules & granules) == 0) continue;
+      if (page.ramPage != ramPage) continue;
+      if ((page.granules & granules) == 0) {
+        kept = kept || page.granules != 0;
+        continue;
+      }
       written_.push_back(linear);
       // Its first piece may be the end of an instruction of the page before.
       if ((page.granules & granules & 1) != 0) written_.push_back(linear - kPageSize);
       any = true;
     }
   }
-  if (!any) return;
+  if (!any) return kept;
   pending_.store(true, std::memory_order_seq_cst);
   if (running_.load(std::memory_order_seq_cst)) context_.leave(context_);
+  return kept;
 }
 
 void Executor::addKeptPages(std::vector<bool>& pages) const {
@@ -347,11 +352,11 @@ Executor::Stop Executor::handleFault(const Place& place) {
   const ExecutorState& e = process_->state();
   bool isPageFault = e.signal == SIGSEGV && e.trap == kPageFaultTrap;
   std::uint64_t fault = e.hostPc ^ e.faultAddress << 1;
-  // The same once more: the host has another reason.
   bool write = (e.errorCode & kWriteError) != 0;
   cpu.state.rip = place.rip;
   // Both pages must be there before either is marked as used.
   bool crosses = isPageFault && mayCross(e.faultAddress);
+  // The same once more: the host has another reason.
   if (isPageFault && !crosses && fault != lastFault_ && memory_.fill(cpu, e.faultAddress, write)) {
     lastFault_ = fault;
     ++counters_.fills;

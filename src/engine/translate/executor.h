@@ -64,7 +64,7 @@ class Executor final : public CodeFollower {
   std::uint64_t processorTime() const { return process_->processorTime(); }
 
   void pageGuarded(std::uint64_t ramPage) override;
-  void codeWritten(std::uint64_t ramPage, std::uint64_t granules) override;
+  bool codeWritten(std::uint64_t ramPage, std::uint64_t granules) override;
   void addKeptPages(std::vector<bool>& pages) const override;
 
  private:
@@ -111,7 +111,7 @@ class Executor final : public CodeFollower {
     bool write = false, valid = false;
   };
   GuestFault guestFault_;  ///< what the guest's kernel was asked for: it is likely to be there when it returns
-  std::uint64_t lastFault_ = ~std::uint64_t{0};  ///< host address of the last fault that was filled
+  std::uint64_t lastFault_ = ~std::uint64_t{0};  ///< what the last fault that was filled was of
   std::uint64_t stops_ = 0, lookedAt_ = 0;
   unsigned refusals_ = 0;
   std::uint64_t fullAt_ = 0;   ///< processor time when its code had to go for want of room
@@ -132,7 +132,7 @@ class Executors {
   /// `always`: for tests, at once and for good.
   Executors(VcpuContext& context, bool always) : context_(context), always_(always) {}
 
-  /// The executor for the address space that is current, if it is to run there. `isUser`: user code is about to run.
+  /// The executor for the address space that is current, if user code is about to run and is to run there.
   Executor* current();
   /// An event interrupted the vCPU.
   void noteEvent();
@@ -141,7 +141,7 @@ class Executors {
   /// Whether user code of the current address space runs in an executor. Vector state may be live.
   bool isActive() const {
     for (const Space& space : spaces_) {
-      if (space.active && space.root == (root())) return true;
+      if (space.active && space.root == root()) return true;
     }
     return always_;
   }

@@ -89,6 +89,16 @@ executorAbort:
   movl $EXECUTOR_REASON_ABORTED, %gs:EXECUTOR_REASON
   jmp executorWait
 
+// Flags, and the registers that an indirect branch uses.
+.macro RESTORE_AFTER_LOOK
+  mov %gs:EXECUTOR_SPILL3, %rax
+  add $0x7f, %al
+  sahf
+  mov %gs:EXECUTOR_SPILL0, %rcx
+  mov %gs:EXECUTOR_SPILL1, %rdx
+  mov %gs:EXECUTOR_SPILL2, %rax
+.endm
+
 // An indirect branch whose target (RAX) is not in the first table. RCX, RDX and RAX are in the spill words; RCX is where
 // to go on with the target found.
   .globl executorMiss
@@ -118,23 +128,13 @@ executorMiss:
   dec %ecx
   jnz 1b
 2:
-  mov %gs:EXECUTOR_SPILL3, %rax
-  add $0x7f, %al
-  sahf
-  mov %gs:EXECUTOR_SPILL0, %rcx
-  mov %gs:EXECUTOR_SPILL1, %rdx
-  mov %gs:EXECUTOR_SPILL2, %rax
+  RESTORE_AFTER_LOOK
   movl $EXECUTOR_REASON_INDIRECT, %gs:EXECUTOR_REASON
   jmp executorExit
 3:
   mov 8(%rax), %rdx
   mov %rdx, %gs:EXECUTOR_TARGET
-  mov %gs:EXECUTOR_SPILL3, %rax
-  add $0x7f, %al
-  sahf
-  mov %gs:EXECUTOR_SPILL0, %rcx
-  mov %gs:EXECUTOR_SPILL1, %rdx
-  mov %gs:EXECUTOR_SPILL2, %rax
+  RESTORE_AFTER_LOOK
   jmp *%gs:EXECUTOR_RETURN
 
 // The first thing that runs: RDI = base, RSI = end of the lower half. Forgets everything else.

@@ -22,10 +22,14 @@ void TranslationStore::guestCodeWritten(std::uint64_t offset, std::uint64_t leng
     unsigned to = last - pageStart < kPageSize ? static_cast<unsigned>(last - pageStart) : kPageSize - 1;
     std::uint64_t upTo = to >> 6 == 63 ? ~std::uint64_t{0} : (std::uint64_t{1} << ((to >> 6) + 1)) - 1;
     std::uint64_t written = upTo & ~((std::uint64_t{1} << (from >> 6)) - 1);
-    for (CodeFollower* follower : followers_) follower->codeWritten(ramPage, written);
-    if ((granulesLocked(ramPage) & written) != 0) {
+    bool kept = followers_.empty();
+    for (CodeFollower* follower : followers_) kept = follower->codeWritten(ramPage, written) || kept;
+    std::uint64_t granules = granulesLocked(ramPage);
+    if ((granules & written) != 0) {
       invalidatePageLocked(ramPage);
       dropped = true;
+    } else if (granules == 0 && !kept) {  // a follower's once, and nobody's now
+      invalidatePageLocked(ramPage);
     } else {
       guard_->protect(ramPage);  // a signal handler may have let the store through
     }

@@ -37,8 +37,9 @@ class CodeFollower {
   virtual ~CodeFollower() = default;
   /// Nobody may write to the RAM page unnoticed when this returns.
   virtual void pageGuarded(std::uint64_t ramPage) = 0;
-  /// These 64-byte pieces of a guarded page have changed, or are not guarded any more.
-  virtual void codeWritten(std::uint64_t ramPage, std::uint64_t granules) = 0;
+  /// These 64-byte pieces of a guarded page have changed, or are not guarded any more. Whether it has code of others of
+  /// the page's, so that it must stay guarded.
+  virtual bool codeWritten(std::uint64_t ramPage, std::uint64_t granules) = 0;
   /// Adds the pages of RAM that it has code of: they stay guarded when the store forgets its own.
   virtual void addKeptPages(std::vector<bool>& pages) const = 0;
 };
