@@ -19,6 +19,8 @@ const std::vector<std::pair<std::string, std::string>>& traceTable() {
       {"strict-flags", "The translator keeps flags exact at every fault (slower; for comparing engines)."},
       {"no-groups",
        "The translator checks every memory access by itself (slower; for finding faults in the grouping)."},
+      {"executors-native",
+       "with executors: code that gives on the host's processor what it gives on the guest's runs as it is"},
       {"executors-auto",
        "User code of programs that compute runs in executors, processes with the guest's own addresses (being tuned)."},
       {"executors", "All user code runs in executors from the start (for tests)."},

@@ -93,6 +93,18 @@ void enterCode(Cpu& cpu, const SegmentRegister& code, unsigned cpl, std::uint64_
   if (cpu.listener) cpu.listener->modeChanged();
 }
 
+bool changeUserCode(Cpu& cpu, std::uint16_t selector) {
+  Descriptor code;
+  constexpr std::uint16_t kNullOrLevel = 0xfffc;
+  std::uint32_t error = selector & kNullOrLevel;
+  if (error == 0) return raiseGp(cpu, error);
+  if (!readDescriptor(cpu, selector, code, Vector::gp)) return false;
+  if (!code.isCode() || (selector & 3) != 3 || (!code.isConforming() && code.dpl() != 3)) return raiseGp(cpu, error);
+  if (!code.present()) return raise(cpu, Vector::np, error);
+  enterCode(cpu, toSegment(code, selector), 3, cpu.state.rip);
+  return true;
+}
+
 bool peekStack(Cpu& cpu, std::uint64_t offset, unsigned size, std::uint64_t& value) {
   std::uint64_t linear = 0;
   std::uint64_t pointer = (cpu.state.gpr[rsp] + offset) & stackMask(cpu);

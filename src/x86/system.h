@@ -56,6 +56,8 @@ void resetCpu(Cpu& cpu, bool isInit);
 
 // --- segments. MOV SS and POP SS (not LSS) set state.interruptShadow = 2 themselves after loadSegment().
 bool loadSegment(Cpu& cpu, Segment segment, std::uint16_t selector);  // MOV/POP/LxS to ES, SS, DS, FS, GS
+/// User code is in another code segment now, by a far transfer that is done. #GP or #NP if the tables have no such.
+bool changeUserCode(Cpu& cpu, std::uint16_t selector);
 bool loadLdtr(Cpu& cpu, std::uint16_t selector);
 bool loadTr(Cpu& cpu, std::uint16_t selector);
 /// Far transfers set CS:RIP themselves (and SS:RSP, CPL, TR where the gate says so). `nextRip` is the return address.

@@ -56,4 +56,27 @@ def code32():
     assert in_guest(program, cpus=2, options=("--cpu", "x86-64-v2")) == "32-bit code works"
 
 
-main(mathematics, legacy_calls, code32)
+NATIVE = ("--trace", "executors,executors-native")
+
+
+def as_it_is():
+    """Faults, traps, flags, segment registers and changing code of user programs."""
+    program = compiled("as_it_is.c")
+    expected = natively(program)
+    assert expected.count("no signal") == 0 and len(expected.splitlines()) > 50
+    for options in ((), NATIVE):
+        seen = in_guest(program, options=options).splitlines()
+        differing = [pair for pair in zip(expected.splitlines(), seen) if pair[0] != pair[1]]
+        assert len(seen) == len(expected.splitlines()) and not differing, (options, differing, len(seen))
+
+
+def natively_in_executors():
+    """The others again, as code that the host's processor runs as it is."""
+    program = compiled("libm.c")
+    assert in_guest(program, options=NATIVE) == natively(program)
+    assert in_guest(compiled("legacy_calls.c"), append="console=ttyS0 quiet vsyscall=xonly", options=NATIVE) == "legacy calls work"
+    program = compiled("code32.c", "-m32", "-nostdlib", "-ffreestanding", "-fno-stack-protector", "-fno-pie", "-no-pie", "-msse2")
+    assert in_guest(program, cpus=2, options=NATIVE) == "32-bit code works"
+
+
+main(mathematics, legacy_calls, code32, as_it_is, natively_in_executors)

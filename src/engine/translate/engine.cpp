@@ -124,7 +124,8 @@ Result<std::unique_ptr<TranslateVcpu>> TranslateVcpu::create(const EngineSetup& 
     context.lockstep = vcpu->lockstep_.get();
   } else if (ExecutorProcess::isPossible() &&
              (traces(setup.trace, "executors") || traces(setup.trace, "executors-auto"))) {
-    vcpu->executors_ = std::make_unique<Executors>(context, traces(setup.trace, "executors"));
+    vcpu->executors_ =
+        std::make_unique<Executors>(context, traces(setup.trace, "executors"), traces(setup.trace, "executors-native"));
     context.executors = vcpu->executors_.get();
   }
   return vcpu;
@@ -210,6 +211,10 @@ std::vector<std::pair<std::string, std::uint64_t>> TranslateVcpu::statistics() c
                                {"executor_faults", e.faults},
                                {"executor_single_steps", e.singleSteps},
                                {"executor_translations", e.translations},
+                               {"executor_calls", e.calls},
+                               {"executor_fetches", e.fetches},
+                               {"executor_native_pages", e.nativePages},
+                               {"executor_translated_pages", e.translatedPages},
                                {"executor_clears", e.clears},
                                {"executor_revalidations", e.revalidations},
                                {"executor_microseconds", e.nanoseconds / 1000}})

@@ -4,11 +4,11 @@
 #include <sched.h>
 
 #include <algorithm>
-#include <csignal>
 #include <cstring>
 #include <utility>
 
 #include "base/bytes.h"
+#include "engine/translate/executor_native.h"
 #include "engine/translate/vcpu_context.h"
 #include "x86/cpu_model.h"
 #include "x86/vector_state.h"
@@ -17,11 +17,13 @@
 namespace lodge::translate {
 
 using namespace x86;
-using Place = ExecutorCode::Place;
 
 namespace {
 constexpr std::uint64_t kHardwareFlags = flag::arithmetic | flag::df;
-constexpr std::uint64_t kPageFaultTrap = 14, kWriteError = 2;
+/// What user code can change of the flags, while it runs as it is.
+constexpr std::uint64_t kNativeFlags = kHardwareFlags | flag::tf | flag::nt | flag::ac | flag::id;
+constexpr std::uint8_t kMostPartial = 8;
+constexpr std::uint64_t kNativeAhead = 16;  ///< pages of code that are shown together
 /// Of an XSAVE area: where the x87 pointers lie, which the executor's addresses must not be seen in.
 constexpr unsigned kX87Opcode = 6, kX87Ip = 8, kX87Dp = 16;
 
@@ -57,6 +59,7 @@ Executor::Executor(VcpuContext& context, ExecutorCounters& counters, std::unique
       process_(std::move(process)),
       code_(*process_, context.cpu->model->features),
       memory_(*process_, *context.cpu->memory),
+      native_(context.executors->runsNatively() && mayRunNatively(*context.cpu->model)),
       block_(std::make_unique<Block>()) {
   context_.store->addFollower(*this);
 }
@@ -187,7 +190,10 @@ void Executor::settle() {
       written.swap(written_);
       for (std::uint64_t page : written) codePages_.erase(page);
     }
-    for (std::uint64_t page : written) code_.dropPage(page);
+    for (std::uint64_t page : written) {
+      code_.dropPage(page);
+      if (native_) memory_.dropPage(page);
+    }
     for (std::uint64_t ramPage : guarded) memory_.protect(ramPage);
   }
   memory_.settle();
@@ -221,6 +227,7 @@ const std::uint8_t* Executor::codePage(std::uint64_t linear, std::uint64_t& ramP
 
 /// Host code for `rip`, translated if need be, with what it leads to; 0 where the interpreter must go on.
 std::uint64_t Executor::lookUp(std::uint64_t rip) {
+  if (native_ && nativeFits() && showCode(rip, false)) return rip;
   if (std::uint64_t host = code_.find(rip)) return host;
   WorkMark mark(*context_.cpu, Work::translation);
   std::uint64_t clears = counters_.clears;
@@ -233,6 +240,7 @@ std::uint64_t Executor::lookUp(std::uint64_t rip) {
     std::uint64_t code = code_.find(next.rip);
     if (code == 0) {
       if (!next.isReturn && !knows(next.rip)) continue;
+      if (native_ && showsCode(next.rip)) continue;
       code = translate(next.rip, true);
       if (clears != counters_.clears) return 0;
       if (code == 0) continue;
@@ -249,6 +257,83 @@ std::uint64_t Executor::lookUp(std::uint64_t rip) {
 bool Executor::knows(std::uint64_t rip) const {
   std::scoped_lock lock(mutex_);
   return codePages_.contains(rip & ~kPageMask);
+}
+
+/// Whether the guest's kernel lets its programs have what the host's lets this process have.
+bool Executor::nativeFits() const {
+  const CpuState& s = context_.cpu->state;
+  constexpr std::uint64_t kCode = 0x33, kStack = 0x2b;  // as Linux has them
+  constexpr std::uint64_t kNeeded = cr4::osfxsr | cr4::osxmmexcpt | cr4::osxsave | cr4::fsgsbase;
+  return (s.cr0 & (cr0::ts | cr0::em)) == 0 && (s.cr4 & (kNeeded | cr4::pke | cr4::tsd)) == kNeeded &&
+         s.xcr0 == context_.cpu->model->xcr0Supported && s.segment[cs].selector == kCode &&
+         s.segment[ss].selector == kStack &&
+         (s.segment[ds].selector | s.segment[es].selector | s.segment[fs].selector | s.segment[gs].selector) == 0;
+}
+
+/// Whether code of the page may run as it is.
+bool Executor::isNative(std::uint64_t rip, bool ahead) {
+  std::uint64_t page = rip & ~kPageMask;
+  {
+    std::scoped_lock lock(mutex_);
+    auto found = codePages_.find(page);
+    bool known = found != codePages_.end() && found->second.kind != CodePage::Kind::unknown;
+    if (known && (ahead || found->second.partial % kMostPartial == 0))
+      return found->second.kind == CodePage::Kind::native;
+  }
+  if (process_->covers(page)) return false;
+  std::uint64_t ramPage = 0, nextRamPage = 0;
+  const std::uint8_t* bytes = codePage(page, ramPage, ahead);
+  if (!bytes) return false;
+  notePage(page, ramPage, ~std::uint64_t{0});
+  // What is around it says how its bytes are read. The end of its last instruction is watched, too.
+  auto peek = [this](std::uint64_t linear) {
+    PageLook look{};
+    bool there = linear >> 47 == 0 && lookAtPage(*context_.cpu, linear, look) && !look.noExecute;
+    return there ? reinterpret_cast<const std::uint8_t*>(context_.cpu->memory->deviceView() + look.offset) : nullptr;
+  };
+  const std::uint8_t* next = codePage(page + kPageSize, nextRamPage, true);
+  if (next) {
+    notePage(page + kPageSize, nextRamPage, 1);
+  } else {
+    next = peek(page + kPageSize);
+  }
+  const std::uint8_t* before = peek(page - kPageSize);
+  bool native = runsAsItIs(before, bytes, next, context_.cpu->state.tscOffset == 0);
+  ++(native ? counters_.nativePages : counters_.translatedPages);
+  std::scoped_lock lock(mutex_);
+  CodePage& there = codePages_[page];
+  there.kind = native ? CodePage::Kind::native : CodePage::Kind::translated;
+  if (!native && !(before && next)) ++there.partial;
+  if (before && next) there.partial = 0;
+  return native;
+}
+
+/// Whether code of the page is shown, or will be when guest code runs next, and may run as it is.
+bool Executor::showCode(std::uint64_t rip, bool ahead) {
+  if (!isNative(rip, ahead)) return false;
+  std::uint64_t page = rip & ~kPageMask;
+  if (memory_.isExecutable(page)) return true;
+  std::uint64_t ramPage = 0;
+  {
+    std::scoped_lock lock(mutex_);
+    ramPage = codePages_[page].ramPage;
+  }
+  if (!memory_.fillCode(*context_.cpu, page, ramPage << 12)) return false;
+  if (ahead) return true;
+  constexpr std::uint64_t kTable = 2_MiB;
+  for (std::uint64_t n = 1; n < kNativeAhead; ++n) {
+    std::uint64_t more = page + n * kPageSize;
+    if ((more & (kTable - 1)) == 0) break;
+    if (!memory_.isExecutable(more)) showCode(more, true);
+  }
+  return true;
+}
+
+/// Whether code at `rip` runs as it is.
+bool Executor::showsCode(std::uint64_t rip) {
+  std::scoped_lock lock(mutex_);
+  auto found = codePages_.find(rip & ~kPageMask);
+  return found != codePages_.end() && found->second.kind == CodePage::Kind::native;
 }
 
 std::uint64_t Executor::translate(std::uint64_t rip, bool ahead) {
@@ -294,8 +379,10 @@ void Executor::enter(std::uint64_t host) {
   ExecutorState& e = process_->state();
   std::memcpy(e.gpr, s.gpr, sizeof e.gpr);
   e.hostPc = host;
-  e.flags = (s.rflags & kHardwareFlags) | flag::if_ | flag::reserved1;
+  inNative_ = !process_->covers(host);
+  e.flags = (s.rflags & (inNative_ ? kNativeFlags : kHardwareFlags)) | flag::if_ | flag::reserved1;
   e.fsBase = s.segment[fs].base;
+  e.gsBase = inNative_ ? s.segment[gs].base : process_->base();
   e.tscOffset = s.tscOffset;
   e.tscAux = static_cast<std::uint32_t>(s.tscAux);
   std::memcpy(e.xsave, s.xsave, vectorBytes());
@@ -303,9 +390,9 @@ void Executor::enter(std::uint64_t host) {
 }
 
 /// Lets guest code run. False: the process died.
-bool Executor::resume(ExecutorResume how) {
+bool Executor::resume() {
   ExecutorState& e = process_->state();
-  e.resume = static_cast<std::uint32_t>(how);
+  e.flags &= ~flag::tf;
   e.looks = kLooks;
   e.kicked = 0;
   process_->follow();
@@ -330,145 +417,20 @@ void Executor::takeRegisters() {
   CpuState& s = context_.cpu->state;
   const ExecutorState& e = process_->state();
   std::memcpy(s.gpr, e.gpr, sizeof s.gpr);
-  s.rflags = (s.rflags & ~kHardwareFlags) | (e.flags & kHardwareFlags);
+  bool native = e.reason == EXECUTOR_REASON_SIGNAL && !process_->covers(e.hostPc);
+  std::uint64_t flags = native ? kNativeFlags : kHardwareFlags;
+  s.rflags = (s.rflags & ~flags) | (e.flags & flags);
   s.segment[fs].base = e.fsBase;
+  if (native) s.segment[gs].base = e.gsBase;
   std::uint16_t opcode = loadLe<std::uint16_t>(s.xsave + kX87Opcode);
   std::uint64_t ip = loadLe<std::uint64_t>(s.xsave + kX87Ip), dp = loadLe<std::uint64_t>(s.xsave + kX87Dp);
   std::memcpy(s.xsave, e.xsave, vectorBytes());
-  storeLe(s.xsave + kX87Opcode, opcode);
-  storeLe(s.xsave + kX87Ip, ip);
-  storeLe(s.xsave + kX87Dp, dp);
+  if (!native) {
+    storeLe(s.xsave + kX87Opcode, opcode);
+    storeLe(s.xsave + kX87Ip, ip);
+    storeLe(s.xsave + kX87Dp, dp);
+  }
   sanitizeVectorState(s.xsave);
-}
-
-void Executor::step() {
-  ++counters_.steps;
-  context_.step();
-  context_.cpu->parkFpu();
-}
-
-Executor::Stop Executor::handleFault(const Place& place) {
-  Cpu& cpu = *context_.cpu;
-  const ExecutorState& e = process_->state();
-  bool isPageFault = e.signal == SIGSEGV && e.trap == kPageFaultTrap;
-  std::uint64_t fault = e.hostPc ^ e.faultAddress << 1;
-  bool write = (e.errorCode & kWriteError) != 0;
-  cpu.state.rip = place.rip;
-  // Both pages must be there before either is marked as used.
-  bool crosses = isPageFault && mayCross(e.faultAddress);
-  // The same once more: the host has another reason.
-  if (isPageFault && !crosses && fault != lastFault_ && memory_.fill(cpu, e.faultAddress, write)) {
-    lastFault_ = fault;
-    ++counters_.fills;
-    return Stop::goOn;
-  }
-  lastFault_ = ~std::uint64_t{0};
-  ++counters_.faults;
-  std::uint64_t linear = e.faultAddress;
-  guestFault_ = {place.rip, linear, write, isPageFault};
-  step();
-  if (cpu.state.cpl == 3) {
-    guestFault_ = {};
-    for (std::uint64_t page : {linear, (linear | kPageMask) + 1}) {
-      PageLook look{};
-      bool used = crosses && page >> 47 == 0 && lookAtPage(cpu, page, look) && look.accessed && (!write || look.dirty);
-      if (used) memory_.fill(cpu, page, write);
-    }
-  }
-  return Stop::leave;
-}
-
-/// The guest's kernel may have made what its program faulted for: the executor would fault for it once more.
-void Executor::fillAfterFault() {
-  const GuestFault fault = std::exchange(guestFault_, {});
-  PageLook look{};
-  if (!fault.valid || fault.rip != context_.cpu->state.rip || fault.linear >> 47 != 0) return;
-  if (lookAtPage(*context_.cpu, fault.linear, look) && look.accessed && (!fault.write || (look.writable && look.dirty)))
-    memory_.fill(*context_.cpu, fault.linear, fault.write);
-}
-
-/// Whether the access of the instruction at state.rip that begins at `linear` may go on in the next page.
-bool Executor::mayCross(std::uint64_t linear) const {
-  constexpr unsigned kLongest = 64, kWord = 8;
-  Cpu& cpu = *context_.cpu;
-  std::uint64_t left = kPageSize - (linear & kPageMask);
-  if (left >= kLongest) return false;
-  std::uint8_t bytes[kMaxInstructionLength];
-  Instruction i;
-  unsigned count = fetchInstruction(cpu, bytes);
-  if (count == 0) cpu.exception.valid = false;
-  if (count == 0 || decode(bytes, count, CodeSize::bits64, i) != DecodeStatus::ok) return true;
-  unsigned most = std::max<unsigned>(memoryOperand(i).bytes, kWord);
-  return most > left;
-}
-
-/// Stop::goOn: where it was.
-Executor::Stop Executor::handleSignal() {
-  CpuState& s = context_.cpu->state;
-  const ExecutorState& e = process_->state();
-  Place place{};
-  bool known = code_.locate(e.hostPc, place);
-  while (known && place.kind == Place::Kind::between && (e.signal == SIGUSR1 || e.signal == SIGTRAP)) {
-    // A few more host instructions end the guest's. They do not fault.
-    ++counters_.singleSteps;
-    ExecutorState& state = process_->state();
-    state.resume = static_cast<std::uint32_t>(ExecutorResume::step);
-    state.kicked = 0;
-    if (!process_->run()) return Stop::dead;
-    takeRegisters();
-    if (state.reason != EXECUTOR_REASON_SIGNAL) return handleStop();
-    known = code_.locate(e.hostPc, place);
-  }
-  if (!known || place.kind == Place::Kind::between) return Stop::dead;
-  if (place.kind == Place::Kind::restore) s.gpr[place.reg & 15] = e.spill[0];
-  if (place.kind == Place::Kind::restore3) {
-    s.gpr[rcx] = e.spill[0];
-    s.gpr[rdx] = e.spill[1];
-    s.gpr[rax] = e.spill[2];
-  }
-  s.rip = place.rip;
-  if (e.signal == SIGUSR1 || e.signal == SIGTRAP) {
-    ++counters_.kicks;
-    return Stop::leave;
-  }
-  return handleFault(place);
-}
-
-/// Registers are taken. Stop::goOn: where it was; leave: from the CPU's state.
-Executor::Stop Executor::handleStop() {
-  CpuState& s = context_.cpu->state;
-  const ExecutorState& e = process_->state();
-  switch (static_cast<ExecutorReason>(e.reason)) {
-    case ExecutorReason::step:
-      s.rip = e.exitRip;
-      step();
-      return Stop::leave;
-    case ExecutorReason::link: {
-      ++counters_.links;
-      std::uint32_t link = e.info;
-      std::uint64_t target = code_.linkTarget(link), clears = counters_.clears;
-      s.rip = target;
-      std::uint64_t host = lookUp(target);
-      if (host != 0 && clears == counters_.clears) code_.follow(link, host);
-      return Stop::leave;
-    }
-    case ExecutorReason::indirect: {
-      ++counters_.indirect;
-      std::uint64_t target = e.exitRip, clears = counters_.clears;
-      s.rip = code_.siteOf(e.info);
-      if (std::uint64_t host = lookUp(target)) {
-        if (clears == counters_.clears) code_.enterTarget(target, host, true);
-      } else {
-        step();  // finds what is wrong with the target
-      }
-      return Stop::leave;
-    }
-    case ExecutorReason::signal:
-      return handleSignal();
-    case ExecutorReason::aborted:
-      return Stop::leave;
-  }
-  return Stop::dead;
 }
 
 Executor::End Executor::run() {
@@ -502,9 +464,8 @@ Executor::End Executor::run() {
       continue;
     }
     enter(host);
-    ExecutorResume how = ExecutorResume::enter;
-    for (Stop next = Stop::goOn; next == Stop::goOn; how = ExecutorResume::again) {
-      if (!resume(how)) return End::dead;
+    for (Stop next = Stop::goOn; next == Stop::goOn;) {
+      if (!resume()) return End::dead;
       if (process_->state().reason == EXECUTOR_REASON_ABORTED) break;  // as it was
       takeRegisters();
       if (process_->state().failed != 0) {
@@ -518,10 +479,10 @@ Executor::End Executor::run() {
 }
 
 bool Executor::isWorthIt() {
-  constexpr std::uint64_t kBetweenStops = 200'000;  // nanoseconds
+  constexpr std::uint64_t kNative = 12'000, kTranslated = 40'000;  // nanoseconds from one stop to the next
   std::uint64_t now = process_->processorTime(), used = now - lookedAt_, stops = std::exchange(stops_, 0);
   lookedAt_ = now;
-  return used > stops * kBetweenStops;
+  return used > stops * (native_ ? kNative : kTranslated);
 }
 
 }  // namespace lodge::translate

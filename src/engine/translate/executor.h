@@ -22,7 +22,8 @@ struct VcpuContext;
 struct ExecutorCounters {
   std::uint64_t started = 0, lost = 0, promotions = 0, demotions = 0;
   std::uint64_t stops = 0, steps = 0, links = 0, indirect = 0, kicks = 0, fills = 0, faults = 0, singleSteps = 0;
-  std::uint64_t translations = 0, clears = 0, revalidations = 0;
+  std::uint64_t translations = 0, clears = 0, revalidations = 0, nativePages = 0, translatedPages = 0, calls = 0,
+                fetches = 0;
   std::uint64_t nanoseconds = 0;  ///< of processor time, as far as known
 };
 
@@ -70,6 +71,9 @@ class Executor final : public CodeFollower {
  private:
   struct CodePage {
     std::uint64_t ramPage, granules;
+    /// Whether its code runs as it is (runsAsItIs()): then the executor shows it for execution.
+    enum class Kind : std::uint8_t { unknown, native, translated } kind = Kind::unknown;
+    std::uint8_t partial = 0;  ///< how often the pages around it were not known when that was asked
   };
   enum class Stop : std::uint8_t { goOn, leave, dead };
 
@@ -79,7 +83,7 @@ class Executor final : public CodeFollower {
   void count();
   void forgetCode();
   void enter(std::uint64_t host);
-  bool resume(ExecutorResume how);
+  bool resume();
   Stop handleStop();
   Stop handleSignal();
   Stop handleFault(const ExecutorCode::Place& place);
@@ -88,6 +92,12 @@ class Executor final : public CodeFollower {
   bool mayCross(std::uint64_t linear) const;
   std::uint64_t lookUp(std::uint64_t rip);
   std::uint64_t translate(std::uint64_t rip, bool ahead);
+  bool nativeFits() const;
+  bool isNative(std::uint64_t rip, bool ahead);
+  bool showCode(std::uint64_t rip, bool ahead);
+  bool showsCode(std::uint64_t rip);
+  Stop handleNative();
+  bool takeSegments();
   bool knows(std::uint64_t rip) const;
   const std::uint8_t* codePage(std::uint64_t linear, std::uint64_t& ramPage, bool ahead);
   std::uint64_t notePage(std::uint64_t linear, std::uint64_t ramPage, std::uint64_t granules);
@@ -98,6 +108,8 @@ class Executor final : public CodeFollower {
   std::unique_ptr<ExecutorProcess> process_;
   ExecutorCode code_;
   ExecutorMemory memory_;
+  bool native_;            ///< guest code may run as it is
+  bool inNative_ = false;  ///< it does, or did when it stopped
   std::unique_ptr<Block> block_;
   static constexpr std::size_t kAhead = 24;  ///< blocks that are translated at once, as a stop costs more than they do
   std::vector<ExecutorCode::Successor> ahead_;
@@ -130,7 +142,9 @@ class Executor final : public CodeFollower {
 class Executors {
  public:
   /// `always`: for tests, at once and for good.
-  Executors(VcpuContext& context, bool always) : context_(context), always_(always) {}
+  /// `native`: code runs as it is where it can.
+  Executors(VcpuContext& context, bool always, bool native) : context_(context), always_(always), native_(native) {}
+  bool runsNatively() const { return native_; }
 
   /// The executor for the address space that is current, if user code is about to run and is to run there.
   Executor* current();
@@ -161,7 +175,7 @@ class Executors {
     std::uint64_t lastUse = 0, retryAt = 0, penalty = 0;  ///< ticks of the time stamp counter
     unsigned slow = 0;                                    ///< how often in turn it was not worth it
   };
-  static constexpr unsigned kMost = 2;
+  static constexpr unsigned kMost = 4;
 
   std::uint64_t root() const;
   Space* find(std::uint64_t root);
@@ -170,7 +184,7 @@ class Executors {
   std::uint64_t ticks(std::uint64_t microseconds) const;
 
   VcpuContext& context_;
-  bool always_;
+  bool always_, native_;
   bool impossible_ = false;
   std::vector<Space> spaces_;
   std::uint64_t endedNanoseconds_ = 0;  ///< of executors that are no more

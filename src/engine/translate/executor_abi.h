@@ -17,14 +17,7 @@ enum class ExecutorReason : std::uint32_t {
   signal = EXECUTOR_REASON_SIGNAL,      ///< `signal` at host address hostPc
 };
 
-/// How it goes on.
-enum class ExecutorResume : std::uint32_t {
-  enter,  ///< all registers are loaded from the state, and hostPc is where it begins
-  again,  ///< after a signal: where that was, nothing has changed
-  step,   ///< after a signal: likewise, for one host instruction (the trap flag)
-};
-
-/// One half of what an executor and its machine share: written by both, never at the same time (`turn`). Guest code
+/// One half of what an executor and its machine share: written by both, never at the same time. Guest code
 /// could write here if it guessed the address: the machine believes nothing but the guest's registers.
 struct ExecutorState {
   std::uint64_t spill[3];  ///< registers while translated code uses them itself
@@ -38,16 +31,17 @@ struct ExecutorState {
   std::uint64_t hostPc, flags, fsBase;
   std::uint64_t components;  ///< of XSAVE
   std::uint64_t faultAddress, errorCode, trap;
-  std::uint32_t signal, resume;
-  std::uint32_t turn;           ///< futex: kMachine or kExecutor
-  std::uint32_t failed;         ///< commands that the host refused
-  std::uint64_t entered, left;  ///< time stamps: when guest code began to run, and when it stopped
-  std::uint64_t spill3, back;   ///< of the look into the second table: flags, and where it came from
-  std::uint32_t looks, unused;  ///< looks into the second table until the machine is told
-  std::byte padding[EXECUTOR_XSAVE - 304];
+  std::uint32_t signal;
+  std::int32_t listener;         ///< when it begins: file descriptor of the filter's, in the machine's table
+  std::uint32_t codeSelector;    ///< after a signal: CS
+  std::uint32_t failed;          ///< commands that the host refused
+  std::uint64_t cookie;          ///< without which the filter lets no command pass; gone before guest code runs
+  std::uint16_t selector[4];     ///< after a signal: DS, ES, FS, GS
+  std::uint64_t spill3, back;    ///< of the look into the second table: flags, and where it came from
+  std::uint32_t looks, unused2;  ///< looks into the second table until the machine is told
+  std::uint64_t gsBase;
+  std::byte padding[EXECUTOR_XSAVE - 312];
   alignas(64) std::byte xsave[4096];  ///< vector state, XSAVE's standard format
-
-  static constexpr std::uint32_t kMachine = 0, kExecutor = 1;
 };
 static_assert(offsetof(ExecutorState, target) == EXECUTOR_TARGET && offsetof(ExecutorState, reason) == EXECUTOR_REASON);
 static_assert(offsetof(ExecutorState, exitRip) == EXECUTOR_EXIT_RIP && offsetof(ExecutorState, info) == EXECUTOR_INFO);
@@ -58,8 +52,8 @@ static_assert(offsetof(ExecutorState, hostPc) == EXECUTOR_HOST_PC && offsetof(Ex
 static_assert(offsetof(ExecutorState, fsBase) == EXECUTOR_FS_BASE);
 static_assert(offsetof(ExecutorState, components) == EXECUTOR_COMPONENTS);
 static_assert(offsetof(ExecutorState, spill3) == EXECUTOR_SPILL3 && offsetof(ExecutorState, back) == EXECUTOR_RETURN);
-static_assert(offsetof(ExecutorState, looks) == EXECUTOR_LOOKS);
-static_assert(offsetof(ExecutorState, entered) == EXECUTOR_ENTERED && offsetof(ExecutorState, left) == EXECUTOR_LEFT);
+static_assert(offsetof(ExecutorState, looks) == EXECUTOR_LOOKS && offsetof(ExecutorState, gsBase) == EXECUTOR_GS_BASE);
+static_assert(offsetof(ExecutorState, cookie) == EXECUTOR_COOKIE && offsetof(ExecutorState, failed) == EXECUTOR_FAILED);
 static_assert(offsetof(ExecutorState, xsave) == EXECUTOR_XSAVE && sizeof(ExecutorState) <= EXECUTOR_STATE_BYTES);
 
 /// A change of the executor's address space: [address, address + length) shows guest RAM from `offset` on, or nothing.
@@ -73,10 +67,15 @@ struct ExecutorCommand {
 /// The other half: the executor reads it only.
 struct ExecutorCommands {
   std::uint64_t count;
-  std::uint64_t ramFile;  ///< file descriptor
+  std::uint64_t ramFile;                ///< file descriptor
+  std::uint64_t allBlocked, kicksOnly;  ///< signal masks, as the kernel has them
+  std::uint64_t signalStack[4];         ///< stack_t
   ExecutorCommand command[(EXECUTOR_COMMANDS_BYTES - 64) / sizeof(ExecutorCommand)];
   static constexpr std::uint64_t kMost = (EXECUTOR_COMMANDS_BYTES - 64) / sizeof(ExecutorCommand);
 };
+static_assert(offsetof(ExecutorCommands, command) == EXECUTOR_FIRST_COMMAND && sizeof(ExecutorCommand) == 32);
+static_assert(offsetof(ExecutorCommands, signalStack) == EXECUTOR_SIGNAL_STACK_SET);
+static_assert(offsetof(ExecutorCommands, allBlocked) == EXECUTOR_ALL_BLOCKED);
 static_assert(sizeof(ExecutorCommands) <= EXECUTOR_COMMANDS_BYTES);
 
 /// Where an indirect branch leads: in a table of 65,536 by the low 16 bits of the guest's address, which translated
@@ -95,6 +94,9 @@ static_assert((ExecutorTarget::kCount2 + EXECUTOR_HASH_WAYS) * 16 <= EXECUTOR_TA
 extern "C" {
 extern const std::uint8_t __start_lodge_executor[], __stop_lodge_executor[];
 extern const std::uint8_t executorBegin[], executorExit[], executorMiss[], executorHandler[], executorRestorer[];
+// Behind its system call instructions.
+extern const std::uint8_t executorStopped[], executorStackSet[], executorBlocked[], executorUnblocked[],
+    executorMapped[], executorUnmapped[], executorReturned[], executorDied[];
 }
 #pragma GCC visibility pop
 

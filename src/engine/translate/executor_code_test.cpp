@@ -53,7 +53,7 @@ class ExecutorCodeTest : public testing::Test {
     s.hostPc = at;
     s.flags = 2;
     s.looks = 100;
-    s.resume = static_cast<std::uint32_t>(ExecutorResume::enter);
+    s.gsBase = process->base();
     process->ask({kData, kPageSize, 0, PROT_READ | PROT_WRITE});
     process->ask({kStack, kPageSize, kPageSize, PROT_READ | PROT_WRITE});
     ASSERT_TRUE(process->run());
@@ -178,13 +178,13 @@ TEST_F(ExecutorCodeTest, EveryHostInstructionHasAPreciseState) {
   s.gpr[4] = kStack + 2048;
   s.hostPc = host;
   process->ask({kData, kPageSize, ExecutorCommand::kNothing, 0});
-  s.resume = static_cast<std::uint32_t>(ExecutorResume::enter);
+  s.gsBase = process->base();
   ASSERT_TRUE(process->run());
   ASSERT_EQ(s.signal, SIGSEGV + 0u);
   process->ask({kData, kPageSize, 0, PROT_READ});
   unsigned half = 0, whole = 0;
   std::uint64_t last = 0;
-  s.resume = static_cast<std::uint32_t>(ExecutorResume::step);
+  s.flags |= 0x100;
   while (last != kCode + 12) {  // what follows is on its way out
     ASSERT_TRUE(process->run());
     Place place{};

@@ -35,12 +35,26 @@
 #define EXECUTOR_FLAGS 200
 #define EXECUTOR_FS_BASE 208
 #define EXECUTOR_COMPONENTS 216
-#define EXECUTOR_ENTERED 264
-#define EXECUTOR_LEFT 272
+#define EXECUTOR_COOKIE 264
+#define EXECUTOR_FAILED 260
 #define EXECUTOR_SPILL3 280
 #define EXECUTOR_RETURN 288
 #define EXECUTOR_LOOKS 296
+#define EXECUTOR_GS_BASE 304
 #define EXECUTOR_XSAVE 512
+
+/* In ExecutorCommands. */
+#define EXECUTOR_COMMAND_COUNT 0
+#define EXECUTOR_RAM_FILE 8
+#define EXECUTOR_ALL_BLOCKED 16
+#define EXECUTOR_KICKS_ONLY 24
+#define EXECUTOR_SIGNAL_STACK_SET 32
+#define EXECUTOR_FIRST_COMMAND 64
+#define EXECUTOR_MAP_FLAGS 0xc011 /* MAP_SHARED | MAP_FIXED | MAP_NORESERVE | MAP_POPULATE */
+
+/* The system call whose answer lets an executor go on. */
+#define EXECUTOR_STOP_CALL 39
+#define EXECUTOR_GO_ON 1
 
 /* The place of a guest address in the second table: its product with the first, shifted by the second. */
 #define EXECUTOR_HASH 0x9e3779b97f4a7c15

@@ -73,9 +73,10 @@ void ExecutorMemory::setPage(std::uint64_t linear, std::uint64_t offset, bool wr
   if (writable) writers_.emplace(offset >> 12, linear);
 }
 
-void ExecutorMemory::show(std::uint64_t linear, std::uint64_t length, std::uint64_t offset, bool writable) {
+void ExecutorMemory::show(std::uint64_t linear, std::uint64_t length, std::uint64_t offset, bool writable,
+                          bool executable) {
   ++changes_;
-  std::uint64_t protection = PROT_READ | (writable ? PROT_WRITE : 0);
+  std::uint64_t protection = PROT_READ | (writable ? PROT_WRITE : 0) | (executable ? PROT_EXEC : 0);
   if (!process_.ask({linear, length, offset, protection})) overflow_ = true;
 }
 
@@ -125,6 +126,21 @@ bool ExecutorMemory::fill(Cpu& cpu, std::uint64_t linear, bool write) {
   setPage(linear, offset, writable);
   show(linear, kPageSize, offset, writable);
   if ((cpu.state.cr4 & cr4::pke) == 0 && lands) fillAround(cpu, linear);
+  return true;
+}
+
+bool ExecutorMemory::fillCode(Cpu& cpu, std::uint64_t linear, std::uint64_t offset) {
+  if (linear >= kLowerHalf || process_.covers(linear)) return false;
+  PageLook look{};
+  if (!lookAtPage(cpu, linear, look) || look.noExecute || look.offset != offset) return false;
+  if (changes_ > kMostChanges) dropAll();
+  if (look.size > kPageSize) cuts_.push_back(linear);
+  if (auto large = large_.find(linear & ~(kLarge - 1)); large != large_.end()) {
+    hide(large->first, kLarge);
+    large_.erase(large);
+  }
+  pages_[linear] = {offset, false, true};
+  show(linear, kPageSize, offset, false, true);
   return true;
 }
 
@@ -192,7 +208,7 @@ void ExecutorMemory::dropPage(std::uint64_t linear) {
 bool ExecutorMemory::isStill(const Cpu& cpu, std::uint64_t linear, const Shown& shown, std::uint64_t size) {
   PageLook look{};
   if (!lookAtPage(cpu, linear, look) || look.offset != shown.offset || !look.accessed || look.size < size) return false;
-  return !shown.writable || (look.writable && look.dirty);
+  return (!shown.writable || (look.writable && look.dirty)) && (!shown.executable || !look.noExecute);
 }
 
 void ExecutorMemory::revalidate(const Cpu& cpu) {

@@ -35,6 +35,12 @@ class ExecutorMemory {
 
   /// Shows the page, and some next to it, after a fault there. False: the interpreter must make the access.
   bool fill(x86::Cpu& cpu, std::uint64_t linear, bool write);
+  /// Shows a page of code for execution, read only: it is watched. False: the host has no room.
+  bool fillCode(x86::Cpu& cpu, std::uint64_t linear, std::uint64_t offset);
+  bool isExecutable(std::uint64_t page) const {
+    auto found = pages_.find(page);
+    return found != pages_.end() && found->second.executable;
+  }
   /// The guest said that the translation of this page may have changed.
   void dropPage(std::uint64_t linear);
   /// It said so of all pages: those whose translation is still what it was stay.
@@ -59,7 +65,7 @@ class ExecutorMemory {
  private:
   struct Shown {
     std::uint64_t offset;
-    bool writable;
+    bool writable, executable = false;
   };
   static constexpr std::uint64_t kLarge = 2_MiB;
   static constexpr std::uint64_t kMostChanges = 30'000;  ///< each may make one mapping more (vm.max_map_count)
@@ -68,7 +74,7 @@ class ExecutorMemory {
   bool maySeeWrites(std::uint64_t offset) const;
   void dropOne(std::uint64_t linear);
   void fillAround(x86::Cpu& cpu, std::uint64_t linear);
-  void show(std::uint64_t linear, std::uint64_t length, std::uint64_t offset, bool writable);
+  void show(std::uint64_t linear, std::uint64_t length, std::uint64_t offset, bool writable, bool executable = false);
   void hide(std::uint64_t linear, std::uint64_t length);
   void noteWritable(std::uint64_t offset, std::uint64_t length);
   void setPage(std::uint64_t linear, std::uint64_t offset, bool writable);

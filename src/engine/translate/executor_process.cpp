@@ -4,11 +4,12 @@
 #include <elf.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
-#include <linux/futex.h>
 #include <linux/rseq.h>
 #include <linux/seccomp.h>
+#include <poll.h>
 #include <sched.h>
 #include <sys/auxv.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/random.h>
@@ -39,6 +40,8 @@ constexpr std::uint64_t kLowerHalf = 0x7ffffffff000;
 // Programs of Linux lie below 2^32, around 0x55... and 0x7f...; what lies between is used by few.
 constexpr std::uint64_t kFirstBase = std::uint64_t{1} << 44, kBaseStep = std::uint64_t{1} << 30;
 constexpr std::uint64_t kBases = 0x4000;
+constexpr unsigned kBeginMicroseconds = 50, kMostKicks = 500;
+constexpr int kSignals[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGUSR1};
 constexpr long kLookAgain = 20'000'000, kKickAgain = 1'000'000;  // nanoseconds
 
 std::uint64_t number(const void* p) {
@@ -49,30 +52,6 @@ std::uint64_t number(const void* p) {
 struct KernelSigaction {
   std::uint64_t handler, flags, restorer, mask;
 };
-
-sock_filter statement(unsigned code, std::uint32_t value) {
-  return {static_cast<std::uint16_t>(code), 0, 0, value};
-}
-sock_filter jumpIfEqual(std::uint32_t value, std::uint8_t skipped) {
-  return {static_cast<std::uint16_t>(BPF_JMP | BPF_JEQ | BPF_K), skipped, 0, value};
-}
-
-/// All that the stub does. Guest code has no system call instruction to reach.
-bool installFilter() {
-  const sock_filter program[] = {statement(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
-                                 jumpIfEqual(SYS_futex, 7),
-                                 jumpIfEqual(SYS_mmap, 6),
-                                 jumpIfEqual(SYS_munmap, 5),
-                                 jumpIfEqual(SYS_rt_sigreturn, 4),
-                                 jumpIfEqual(SYS_restart_syscall, 3),
-                                 jumpIfEqual(SYS_exit_group, 2),
-                                 statement(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
-                                 statement(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
-                                 statement(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
-  sock_fprog filter{sizeof program / sizeof program[0], const_cast<sock_filter*>(program)};
-  return hostCall(SYS_prctl, PR_SET_NO_NEW_PRIVS, 1) == 0 &&
-         hostCall(SYS_prctl, PR_SET_SECCOMP, SECCOMP_MODE_FILTER, number(&filter)) == 0;
-}
 
 bool mapAt(std::uint64_t address, std::uint64_t bytes, int protection, int file, std::uint64_t offset) {
   std::uint64_t flags = MAP_FIXED_NOREPLACE | MAP_NORESERVE | (file < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED);
@@ -117,11 +96,12 @@ bool ExecutorProcess::makeMemory() {
   std::uint64_t random = 0;
   if (::getrandom(&random, sizeof random, 0) != sizeof random) return false;
   base_ = kFirstBase + random % kBases * kBaseStep;
+  if (::getrandom(&cookie_, sizeof cookie_, 0) != sizeof cookie_ || cookie_ >> 32 == 0) return false;
   return true;
 }
 
 /// In the new process, which is a copy of this one: only system calls, and only what the stub needs later.
-void ExecutorProcess::child(int ramFile) const {
+void ExecutorProcess::child() const {
   auto fail = [] {
     for (;;) hostCall(SYS_exit_group, 1);
   };
@@ -148,21 +128,16 @@ void ExecutorProcess::child(int ramFile) const {
   stack.ss_size = EXECUTOR_SIGNAL_STACK_BYTES;
   if (hostCall(SYS_sigaltstack, number(&stack)) != 0) fail();
   constexpr std::uint64_t kRestorer = 0x04000000;  // SA_RESTORER
-  KernelSigaction action{stubAddress(executorHandler), SA_SIGINFO | SA_ONSTACK | SA_NODEFER | kRestorer,
+  KernelSigaction action{stubAddress(executorHandler), SA_SIGINFO | SA_ONSTACK | SA_NODEFER | SA_RESTART | kRestorer,
                          stubAddress(executorRestorer), 0};
-  std::uint64_t blocked = ~std::uint64_t{0};
-  for (int signal : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGUSR1}) {
-    blocked &= ~(std::uint64_t{1} << (signal - 1));
+  for (int signal : kSignals) {
     if (hostCall(SYS_rt_sigaction, static_cast<std::uint64_t>(signal), number(&action), 0, 8) != 0) fail();
   }
-  if (hostCall(SYS_rt_sigprocmask, SIG_SETMASK, number(&blocked), 0, 8) != 0) fail();
-  constexpr std::uint64_t kLastFile = ~0u;
-  auto ram = static_cast<std::uint64_t>(ramFile);
-  if ((ram > 0 && hostCall(SYS_close_range, 0, ram - 1) != 0) || hostCall(SYS_close_range, ram + 1, kLastFile) != 0)
-    fail();
+  if (hostCall(SYS_rt_sigprocmask, SIG_SETMASK, number(&commands().kicksOnly), 0, 8) != 0) fail();
+  // Files stay the machine's, which needs the filter's: no guest code comes to a system call.
   if (!installFilter()) fail();
-  using Begin = void (*)(std::uint64_t, std::uint64_t);
-  reinterpret_cast<Begin>(stubAddress(executorBegin))(base_, kLowerHalf);
+  using Begin = void (*)();
+  reinterpret_cast<Begin>(stubAddress(executorBegin))();
   fail();
   __builtin_unreachable();
 }
@@ -173,15 +148,97 @@ std::unique_ptr<ExecutorProcess> ExecutorProcess::start(int ramFile) {
   if (!process->makeMemory()) return nullptr;
   ExecutorState& state = process->state();
   state.components = x86::vectorComponents();
-  state.turn = ExecutorState::kExecutor;
-  process->commands().ramFile = static_cast<std::uint64_t>(ramFile);
+  state.listener = -1;
+  ExecutorCommands& commands = process->commands();
+  commands.ramFile = static_cast<std::uint64_t>(ramFile);
+  commands.allBlocked = ~std::uint64_t{0};
+  commands.kicksOnly = ~std::uint64_t{0};
+  for (int signal : kSignals) commands.kicksOnly &= ~(std::uint64_t{1} << (signal - 1));
+  commands.signalStack[0] = process->base_ + EXECUTOR_SIGNAL_STACK;
+  commands.signalStack[2] = EXECUTOR_SIGNAL_STACK_BYTES;
   // Not vfork's kind: it needs memory of its own to forget. No signal at its end: it is nobody else's business.
-  long pid = hostCall(SYS_clone, 0);
-  if (pid == 0) process->child(ramFile);
+  long pid = hostCall(SYS_clone, CLONE_FILES);
+  if (pid == 0) process->child();
   if (pid < 0) return nullptr;
   process->pid_ = static_cast<pid_t>(pid);
-  // Its first stop says that it is ready.
-  return process->wait(kNever) && state.reason == EXECUTOR_REASON_ABORTED ? std::move(process) : nullptr;
+  return process->begin() ? std::move(process) : nullptr;
+}
+
+/// From the start of the process to its first stop, without anything of this one's.
+bool ExecutorProcess::begin() {
+  ExecutorState& s = state();
+  while (__atomic_load_n(&s.listener, __ATOMIC_SEQ_CST) < 0) {
+    if (!isAlive()) return false;
+    ::usleep(kBeginMicroseconds);
+  }
+  listener_ = UniqueFd(s.listener);
+  constexpr unsigned long kSetFlags = _IOW('!', 4, std::uint64_t), kSyncWakeUp = 1;
+  hostCall(SYS_ioctl, static_cast<std::uint64_t>(listener_.get()), kSetFlags, kSyncWakeUp);  // since Linux 6.6
+  if (!wait(kNever)) return false;
+  ask({0, base_, ExecutorCommand::kNothing, 0});
+  ask({base_ + EXECUTOR_BYTES, kLowerHalf - base_ - EXECUTOR_BYTES, ExecutorCommand::kNothing, 0});
+  s.kicked = 1;
+  bool forgot = run() && s.reason == EXECUTOR_REASON_ABORTED && s.failed == 0;
+  s.kicked = 0;
+  return forgot;
+}
+
+/// What the stub does, at the very instructions that do it. A system call anywhere else is guest code's: SIGSYS.
+bool ExecutorProcess::installFilter() const {
+  constexpr unsigned kMost = 64;
+  sock_filter program[kMost];
+  unsigned count = 0;
+  auto load = [&](std::size_t offset) {
+    program[count++] = {BPF_LD | BPF_W | BPF_ABS, 0, 0, static_cast<std::uint32_t>(offset)};
+  };
+  auto answer = [&](std::uint32_t value) { program[count++] = {BPF_RET | BPF_K, 0, 0, value}; };
+  // Unless it is so, `skipped` statements are left out.
+  auto require = [&](std::uint32_t value, std::uint8_t skipped) {
+    program[count++] = {BPF_JMP | BPF_JEQ | BPF_K, 0, skipped, value};
+  };
+  constexpr std::size_t kIp = offsetof(seccomp_data, instruction_pointer), kHigh = 4;
+  auto argument = [](unsigned n) { return offsetof(seccomp_data, args) + 8 * n; };
+  load(offsetof(seccomp_data, arch));
+  require(AUDIT_ARCH_X86_64, 1);
+  load(kIp + kHigh);
+  require(static_cast<std::uint32_t>(codeAddress() >> 32), 1);
+  load(kIp);
+  // Whatever is not so compares as no address of the stub: the code lies on no 4 GiB boundary.
+  auto call = [&](const std::uint8_t* behind, std::uint32_t number, std::uint32_t result) {
+    require(static_cast<std::uint32_t>(stubAddress(behind)), 4);
+    load(offsetof(seccomp_data, nr));
+    require(number, 1);
+    answer(result);
+    answer(SECCOMP_RET_TRAP);
+  };
+  auto change = [&](const std::uint8_t* behind, std::uint32_t number, std::size_t low, std::size_t high) {
+    require(static_cast<std::uint32_t>(stubAddress(behind)), 8);
+    load(offsetof(seccomp_data, nr));
+    require(number, 5);
+    load(low);
+    require(static_cast<std::uint32_t>(cookie_), 3);
+    load(high);
+    require(static_cast<std::uint32_t>(cookie_ >> 32), 1);
+    answer(SECCOMP_RET_ALLOW);
+    answer(SECCOMP_RET_TRAP);
+  };
+  call(executorStopped, EXECUTOR_STOP_CALL, SECCOMP_RET_USER_NOTIF);
+  call(executorStackSet, SYS_sigaltstack, SECCOMP_RET_ALLOW);
+  call(executorUnblocked, SYS_rt_sigprocmask, SECCOMP_RET_ALLOW);
+  call(executorBlocked, SYS_rt_sigprocmask, SECCOMP_RET_ALLOW);
+  call(executorReturned, SYS_rt_sigreturn, SECCOMP_RET_ALLOW);
+  call(executorDied, SYS_exit_group, SECCOMP_RET_ALLOW);
+  change(executorMapped, SYS_mmap, argument(3) + kHigh, argument(4) + kHigh);
+  change(executorUnmapped, SYS_munmap, argument(2), argument(2) + kHigh);
+  answer(SECCOMP_RET_TRAP);
+  sock_fprog filter{static_cast<unsigned short>(count), program};
+  if (hostCall(SYS_prctl, PR_SET_NO_NEW_PRIVS, 1) != 0) return false;
+  constexpr std::uint64_t kListener = 1 << 3, kWaitKillable = 1 << 5;  // of SECCOMP_FILTER_FLAG_
+  long file = hostCall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, kListener | kWaitKillable, number(&filter));
+  if (file < 0) file = hostCall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, kListener, number(&filter));
+  if (file < 0) return false;
+  __atomic_store_n(&state().listener, static_cast<std::int32_t>(file), __ATOMIC_SEQ_CST);
+  return true;
 }
 
 ExecutorProcess::~ExecutorProcess() {
@@ -209,26 +266,50 @@ bool ExecutorProcess::isAlive() {
 }
 
 bool ExecutorProcess::run(const volatile std::uint32_t& wantsStop) {
-  ExecutorState& s = state();
-  __atomic_store_n(&s.turn, ExecutorState::kExecutor, __ATOMIC_SEQ_CST);
-  hostCall(SYS_futex, number(&s.turn), FUTEX_WAKE, 1);
-  return wait(wantsStop);
+  state().cookie = commands().count != 0 ? cookie_ : 0;
+  // A kick meanwhile made it ask anew.
+  while (!reply()) {
+    if (!wait(kNever)) return false;
+  }
+  if (!wait(wantsStop)) return false;
+  forgetAsked();
+  return true;
+}
+
+/// Lets it go on. False: it has another question by now.
+bool ExecutorProcess::reply() {
+  seccomp_notif_resp response{};
+  response.id = stop_;
+  response.val = EXECUTOR_GO_ON;
+  return hostCall(SYS_ioctl, static_cast<std::uint64_t>(listener_.get()), SECCOMP_IOCTL_NOTIF_SEND,
+                  number(&response)) == 0;
+}
+
+/// Takes its question, if there is one.
+bool ExecutorProcess::receive() {
+  union {
+    seccomp_notif notification;
+    std::uint8_t room[256];  // the kernel's may be larger
+  } n{};
+  if (hostCall(SYS_ioctl, static_cast<std::uint64_t>(listener_.get()), SECCOMP_IOCTL_NOTIF_RECV, number(&n)) != 0)
+    return false;
+  stop_ = n.notification.id;
+  return true;
 }
 
 bool ExecutorProcess::wait(const volatile std::uint32_t& wantsStop) {
-  ExecutorState& s = state();
-  auto turn = number(&s.turn);
-  while (__atomic_load_n(&s.turn, __ATOMIC_SEQ_CST) != ExecutorState::kMachine) {
+  for (unsigned kicks = 0;;) {
     // Who wants it to stop interrupts the wait with a signal, which may come just before it; and the executor may be
     // about to return to guest code when the kick comes. Both are rare, and then it is tried again.
     bool kicked = wantsStop != 0;
     if (kicked) kick();
+    if (kicked && ++kicks > kMostKicks) ::kill(pid_, SIGKILL);  // it has blocked them: no program needs that
     timespec wait{0, kicked ? kKickAgain : kLookAgain};
-    long result = hostCall(SYS_futex, turn, FUTEX_WAIT, ExecutorState::kExecutor, number(&wait));
-    if (result == -ETIMEDOUT && !isAlive()) return false;
+    pollfd file{listener_.get(), POLLIN, 0};
+    long result = hostCall(SYS_ppoll, number(&file), 1, number(&wait), 0, 8);
+    if (result > 0 && (file.revents & POLLIN) != 0 && receive()) return true;
+    if (result >= 0 && !isAlive()) return false;
   }
-  forgetAsked();
-  return true;
 }
 
 void ExecutorProcess::kick() const {

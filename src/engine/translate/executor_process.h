@@ -47,7 +47,7 @@ class ExecutorProcess {
   bool covers(std::uint64_t linear) const { return linear - base_ < EXECUTOR_BYTES; }
   std::uint64_t base() const { return base_; }
 
-  /// Lets it run until it stops; soon, once `wantsStop` is not 0. False: it is dead.
+  /// Lets it run from what the state says until it stops; soon, once `wantsStop` is not 0. False: it is dead.
   bool run(const volatile std::uint32_t& wantsStop = kNever);
   /// Makes it stop soon.
   void kick() const;
@@ -61,11 +61,18 @@ class ExecutorProcess {
   ExecutorProcess() = default;
   bool makeMemory();
   bool wait(const volatile std::uint32_t& wantsStop);
-  [[noreturn]] void child(int ramFile) const;
+  bool receive();
+  bool reply();
+  bool installFilter() const;
+  bool begin();
+  [[noreturn]] void child() const;
   bool isAlive();
   ExecutorCommands& commands() const { return *reinterpret_cast<ExecutorCommands*>(shared_ + EXECUTOR_COMMANDS); }
 
   UniqueFd sharedFile_, codeFile_;
+  UniqueFd listener_;         ///< of its filter: a stop is a system call that waits for an answer
+  std::uint64_t stop_ = 0;    ///< the stop that is to be answered
+  std::uint64_t cookie_ = 0;  ///< what the filter wants to see with changes of the address space
   std::uint8_t* shared_ = nullptr;
   std::uint8_t* table_ = nullptr;
   std::uint8_t* code_ = nullptr;

@@ -16,12 +16,13 @@
 namespace lodge::translate {
 namespace {
 
-constexpr std::uint64_t kPage = 0x7f12'3456'7000;
+constexpr std::uint64_t kPage = 0x7f12'3456'7000, kTrapFlag = 1 << 8;
 
 class ExecutorProcessTest : public testing::Test {
  protected:
   void SetUp() override {
     if (!ExecutorProcess::isPossible()) GTEST_SKIP() << "the host has no FSGSBASE";
+    TearDown();
     ram = makeMemoryFile("test-ram");
     ASSERT_EQ(::ftruncate(ram.get(), 1_MiB), 0);
     bytes = static_cast<std::uint8_t*>(::mmap(nullptr, 1_MiB, PROT_READ | PROT_WRITE, MAP_SHARED, ram.get(), 0));
@@ -30,6 +31,7 @@ class ExecutorProcessTest : public testing::Test {
   }
   void TearDown() override {
     if (bytes) ::munmap(bytes, 1_MiB);
+    bytes = nullptr;
   }
   /// Code that runs next; a jump to executorExit follows it.
   void put(std::vector<std::uint8_t> code) {
@@ -39,7 +41,6 @@ class ExecutorProcessTest : public testing::Test {
     std::uint64_t next = process->codeAddress() + at + code.size() + 4;
     storeLe(process->code() + at + code.size(), static_cast<std::uint32_t>(process->stubAddress(executorExit) - next));
     process->state().hostPc = process->codeAddress() + at;
-    process->state().resume = static_cast<std::uint32_t>(ExecutorResume::enter);
     process->state().flags = 2;
     process->state().xsave[24] = std::byte{0x80};
     process->state().xsave[25] = std::byte{0x1f};
@@ -72,7 +73,6 @@ TEST_F(ExecutorProcessTest, FaultsAndGoesOnWhenThePageIsThere) {
   EXPECT_EQ(s.faultAddress, kPage + 8);
   EXPECT_EQ(s.errorCode & 2, 0u);
   process->ask({kPage, kPageSize, 5 * kPageSize, PROT_READ});
-  s.resume = static_cast<std::uint32_t>(ExecutorResume::again);
   ASSERT_TRUE(process->run());
   EXPECT_EQ(s.failed, 0u);
   EXPECT_EQ(s.signal, SIGSEGV + 0u);
@@ -103,9 +103,74 @@ TEST_F(ExecutorProcessTest, HasNothingOfTheMachine) {
   EXPECT_EQ(s.faultAddress, reinterpret_cast<std::uint64_t>(bytes));
 }
 
-TEST_F(ExecutorProcessTest, ASystemCallEndsIt) {
+TEST_F(ExecutorProcessTest, ASystemCallIsTheMachines) {
+  ExecutorState& s = process->state();
   put({0xb8, 39, 0, 0, 0, 0x0f, 0x05});  // getpid
-  EXPECT_FALSE(process->run());
+  std::uint64_t at = s.hostPc;
+  ASSERT_TRUE(process->run());
+  EXPECT_EQ(s.signal, SIGSYS + 0u);
+  EXPECT_EQ(s.hostPc, at + 7);
+  EXPECT_EQ(s.gpr[0], 39u);
+  process->code()[at + 5 - process->codeAddress()] = 0xcd;  // INT 80: getppid
+  process->code()[at + 6 - process->codeAddress()] = 0x80;
+  s.hostPc = at;
+  ASSERT_TRUE(process->run());
+  EXPECT_EQ(s.signal, SIGSYS + 0u);
+}
+
+/// What a guest program does that has found the stub.
+TEST_F(ExecutorProcessTest, TheStubsSystemCallsAreOfNoUse) {
+  struct {
+    const std::uint8_t* behind;
+    std::uint64_t number;
+  } calls[] = {{executorMapped, 9}, {executorUnmapped, 11}, {executorMapped, 39}, {executorStackSet, 59}};
+  for (auto& call : calls) {
+    ExecutorState& s = process->state();
+    process->ask({kPage, kPageSize, 5 * kPageSize, PROT_READ | PROT_WRITE});
+    put({0x90});
+    ASSERT_TRUE(process->run());  // the cookie was there, and is gone
+    EXPECT_EQ(s.cookie, 0u);
+    s.hostPc = process->stubAddress(call.behind) - 2;
+    s.gpr[0] = call.number;
+    s.gpr[7] = kPage;
+    s.gpr[6] = kPageSize;
+    s.gpr[2] = 3;
+    s.gpr[10] = EXECUTOR_MAP_FLAGS;
+    s.gpr[8] = 3;
+    EXPECT_FALSE(process->run());
+    SetUp();  // another one
+  }
+}
+
+TEST_F(ExecutorProcessTest, CodeRunsWhereTheGuestHasIt) {
+  ExecutorState& s = process->state();
+  const std::uint8_t code[] = {0x65, 0x48, 0x8b, 0x1c, 0x25, 0x08, 0, 0, 0, 0x0f, 0x05};  // MOV RBX, GS:[8]; SYSCALL
+  std::memcpy(bytes + 5 * kPageSize, code, sizeof code);
+  storeLe(bytes + 6 * kPageSize + 8, std::uint64_t{0x1234});
+  put({0x90});
+  process->ask({kPage, kPageSize, 5 * kPageSize, PROT_READ | PROT_EXEC});
+  process->ask({kPage + kPageSize, kPageSize, 6 * kPageSize, PROT_READ});
+  s.hostPc = kPage;
+  s.gsBase = kPage + kPageSize;
+  s.gpr[0] = 60;
+  ASSERT_TRUE(process->run());
+  EXPECT_EQ(s.signal, SIGSYS + 0u);
+  EXPECT_EQ(s.hostPc, kPage + sizeof code);
+  EXPECT_EQ(s.gpr[3], 0x1234u);
+  EXPECT_EQ(s.gsBase, kPage + kPageSize);
+}
+
+TEST_F(ExecutorProcessTest, TakesManyCommands) {
+  ExecutorState& s = process->state();
+  for (unsigned round = 0; round < 20; ++round) {
+    for (std::uint64_t n = 0; n < 40; ++n) {
+      process->ask({kPage + n * kPageSize, kPageSize, n * kPageSize, n % 3 == 0 ? 5u : 3u});
+      if ((n + round) % 2 == 0) process->ask({kPage + n * kPageSize, kPageSize, ExecutorCommand::kNothing, 0});
+    }
+    put({0x90});
+    ASSERT_TRUE(process->run()) << round;
+    EXPECT_EQ(s.failed, 0u);
+  }
 }
 
 TEST_F(ExecutorProcessTest, StepsOneInstruction) {
@@ -114,10 +179,11 @@ TEST_F(ExecutorProcessTest, StepsOneInstruction) {
   put({0x48, 0x8b, 0x03, 0x48, 0xff, 0xc0, 0x48, 0xff, 0xc0});  // MOV RAX, [RBX]; INC RAX; INC RAX
   ASSERT_TRUE(process->run());
   process->ask({kPage, kPageSize, 0, PROT_READ});
-  s.resume = static_cast<std::uint32_t>(ExecutorResume::step);
+  s.flags |= kTrapFlag;
   ASSERT_TRUE(process->run());
   EXPECT_EQ(s.signal, SIGTRAP + 0u);
   EXPECT_EQ(s.gpr[0], 0u);
+  EXPECT_NE(s.flags & kTrapFlag, 0u);
   ASSERT_TRUE(process->run());
   EXPECT_EQ(s.gpr[0], 1u);
 }

@@ -22,7 +22,8 @@ constexpr std::uint64_t kStreak = 2, kApart = 1000;
 /// turn. It is tried again after a while (microseconds), which doubles.
 constexpr std::uint64_t kStops = 400, kSlow = 2;
 constexpr std::uint64_t kFirstPenalty = 200'000, kLongestPenalty = 10'000'000;
-/// One that has not run for so long is given up.
+/// One that has not run for so long may be another program's, and is given up after kForgotten.
+constexpr std::uint64_t kKept = 300'000;
 constexpr std::uint64_t kForgotten = 1'000'000;
 }  // namespace
 
@@ -83,6 +84,7 @@ void Executors::promote(std::uint64_t cr3, std::uint64_t now) {
   } else if (!space) {
     space = &*std::min_element(spaces_.begin(), spaces_.end(),
                                [](const Space& a, const Space& b) { return a.lastUse < b.lastUse; });
+    if (now - space->lastUse < ticks(kKept)) return;
     space->executor->forgetAll();
     space->penalty = space->retryAt = 0;
   }

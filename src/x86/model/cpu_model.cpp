@@ -37,7 +37,8 @@ class Builder {
     model_->cpus = cpus_;
     model_->vendor = hostVendor();
     model_->tscHz = host_.tscHz();
-    model_->tscBase = host_.tsc();
+    // The host's own: as it is, so that programs may read it without Lodge.
+    model_->tscBase = name_.name == std::string_view("host") ? 0 : host_.tsc();
     model_->physicalAddressBits = kPhysicalBits;
     model_->gigabytePages = true;
     if (Status status = addFeatures(); !status) return std::move(status).error();

@@ -196,6 +196,7 @@ TEST(HostModels, registersAllowWhatIsOffered) {
   auto v3 = make(MadeUpHost("AuthenticAMD"), "x86-64-v3");
   EXPECT_NE(v3->cr4Supported & cr4::osxsave, 0u);
   EXPECT_EQ(v3->tscBase, 12345u);
+  EXPECT_EQ(make(MadeUpHost("AuthenticAMD"), "host")->tscBase, 0u);
   EXPECT_EQ(ask(*v3, 0x8000'0008).eax, v3->physicalAddressBits | 48u << 8);
 }
 

@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/translate/executor_native.h"
+
+#include <immintrin.h>
+
+#include <algorithm>
+#include <cstring>
+#include <string_view>
+
+#include "x86/cpu_model.h"
+#include "x86/instruction.h"
+
+namespace lodge::translate {
+
+using namespace x86;
+
+namespace {
+
+constexpr unsigned kBefore = 192;                  ///< bytes in which ways to read code come together
+constexpr unsigned kWays = kMaxInstructionLength;  ///< ways to begin
+constexpr std::uint8_t kEscape = 0x0f, kInt = 0xcd;
+constexpr std::uint8_t kXgetbv = 0xd0, kXend = 0xd5, kXtest = 0xd6;  // after 0F 01
+
+/// Of the second byte after 0F: what may be the machine's to answer.
+bool maySense(const std::uint8_t* at) {
+  if (at[0] == kInt) return at[1] == 0x80;
+  switch (at[1]) {
+    case 0x01:
+      return at[2] != kXgetbv && at[2] != kXend && at[2] != kXtest;
+    case 0x00:
+    case 0x02:
+    case 0x03:
+    case 0x31:
+    case 0x34:
+    case 0xa2:
+      return true;
+    case 0xc7:
+      return at[2] >= 0xf8;
+    default:
+      return false;
+  }
+}
+
+/// Whether user code has them; else it is #UD, as in a guest.
+bool hostHasProtectionKeys() {
+  constexpr std::uint32_t kOspke = 1 << 4;
+  std::uint32_t eax = 7, ebx, ecx = 0, edx;
+  asm volatile("cpuid" : "+a"(eax), "=b"(ebx), "+c"(ecx), "=d"(edx));
+  return (ecx & kOspke) != 0;
+}
+
+bool isSensed(const Instruction& i, bool timeStamps) {
+  switch (i.info->op) {
+    case Op::rdtsc:
+      return !timeStamps;
+    case Op::cpuid:
+    case Op::rdtscp:
+    case Op::rdpid:
+    case Op::sldt:
+    case Op::str:
+    case Op::verr:
+    case Op::verw:
+    case Op::sgdt:
+    case Op::sidt:
+    case Op::smsw:
+    case Op::lar:
+    case Op::lsl:
+    case Op::vmcall:
+    case Op::vmmcall:
+    case Op::sysenter:
+      return true;
+    case Op::rdpkru:
+    case Op::wrpkru:
+      return hostHasProtectionKeys();
+    case Op::int_:
+      return (i.immediate & 0xff) == 0x80;
+    default:
+      return false;
+  }
+}
+
+/// Whether the byte at `position` begins, or is the opcode of, an instruction that is sensed, in one of the ways to
+/// read the `count` bytes.
+bool isReadSo(const std::uint8_t* bytes, unsigned count, unsigned position, bool timeStamps) {
+  unsigned first = position > kBefore ? position - kBefore : 0;
+  for (unsigned begin = first; begin < first + kWays && begin <= position; ++begin) {
+    for (unsigned at = begin; at <= position;) {
+      Instruction i;
+      DecodeStatus status = decode(bytes + at, std::min(count - at, kMaxInstructionLength), CodeSize::bits64, i);
+      if (status != DecodeStatus::ok) {
+        // Nothing that this decoder knows: one byte at a time, or the position's own.
+        if (at == position) return true;
+        ++at;
+        continue;
+      }
+      if (at + i.length > position && isSensed(i, timeStamps)) return true;
+      at += i.length;
+    }
+  }
+  return false;
+}
+
+}  // namespace
+
+bool runsAsItIs(const std::uint8_t* before, const std::uint8_t* page, const std::uint8_t* next, bool timeStamps) {
+  constexpr unsigned kAfter = kMaxInstructionLength;
+  std::uint8_t bytes[kBefore + kPageSize + kAfter + 2];
+  unsigned first = 0;
+  if (before) {
+    std::memcpy(bytes, before + kPageSize - kBefore, kBefore);
+    first = kBefore;
+  }
+  unsigned end = first + kPageSize;
+  std::memcpy(bytes + first, page, kPageSize);
+  if (next) {
+    std::memcpy(bytes + end, next, kAfter);
+  } else {
+    std::memset(bytes + end, 0x90, kAfter);
+  }
+  // An instruction that goes on in the next page is that page's, too: it cannot run without.
+  for (unsigned n = first == 0 ? 0 : first - 2; n < end; ++n) {
+    if (bytes[n] != kEscape && bytes[n] != kInt) continue;
+    if (maySense(bytes + n) && isReadSo(bytes, end + kAfter, n, timeStamps)) {
+      return false;
+    }
+  }
+  return true;
+}
+
+namespace {
+__attribute__((target("xsave"))) std::uint64_t hostXcr0() {
+  return _xgetbv(0);
+}
+
+/// Without a library's function: guest registers may be live in this folder.
+bool isHosts(const std::string& name) {
+  constexpr std::string_view kHost = "host";
+  if (name.size() != kHost.size()) return false;
+  bool same = true;
+  for (std::size_t n = 0; n < kHost.size(); ++n) same = same && name[n] == kHost[n];
+  return same;
+}
+}  // namespace
+
+bool mayRunNatively(const CpuModel& model) {
+  return isHosts(model.name) && model.xcr0Supported == hostXcr0();
+}
+
+}  // namespace lodge::translate
