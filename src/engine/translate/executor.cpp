@@ -303,8 +303,7 @@ bool Executor::isNative(std::uint64_t rip, bool ahead) {
   std::scoped_lock lock(mutex_);
   CodePage& there = codePages_[page];
   there.kind = native ? CodePage::Kind::native : CodePage::Kind::translated;
-  if (!native && !(before && next)) ++there.partial;
-  if (before && next) there.partial = 0;
+  there.partial = native || (before && next) ? 0 : static_cast<std::uint8_t>(there.partial + 1);
   return native;
 }
 
