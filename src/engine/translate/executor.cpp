@@ -181,7 +181,10 @@ void Executor::settle() {
   mustRevalidate_ = false;
   flushCount_ = 0;
   if (remapped_) return;
-  if (stale_.exchange(false, std::memory_order_seq_cst)) forgetCode();
+  if (stale_.exchange(false, std::memory_order_seq_cst)) {
+    if (native_) memory_.dropAll();  // pages of code are not watched any more
+    forgetCode();
+  }
   if (pending_.exchange(false, std::memory_order_seq_cst)) {
     std::vector<std::uint64_t> guarded, written;
     {
