@@ -40,7 +40,7 @@ constexpr std::uint64_t kLowerHalf = 0x7ffffffff000;
 // Programs of Linux lie below 2^32, around 0x55... and 0x7f...; what lies between is used by few.
 constexpr std::uint64_t kFirstBase = std::uint64_t{1} << 44, kBaseStep = std::uint64_t{1} << 30;
 constexpr std::uint64_t kBases = 0x4000;
-constexpr unsigned kBeginMicroseconds = 50, kMostKicks = 500;
+constexpr unsigned kBeginMicroseconds = 50, kMostKicks = 10'000;
 constexpr int kSignals[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGUSR1};
 constexpr long kLookAgain = 20'000'000, kKickAgain = 1'000'000;  // nanoseconds
 
