@@ -80,15 +80,7 @@ void ConsoleDevice::deliver() {
 void ConsoleDevice::deliverLocked() {
   while (!backlog_.empty()) {
     Chain chain;
-    VirtQueue::Pop result;
-    {
-      Slot& slot = slots_[receive];
-      std::lock_guard lock(slot.mutex);
-      result = slot.queue.pop(chain);
-      if (result == VirtQueue::Pop::empty && slot.queue.armNotification()) continue;
-    }
-    if (result == VirtQueue::Pop::broken) transport_->needsReset(receive);
-    if (result != VirtQueue::Pop::chain) return;
+    if (!popChain(receive, chain)) return;
     std::uint32_t done = 0;
     for (const iovec& v : chain.writable) {
       std::size_t part = std::min(v.iov_len, backlog_.size());

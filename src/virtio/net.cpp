@@ -271,17 +271,9 @@ bool NetDevice::popBuffers(unsigned queue, std::size_t bytes, std::vector<Chain>
   std::vector<Chain>& spare = pairStates_[queue / 2].spare;
   out = std::exchange(spare, {});
   for (const Chain& c : out) room += c.writableBytes;
-  Slot& slot = slots_[queue];
   while (room < bytes) {
     Chain chain;
-    VirtQueue::Pop result;
-    {
-      std::lock_guard lock(slot.mutex);
-      result = slot.queue.pop(chain);
-      if (result == VirtQueue::Pop::empty && slot.queue.armNotification()) continue;
-    }
-    if (result == VirtQueue::Pop::broken) transport_->needsReset(queue);
-    if (result != VirtQueue::Pop::chain) {
+    if (!popChain(queue, chain)) {
       spare = std::move(out);
       return false;
     }

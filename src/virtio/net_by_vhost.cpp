@@ -120,17 +120,9 @@ void NetDevice::feed(unsigned queue) {
   if (!transmit && queue / 2 >= v.net.pairs()) return;  // nothing arrives there
   auto& waiting = v.waiting[queue];
   while (!waiting.empty() && handOver(queue, waiting.front())) waiting.pop_front();
-  Slot& slot = slots_[queue];
   while (waiting.empty()) {
     Chain chain;
-    VirtQueue::Pop result;
-    {
-      std::lock_guard lock(slot.mutex);
-      result = slot.queue.pop(chain);
-      if (result == VirtQueue::Pop::empty && slot.queue.armNotification()) continue;
-    }
-    if (result == VirtQueue::Pop::broken) transport_->needsReset(queue);
-    if (result != VirtQueue::Pop::chain) break;
+    if (!popChain(queue, chain)) break;
     if (!handOver(queue, chain)) waiting.push_back(std::move(chain));
   }
   v.net.kick(queue / 2 % v.net.pairs(), transmit ? VhostNet::transmit : VhostNet::receive);

@@ -47,21 +47,26 @@ class QueuedDevice : public Device {
   /// Chains that were popped last and wait in the device: a saved queue has them as not popped.
   virtual std::vector<const Chain*> held(unsigned) const { return {}; }
 
-  /// Pops every available chain of a queue and hands it to `serve(Chain)`, which is called without the lock. Ends with
-  /// notifications armed. A broken ring is reported to the transport.
+  /// The next available chain of a queue. False if there is none; then notifications are armed. A broken ring is
+  /// reported to the transport.
+  bool popChain(unsigned index, Chain& chain) {
+    Slot& slot = slots_[index];
+    VirtQueue::Pop result;
+    {
+      std::lock_guard lock(slot.mutex);
+      do {
+        result = slot.queue.pop(chain);
+      } while (result == VirtQueue::Pop::empty && slot.queue.armNotification());
+    }
+    if (result == VirtQueue::Pop::broken) transport_->needsReset(index);
+    return result == VirtQueue::Pop::chain;
+  }
+  /// Pops every available chain of a queue and hands it to `serve(Chain)`, which is called without the lock.
   template <class Serve>
   void drain(unsigned index, Serve&& serve) {
-    Slot& slot = slots_[index];
     for (;;) {
       Chain chain;
-      VirtQueue::Pop result;
-      {
-        std::lock_guard lock(slot.mutex);
-        result = slot.queue.pop(chain);
-        if (result == VirtQueue::Pop::empty && slot.queue.armNotification()) continue;
-      }
-      if (result == VirtQueue::Pop::broken) transport_->needsReset(index);
-      if (result != VirtQueue::Pop::chain) return;
+      if (!popChain(index, chain)) return;
       serve(std::move(chain));
     }
   }
