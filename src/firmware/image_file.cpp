@@ -14,7 +14,8 @@ namespace lodge::firmware {
 
 namespace {
 constexpr std::uint64_t kPipeLimit = 1_GiB;
-}
+constexpr std::uint64_t kLoadPiece = 256_KiB;
+}  // namespace
 
 Result<std::shared_ptr<const ImageFile>> ImageFile::open(const std::string& path) {
   // Not O_NONBLOCK alone: a pipe's writer may come later, and is waited for by readFile().
@@ -67,14 +68,18 @@ Result<std::vector<std::byte>> ImageFile::head(std::uint64_t limit) const {
 
 Status ImageFile::load(std::uint64_t offset, std::uint64_t length, GuestMemory& memory, Gpa to) const {
   if (length == 0) return {};
-  std::byte* target = memory.span(to, length);
-  if (!target) {
+  if (!memory.span(to, length)) {
     return Error(ErrorKind::invalidArgument,
                  fmt::format("'{}': no guest RAM for {} bytes at 0x{:x}", name_, length, raw(to)));
   }
-  Status status = read(offset, std::span(target, length));
-  memory.written(to, length);
-  return status;
+  // By way of a buffer that stays in the cache: reading straight into RAM that nobody has touched costs a fault a page.
+  std::vector<std::byte> buffer(std::min(length, kLoadPiece));
+  for (std::uint64_t done = 0; done < length; done += buffer.size()) {
+    std::span<std::byte> piece(buffer.data(), std::min<std::uint64_t>(buffer.size(), length - done));
+    if (Status status = read(offset + done, piece); !status) return status;
+    if (!memory.write(to + done, piece)) return Error(ErrorKind::internal, "guest RAM that was there is gone");
+  }
+  return {};
 }
 
 bool zeroGuest(GuestMemory& memory, Gpa gpa, std::uint64_t length) {
