@@ -61,7 +61,7 @@ void transfer(Archive& a, Hpet::State& s) {
     a(t.config, t.comparator, t.period, t.match, t.lastInterrupt);
     a.require(isTime(t.lastInterrupt), "an HPET timer's time");
   }
-  a.require(s.status >> Hpet::kTimers == 0, "the HPET's status");
+  a.require(Hpet::isPossible(s), "the HPET's timers");
 }
 
 void transfer(Archive& a, AcpiPm::State& s) {

@@ -160,6 +160,27 @@ TEST(ChipState, NonsenseIsRefusedAndChangesNothing) {
   }
 }
 
+TEST(ChipState, AnHpetTimersRouteIsOneThatThereIs) {
+  for (std::uint64_t route = 0; route < 32; ++route) {
+    Chips chips(0);
+    Hpet::State state;
+    state.timers[1].config = route << 9;
+    Archive out(1);
+    transfer(out, state);
+    Status done = loaded(chips.hpet, out.saved());
+    bool has = route == 0 || (route >= Hpet::kFirstRoute && route < Hpet::kFirstRoute + Hpet::kRoutes);
+    EXPECT_EQ(static_cast<bool>(done), has) << route;
+    if (!done) EXPECT_NE(done.error().message().find("the HPET's timers"), std::string::npos);
+  }
+  Hpet::State far;
+  far.config = 1;
+  far.timers[0].match = std::uint64_t{1} << 62;
+  Archive out(1);
+  transfer(out, far);
+  Chips chips(0);
+  EXPECT_FALSE(loaded(chips.hpet, out.saved()));
+}
+
 struct TestFunction : PciFunction, IoDevice {
   TestFunction()
       : PciFunction(

@@ -242,6 +242,19 @@ Hpet::State Hpet::save() const {
   return state;
 }
 
+bool Hpet::isPossible(const State& state) {
+  if ((state.config & ~(kEnable | kLegacy)) != 0 || state.status >> kTimers != 0) return false;
+  bool enabled = (state.config & kEnable) != 0;  // matches of a counter that stands are found anew
+  for (const TimerState& timer : state.timers) {
+    std::uint64_t route = (timer.config & kRoute) >> kRouteShift;
+    if ((timer.config & ~kTimerWritable) != 0) return false;
+    if (route != 0 && (route < kFirstRoute || route >= kFirstRoute + kRoutes)) return false;
+    std::uint64_t ahead = timer.match.value_or(state.counter) - state.counter;
+    if (enabled && static_cast<std::int64_t>(ahead) >= static_cast<std::int64_t>(kHorizon)) return false;
+  }
+  return true;
+}
+
 void Hpet::restore(const State& state) {
   std::lock_guard lock(mutex_);
   for (unsigned number = 0; number < kTimers; ++number) {

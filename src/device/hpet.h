@@ -56,6 +56,8 @@ class Hpet : public IoDevice {
   };
   State save() const;
   void restore(const State& state);
+  /// Whether a guest could have brought one to this state: routes that there are, matches that are not too far.
+  static bool isPossible(const State& state);
 
  private:
   std::uint64_t registerLocked(std::uint64_t offset) const;
