@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 JOBS ?= $(shell nproc)
 
-.PHONY: help run build test test-long test-install check bench fuzz guest packages packages-test clean
+.PHONY: help run build static test test-long test-install check bench fuzz guest packages packages-test clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -14,6 +14,9 @@ run: build guest ## install packages, build, make the guest, boot it to a shell
 
 build: packages ## the program, at build/release/lodge
 	@tools/build release
+
+static: packages ## the same without shared libraries, at build/static/lodge (libslirp is loaded when a user network starts)
+	@tools/build static lodge lodge-network-helper
 
 test: packages-test build ## install packages, build, run every test and check (30 minutes at most)
 	@tools/run-tests

@@ -212,7 +212,7 @@ Result<BootState> loadBzImage(LoadContext& context) {
   }
   auto base = placeKernel(context, *header);
   if (!base) return std::move(base).error();
-  Status status = context.kernel().load(header->payloadOffset, header->payloadLength, context.memory, Gpa{*base});
+  Status status = context.copy(context.kernel(), header->payloadOffset, header->payloadLength, Gpa{*base});
   if (!status) return std::move(status).error();
   auto initrd = placeInitrd(context, *header);
   if (!initrd) return std::move(initrd).error();

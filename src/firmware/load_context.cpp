@@ -15,6 +15,12 @@ std::optional<std::uint64_t> takeInformation(Placement& placement, std::uint64_t
 }
 }  // namespace
 
+Status LoadContext::copy(const ImageFile& file, std::uint64_t offset, std::uint64_t length, Gpa to) {
+  if (!copies) return file.load(offset, length, memory, to);
+  copies->add(file, offset, length, memory, to);
+  return {};
+}
+
 Result<std::uint64_t> LoadContext::put(std::span<const std::byte> bytes, std::uint64_t alignment,
                                        std::string_view what) {
   auto base = takeInformation(placement, bytes.size(), alignment);
@@ -70,7 +76,7 @@ Result<LoadedModule> loadInitrd(LoadContext& context, std::uint64_t from, std::u
   std::uint64_t at = 0;
   for (const BootModule& module : context.request.modules) {
     at = alignUp(at, 4);
-    Status status = module.file->load(0, module.file->size(), context.memory, Gpa{*base + at});
+    Status status = context.copy(*module.file, 0, module.file->size(), Gpa{*base + at});
     if (!status) return std::move(status).error();
     at += module.file->size();
   }

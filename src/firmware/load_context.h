@@ -21,11 +21,14 @@ struct LoadContext {
   const BootRequest& request;
   std::vector<MemoryRange> map;
   Placement placement;
-  std::uint64_t rsdp;  ///< guest-physical address of the ACPI root pointer
+  std::uint64_t rsdp;   ///< guest-physical address of the ACPI root pointer
+  ImageCopies* copies;  ///< what is copied later; null: nothing is
 
   const ImageFile& kernel() const { return *request.kernel; }
   const std::string& commandLine() const { return request.commandLine; }
 
+  /// Copies all of [offset, offset + length) of a file to RAM, now or later. Errors: as ImageFile::load().
+  Status copy(const ImageFile& file, std::uint64_t offset, std::uint64_t length, Gpa to);
   /// Puts boot information into free low RAM and returns its address. Errors: invalidArgument.
   Result<std::uint64_t> put(std::span<const std::byte> bytes, std::uint64_t alignment, std::string_view what);
   /// The same for a string and its terminating zero.

@@ -102,13 +102,13 @@ Result<BootRequest> openBootRequest(const std::string& kernel, const std::vector
   return request;
 }
 
-Result<BootState> loadKernel(GuestMemory& memory, const BootRequest& request) {
+Result<BootState> loadKernel(GuestMemory& memory, const BootRequest& request, ImageCopies* copies) {
   auto kind = detectKernel(*request.kernel);
   if (!kind) return std::move(kind).error().context("kernel");
   auto tables = installTables(memory, request.platform);
   if (!tables) return std::move(tables).error();
   std::vector<MemoryRange> map = memoryMap(memory, request.platform);
-  LoadContext context{memory, request, map, Placement(map), tables->rsdp};
+  LoadContext context{memory, request, map, Placement(map), tables->rsdp, copies};
   auto boot = [&]() -> Result<BootState> {
     switch (*kind) {
       case KernelKind::bzImage:

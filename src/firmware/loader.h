@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "firmware/boot_state.h"
+#include "firmware/image_copies.h"
 #include "firmware/image_file.h"
 #include "firmware/platform.h"
 #include "memory/guest_memory.h"
@@ -52,6 +53,8 @@ Result<KernelKind> detectKernel(const ImageFile& kernel);
 /// the BSP's registers. At start and at each reset, while no vCPU runs. Errors name the file: corrupt (truncated,
 /// impossible header), invalidArgument (no kernel; command line too long; does not fit guest RAM), unsupported (a
 /// 32-bit kernel), io.
-Result<BootState> loadKernel(GuestMemory& memory, const BootRequest& request);
+/// With `copies`, files whose contents nothing else depends on are added to it instead of being copied; the caller
+/// finishes it before a vCPU runs.
+Result<BootState> loadKernel(GuestMemory& memory, const BootRequest& request, ImageCopies* copies = nullptr);
 
 }  // namespace lodge::firmware

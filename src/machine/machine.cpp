@@ -4,6 +4,7 @@
 #include <atomic>
 #include <chrono>
 #include <memory>
+#include <optional>
 
 #include "base/log.h"
 #include "base/text.h"
@@ -119,7 +120,9 @@ class BoardMachine : public Machine {
   std::unique_ptr<PciDevices> devices_;
   std::unique_ptr<Processors> processors_;
   firmware::BootRequest boot_;
-  std::unique_ptr<SavedMachine> saved_;  ///< what the machine starts from, until it runs
+  std::optional<firmware::BootState> firstBoot_;  ///< until the machine starts for the first time,
+  firmware::ImageCopies firstCopies_;             ///< while the rest is made
+  std::unique_ptr<SavedMachine> saved_;           ///< what the machine starts from, until it runs
 };
 
 BoardEvents BoardMachine::boardEvents() {
@@ -176,6 +179,12 @@ Status BoardMachine::openKernel() {
                                         Chipset::describe(config_, *memory_, model_->physicalAddressBits));
   if (!boot) return std::move(boot).error();
   boot_ = std::move(*boot);
+  if (saved_) return {};
+  // To copy a kernel takes as long as all else until the guest runs: both go on at once.
+  auto state = firmware::loadKernel(*memory_, boot_, &firstCopies_);
+  if (!state) return std::move(state).error();
+  firstBoot_ = *state;
+  firstCopies_.begin();
   return {};
 }
 
@@ -186,6 +195,7 @@ Status BoardMachine::openProcessors(const std::string& chosen) {
   if (!engine && config_.engine == "auto" && chosen != "interpret") {
     log(LogLevel::warning, "engine {}: {}; the machine gets 'interpret', which is 30 times slower ({})", chosen,
         engine.error().message(), engine.error().hint());
+    if (Status copied = firstCopies_.finish(); !copied) return copied;
     engine = makeEngine("interpret", setup);
   }
   if (!engine) return std::move(engine).error();
@@ -215,8 +225,10 @@ Status BoardMachine::load() {
   for (unsigned i = 0; i < processors_->count(); ++i) {
     firmware::applyFirmwareMsrs(boot_.platform, processors_->cpu(i).state);
   }
-  auto state = firmware::loadKernel(*memory_, boot_);
+  auto state = firstBoot_ ? Result<firmware::BootState>(*firstBoot_) : firmware::loadKernel(*memory_, boot_);
   if (!state) return std::move(state).error();
+  if (Status copied = firstCopies_.finish(); !copied) return std::move(copied).error().context("load kernel");
+  firstBoot_.reset();
   firmware::applyBootState(*state, processors_->cpu(0).state);
   return {};
 }

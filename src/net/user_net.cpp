@@ -2,7 +2,6 @@
 // The user network: libslirp between a network card and the host's sockets, all on the I/O thread.
 #include <arpa/inet.h>
 #include <fmt/format.h>
-#include <libslirp.h>
 #include <sys/epoll.h>
 
 #include <algorithm>
@@ -17,6 +16,7 @@
 #include "base/log.h"
 #include "net/backend.h"
 #include "net/offload.h"
+#include "net/slirp_library.h"
 
 namespace lodge {
 
@@ -32,7 +32,7 @@ class UserNet : public NetBackend, public ForwardControl {
   ~UserNet() override {
     pollTimer_.reset();
     *alive_ = false;
-    if (slirp_) slirp_cleanup(slirp_);
+    if (slirp_) library_->cleanup(slirp_);
     for (const Socket& s : sockets_) loop_.unwatch(s.fd);
   }
 
@@ -75,6 +75,7 @@ class UserNet : public NetBackend, public ForwardControl {
   static const SlirpCb* callbacks();
 
   EventLoop& loop_;
+  const SlirpLibrary* library_ = nullptr;
   Slirp* slirp_ = nullptr;
   in_addr firstLease_{};
   unsigned mtu_ = 1500;
@@ -169,7 +170,7 @@ const SlirpCb* UserNet::callbacks() {
       UserNet& net = self(opaque);
       auto* timer = new SlirpTimer;
       timer->timer = net.loop_.makeTimer([&net, id, argument] {
-        slirp_handle_timer(net.slirp_, id, argument);
+        net.library_->handleTimer(net.slirp_, id, argument);
         net.wantRefresh();
       });
       return timer;
@@ -190,6 +191,9 @@ const SlirpCb* UserNet::callbacks() {
 }
 
 Status UserNet::open(const UserNetOptions& options) {
+  auto library = slirpLibrary();
+  if (!library) return std::move(library).error().context("start the user network");
+  library_ = *library;
   SlirpConfig config{};
   config.version = 4;
   config.restricted = options.restricted ? 1 : 0;
@@ -199,7 +203,7 @@ Status UserNet::open(const UserNetOptions& options) {
   config.tftp_path = options.tftp.empty() ? nullptr : options.tftp.c_str();
   config.bootfile = options.bootFile.empty() ? nullptr : options.bootFile.c_str();
   config.if_mtu = config.if_mru = mtu_ = options.mtu;
-  slirp_ = slirp_new(&config, callbacks(), this);
+  slirp_ = library_->make(&config, callbacks(), this);
   if (!slirp_) return Error(ErrorKind::internal, "start the user network: libslirp refused its configuration");
   firstLease_ = config.vdhcp_start;
   for (const PortForward& forward : options.forwards) {
@@ -212,7 +216,7 @@ Status UserNet::open(const UserNetOptions& options) {
 void UserNet::removeForward(const PortForward& f) {
   auto host = socketAddress(f.hostAddress.empty() ? "127.0.0.1" : f.hostAddress, f.hostPort);
   if (!host) return;
-  slirp_remove_hostxfwd(slirp_, host->get(), host->length, f.udp ? SLIRP_HOSTFWD_UDP : 0);
+  library_->removeForward(slirp_, host->get(), host->length, f.udp ? SLIRP_HOSTFWD_UDP : 0);
   wantRefresh();
 }
 
@@ -233,12 +237,13 @@ Status UserNet::addForward(const PortForward& f) {
   }
   int flags = f.udp ? SLIRP_HOSTFWD_UDP : 0;
   if (host->get()->sa_family == AF_INET6) flags |= SLIRP_HOSTFWD_V6ONLY;
-  errno = 0;
-  if (slirp_add_hostxfwd(slirp_, host->get(), host->length, guest->get(), guest->length, flags) == 0) {
+  int& errorNumber = *library_->errorPlace();
+  errorNumber = 0;
+  if (library_->addForward(slirp_, host->get(), host->length, guest->get(), guest->length, flags) == 0) {
     wantRefresh();
     return {};
   }
-  int error = errno != 0 ? errno : EADDRINUSE;
+  int error = errorNumber != 0 ? errorNumber : EADDRINUSE;
   auto failure = Error::fromErrno(error, what);
   if (error == EACCES) return std::move(failure).withHint("ports under 1024 need a privilege; choose another");
   return std::move(failure).withHint("choose another host port");
@@ -256,7 +261,7 @@ void UserNet::refresh() {
   refreshWanted_ = false;
   sockets_.clear();
   std::uint32_t timeout = 1000;
-  slirp_pollfds_fill(
+  library_->fill(
       slirp_, &timeout,
       [](int fd, int events, void* opaque) {
         auto& sockets = *static_cast<std::vector<Socket>*>(opaque);
@@ -291,7 +296,7 @@ void UserNet::refresh() {
 }
 
 void UserNet::poll() {
-  slirp_pollfds_poll(
+  library_->poll(
       slirp_, 0,
       [](int index, void* opaque) {
         auto& sockets = *static_cast<std::vector<Socket>*>(opaque);
@@ -311,7 +316,7 @@ void UserNet::send(std::span<const std::uint8_t> frame, const FrameOffload& offl
     if (!finishWhole(sent_, offload)) return;
     frame = sent_;
   }
-  slirp_input(slirp_, frame.data(), static_cast<int>(frame.size()));
+  library_->input(slirp_, frame.data(), static_cast<int>(frame.size()));
   wantRefresh();
 }
 
