@@ -25,7 +25,7 @@ dd if=/dev/vda of=/dev/null bs=4k count={READS} iflag=direct 2>/dev/null || exit
 mark read
 ping -c {PINGS} -i 0.01 -q 10.0.2.2 | grep -q ' 0% packet loss' || exit 4
 mark pinged
-mark idle
+mark idle; sleep 6
 """
 # A mark is at the guest's console; the counters are read when it comes, while the guest sleeps.
 COUNT = """

@@ -26,7 +26,7 @@ struct Msr : testing::Test {
 };
 
 TEST_F(Msr, unknownOnesFault) {
-  for (std::uint32_t number : {0x12345u, 0x40000000u, 0xc0000fffu, 0xc0020000u, 0xffffffffu, 0x4b564d03u}) {
+  for (std::uint32_t number : {0x12345u, 0x40000000u, 0xc0000fffu, 0xc0020000u, 0xffffffffu, 0x4b564d02u}) {
     EXPECT_FALSE(exists(number)) << std::hex << number;
     EXPECT_EQ(write(number, 0), gp(0));
   }
@@ -211,6 +211,13 @@ TEST_F(Msr, paravirtualPagesOutsideRamAreIgnored) {
   EXPECT_EQ(write(0x4b56'4d04, 3), gp(0));
   EXPECT_EQ(write(0x4b56'4d05, 2), gp(0));
   EXPECT_EQ(write(0x4b56'4d05, 1), Raised{});
+}
+
+TEST_F(Msr, stealTimeIsKeptForAnEngineThatTellsIt) {
+  EXPECT_EQ(write(0x4b56'4d03, 0x1'0041), Raised{});
+  EXPECT_EQ(s.pvSteal, 0x1'0041u);
+  EXPECT_EQ(write(0x4b56'4d03, 0x1'0021), gp(0));
+  EXPECT_EQ(s.pvSteal, 0x1'0041u);
 }
 
 TEST(ClockScale, isExactToAPartInABillion) {

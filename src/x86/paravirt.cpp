@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // KVM's paravirtual interface (Linux Documentation/virt/kvm/x86/msr.rst, cpuid.rst, hypercalls.rst;
-// Documentation/virt/kvm/ x86/timekeeping.rst): clock, wall clock, EOI, hypercalls.
+// Documentation/virt/kvm/ x86/timekeeping.rst): clock, wall clock, EOI, steal
+// time, hypercalls.
 //
 // The clock is a function of the guest's TSC alone: 0 ns where the TSC would be 0 had the guest never written it. So
 // all CPUs publish the same line, and whoever moves CpuState::tscOffset of all CPUs (a pause) moves the clock with it.
@@ -41,6 +42,7 @@ enum : std::uint32_t {
   kSystemTimeOld = 0x12,
   kWallClock = 0x4b56'4d00,
   kSystemTime = 0x4b56'4d01,
+  kStealTime = 0x4b56'4d03,
   kPvEoi = 0x4b56'4d04,
   kPollControl = 0x4b56'4d05,
 };
@@ -142,6 +144,9 @@ MsrResult readParavirtMsr(Cpu& cpu, std::uint32_t number, std::uint64_t& value) 
     case kSystemTime:
       value = cpu.state.pvSystemTime;
       return MsrResult::done;
+    case kStealTime:
+      value = cpu.state.pvSteal;
+      return MsrResult::done;
     case kPvEoi:
       value = cpu.state.pvEoi;
       return MsrResult::done;
@@ -164,6 +169,11 @@ MsrResult writeParavirtMsr(Cpu& cpu, std::uint32_t number, std::uint64_t value) 
     case kSystemTime:
       cpu.state.pvSystemTime = value;
       publishParavirtClock(cpu);
+      return MsrResult::done;
+    case kStealTime:
+      // 64 bytes, aligned. What the host took from the guest the kvm engine alone tells; elsewhere it stays as it was.
+      if ((value & kEnabled) != 0 && (value & 0x3e) != 0) return MsrResult::fault;
+      cpu.state.pvSteal = value;
       return MsrResult::done;
     case kPvEoi:
       // Bit 1 is reserved, and the word is aligned.

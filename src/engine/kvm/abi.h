@@ -27,7 +27,8 @@ inline constexpr unsigned long kSetGsiRouting = _IOC(_IOC_WRITE, KVMIO, 0x6a, kL
 /// MSRs that KVM keeps along with a local APIC (SDM vol. 4, table 2-2; Linux Documentation/virt/kvm/x86/msr.rst).
 namespace msr {
 inline constexpr std::uint32_t apicBase = 0x1b, tscDeadline = 0x6e0, paravirtEoi = 0x4b56'4d04;
-}
+inline constexpr std::uint32_t stealTime = 0x4b56'4d03;  ///< which KVM keeps by itself
+}  // namespace msr
 
 /// struct kvm_xsave without what may follow it.
 struct XsaveArea {

@@ -154,6 +154,22 @@ TEST_F(KvmEngineTest, MsrsThatAreOurs) {
   EXPECT_EQ(environment_.apic_.msrs[0x808], 5u);
 }
 
+TEST_F(KvmEngineTest, StealTimeIsToldByKvm) {
+  constexpr std::uint32_t kAt = 0x5000;
+  // mov ecx, 0x4b564d03; mov eax, 0x5001; xor edx, edx; wrmsr; hlt
+  startReal({0x66, 0xb9, 0x03, 0x4d, 0x56, 0x4b, 0x66, 0xb8, 0x01, 0x50, 0, 0, 0x66, 0x31, 0xd2, 0x0f, 0x30, 0xf4});
+  EXPECT_EQ(vcpu_->run(), VcpuExit::halted);
+  stop(*vcpu_);
+  EXPECT_EQ(vcpu_->run(), VcpuExit::stopped);
+  EXPECT_EQ(state().pvSteal, kAt | 1u);
+  std::uint32_t version = 0;
+  std::uint8_t preempted = 1;
+  ASSERT_TRUE(memory_->readObject(Gpa{kAt + 8}, version));
+  ASSERT_TRUE(memory_->readObject(Gpa{kAt + 16}, preempted));
+  EXPECT_TRUE(version != 0 && version % 2 == 0) << version;
+  EXPECT_EQ(preempted, 0) << "on another engine it runs";
+}
+
 TEST_F(KvmEngineTest, ARefusedValueIsAFault) {
   std::uint16_t handler[2] = {0x2000, 0};
   ASSERT_TRUE(memory_->writeObject(Gpa{13 * 4}, handler));

@@ -62,6 +62,7 @@ class KvmVcpu : public Vcpu {
   bool save();
   bool loadMsrs();
   bool saveMsrs();
+  void saveStealTime();
   bool loadEvents();
   void finishDelivery(const kvm_vcpu_events& events);
   bool setTscOffset();
@@ -91,9 +92,10 @@ class KvmVcpu : public Vcpu {
   kvm_run* run_ = nullptr;
   std::atomic<int> thread_{0};
   std::atomic<bool> inKvmRun_{false};
-  bool registersInKvm_ = false;  ///< else CpuState has them
-  bool accessOpen_ = false;      ///< an I/O, memory or MSR access that the next KVM_RUN completes
-  bool failed_ = false;          ///< since the last run()
+  bool registersInKvm_ = false;    ///< else CpuState has them
+  bool accessOpen_ = false;        ///< an I/O, memory or MSR access that the next KVM_RUN completes
+  bool stealTimeRefused_ = false;  ///< KVM does not keep it: CpuState does
+  bool failed_ = false;            ///< since the last run()
   bool interruptFlag_ = false, windowOpen_ = false;
   bool interruptWanted_ = false;    ///< the APIC had something when the window was closed
   bool windowKnown_ = false;        ///< whether windowOpen_ is of the state that KVM has

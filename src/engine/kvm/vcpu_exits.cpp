@@ -17,6 +17,8 @@ namespace lodge::kvm {
 /// same way where the board has them.)
 bool KvmVcpu::isRefusal() const {
   if (run_->msr.reason != KVM_MSR_EXIT_REASON_INVAL) return false;
+  // Where the host counts no waiting (sched_info), the guest is told of none.
+  if (run_->msr.index == msr::stealTime) return false;
   return vm_.hasApics() || run_->msr.index < 0x800 || run_->msr.index > 0x8ff;
 }
 
@@ -132,6 +134,7 @@ void KvmVcpu::readMsr() {
 void KvmVcpu::writeMsr() {
   accessOpen_ = true;
   cpu_.state.cpl = 0;
+  stealTimeRefused_ = stealTimeRefused_ || run_->msr.index == msr::stealTime;
   bool good = !isRefusal() && x86::writeMsr(cpu_, run_->msr.index, run_->msr.data);
   cpu_.exception.valid = false;
   run_->msr.error = !good;

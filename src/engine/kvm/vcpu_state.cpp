@@ -78,6 +78,7 @@ bool KvmVcpu::loadMsrs() {
   }
   // What a guest wrote on another engine may be no address here: it gets its EOIs' exits then.
   if (vm_.hasApics() && !writeMsrOfKvm(msr::paravirtEoi, cpu_.state.pvEoi)) writeMsrOfKvm(msr::paravirtEoi, 0);
+  stealTimeRefused_ = !writeMsrOfKvm(msr::stealTime, cpu_.state.pvSteal);
   return setTscOffset();
 }
 
@@ -176,7 +177,19 @@ bool KvmVcpu::saveMsrs() {
   for (const MsrField& msr : fields) cpu_.state.*msr.field = (entry++)->data;
   if (vm_.hasSmm()) cpu_.state.smbase = static_cast<std::uint32_t>(entry->data);
   if (vm_.hasApics()) cpu_.state.pvEoi = readMsrOfKvm(msr::paravirtEoi);
+  if (!stealTimeRefused_) saveStealTime();
   return true;
+}
+
+// KVM has noted in the guest's structure (Linux Documentation/virt/kvm/x86/msr.rst) that this CPU does not run now;
+// another engine would not take that back.
+void KvmVcpu::saveStealTime() {
+  constexpr std::uint64_t kEnabled = 1, kPreempted = 16;
+  cpu_.state.pvSteal = readMsrOfKvm(msr::stealTime);
+  if ((cpu_.state.pvSteal & kEnabled) == 0) return;
+  std::byte running{0};
+  [[maybe_unused]] bool inRam =
+      cpu_.memory->write(Gpa{(cpu_.state.pvSteal & ~kEnabled) + kPreempted}, std::span(&running, 1));
 }
 
 // An event whose delivery KVM had begun is delivered here: the local APIC has let go of it, and a CpuState has no place

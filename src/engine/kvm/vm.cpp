@@ -82,25 +82,24 @@ Status Vm::interceptMsrs() {
   if (call(vm_.get(), KVM_ENABLE_CAP, &enable) != 0) return failed("enable KVM_CAP_X86_USER_SPACE_MSR");
   // A bit a register from `base` on; 1: KVM's.
   std::uint8_t speculation[1] = {0b11};  // SPEC_CTRL, PRED_CMD
-  std::uint8_t tsc[1] = {0b1};
+  std::uint8_t one[1] = {0b1};
   std::uint8_t sysenter[1] = {0b111};
-  std::uint8_t pat[1] = {0b1};
   std::uint8_t syscall[1] = {0b1'1111};  // EFER, STAR, LSTAR, CSTAR, SFMASK
   std::uint8_t bases[1] = {0b1111};      // FS, GS, KERNEL_GS, TSC_AUX
   constexpr std::uint32_t kRead = KVM_MSR_FILTER_READ, kBoth = KVM_MSR_FILTER_READ | KVM_MSR_FILTER_WRITE;
   kvm_msr_filter filter{};
   filter.flags = KVM_MSR_FILTER_DEFAULT_DENY;
   filter.ranges[0] = {kBoth, 2, 0x48, speculation};
-  filter.ranges[1] = {kRead, 1, 0x10, tsc};
+  filter.ranges[1] = {kRead, 1, 0x10, one};
   filter.ranges[2] = {kBoth, 3, 0x174, sysenter};
-  filter.ranges[3] = {kBoth, 1, 0x277, pat};
+  filter.ranges[3] = {kBoth, 1, 0x277, one};
   filter.ranges[4] = {kBoth, 5, 0xc000'0080, syscall};
   filter.ranges[5] = {kBoth, 4, 0xc000'0100, bases};
-  std::uint8_t one[1] = {0b1};
+  filter.ranges[6] = {kBoth, 1, msr::stealTime, one};
   if (hasApics_) {  // x2APIC registers pass every filter
-    filter.ranges[6] = {kBoth, 1, msr::apicBase, one};
-    filter.ranges[7] = {kBoth, 1, msr::tscDeadline, one};
-    filter.ranges[8] = {kBoth, 1, msr::paravirtEoi, one};
+    filter.ranges[7] = {kBoth, 1, msr::apicBase, one};
+    filter.ranges[8] = {kBoth, 1, msr::tscDeadline, one};
+    filter.ranges[9] = {kBoth, 1, msr::paravirtEoi, one};
   }
   if (call(vm_.get(), KVM_X86_SET_MSR_FILTER, &filter) != 0) return failed("KVM_X86_SET_MSR_FILTER");
   return {};

@@ -182,7 +182,8 @@ TEST(HostModels, kvmLeaves) {
   std::memcpy(signature + 8, &base.edx, 4);
   EXPECT_STREQ(signature, "KVMKVMKVM");
   EXPECT_EQ(base.eax, 0x4000'0010u);
-  EXPECT_EQ(ask(*model, 0x4000'0001).eax, 1u << 24 | 1 << 12 | 1 << 11 | 1 << 7 | 1 << 6 | 1 << 3 | 1 << 1 | 1);
+  EXPECT_EQ(ask(*model, 0x4000'0001).eax,
+            1u << 24 | 1 << 12 | 1 << 11 | 1 << 7 | 1 << 6 | 1 << 5 | 1 << 3 | 1 << 1 | 1);
   EXPECT_EQ(ask(*model, 0x4000'0010).eax, 2'500'000u);
   EXPECT_EQ(ask(*model, 0x4000'0010).ebx, 1'000'000u);
   EXPECT_NE(ask(*model, 0x8000'0007).edx & 1 << 8, 0u) << "invariant TSC";

@@ -115,11 +115,12 @@ void addCaches(LeafTable& table, CpuVendor vendor, unsigned cpus) {
 
 void addHypervisor(LeafTable& table, std::uint64_t tscHz) {
   // Linux Documentation/virt/kvm/x86/cpuid.rst.
-  constexpr std::uint32_t kClockSource = 1 << 0, kNopIoDelay = 1 << 1, kClockSource2 = 1 << 3, kPvEoi = 1 << 6,
-                          kPvUnhalt = 1 << 7, kPvSendIpi = 1 << 11, kPollControl = 1 << 12, kClockStable = 1 << 24;
+  constexpr std::uint32_t kClockSource = 1 << 0, kNopIoDelay = 1 << 1, kClockSource2 = 1 << 3, kStealTime = 1 << 5,
+                          kPvEoi = 1 << 6, kPvUnhalt = 1 << 7, kPvSendIpi = 1 << 11, kPollControl = 1 << 12,
+                          kClockStable = 1 << 24;
   table.leaf(0x4000'0000) = {0x4000'0000, 0, 0, 0x4b4d'564b, 0x564b'4d56, 0x4d, false};  // "KVMKVMKVM\0\0\0"
-  table.leaf(0x4000'0001).eax =
-      kClockSource | kNopIoDelay | kClockSource2 | kPvEoi | kPvUnhalt | kPvSendIpi | kPollControl | kClockStable;
+  table.leaf(0x4000'0001).eax = kClockSource | kNopIoDelay | kClockSource2 | kStealTime | kPvEoi | kPvUnhalt |
+                                kPvSendIpi | kPollControl | kClockStable;
   // TSC and APIC bus in kHz.
   table.leaf(0x4000'0010) = {0x4000'0010, 0, static_cast<std::uint32_t>(tscHz / 1000), kApicBusHz / 1000, 0, 0, false};
 }
