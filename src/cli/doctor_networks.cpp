@@ -10,6 +10,7 @@
 
 #include "base/text.h"
 #include "cli/doctor.h"
+#include "cli/network_common.h"
 #include "network/helper_client.h"
 
 namespace lodge::cli {
@@ -32,7 +33,7 @@ std::string helperLacks() {
   if (!haveProgram("ip")) return "there is no program ip: install the package iproute2";
   if (::geteuid() == 0) return {};
   if (::getxattr(path.c_str(), "security.capability", nullptr, 0) > 0) return {};
-  return "they need CAP_NET_ADMIN: run as root, or let an administrator do 'setcap cap_net_admin,cap_net_raw+ep " +
+  return "CAP_NET_ADMIN is needed: run as root, or let an administrator do 'setcap cap_net_admin,cap_net_raw+ep " +
          path + "'";
 }
 
@@ -48,6 +49,14 @@ bool mayMakeNamespaces() {
 }
 
 }  // namespace
+
+std::string lacksForKind(network::NetworkKind kind) {
+  if (!network::needsPrivilege(kind)) return {};
+  std::string lacks = helperLacks();
+  bool rules = kind == network::NetworkKind::nat || kind == network::NetworkKind::internal;
+  return lacks.empty() && rules && !haveProgram("nft") ? "there is no program nft: install the package nftables"
+                                                       : lacks;
+}
 
 Finding examineNetworks() {
   Finding finding{.key = "networks", .title = "Networks", .text = "user, switch and isolated for everybody"};

@@ -92,8 +92,13 @@ Result<std::optional<NetConfig>> parseNetwork(std::string_view text, const std::
   NetConfig net;
   net.network = fields[0];
   std::vector<std::string> port;
+  network::Json device = network::Json::object();  // what concerns the machine's side
   for (const std::string& field : std::span(fields).subspan(1)) {
-    if (!field.starts_with("queues=")) {
+    std::size_t equals = field.find('=');
+    std::string key = field.substr(0, equals), value = equals == std::string::npos ? "" : field.substr(equals + 1);
+    if ((key == "direct" || key == "vhost") && vhostUseFrom(value)) {
+      device[key] = value;
+    } else if (key != "queues") {
       port.push_back(field);
     } else if (Status s = takeQueues(net, field); !s) {
       return std::move(s).error().context("--net " + fields[0]);
@@ -105,6 +110,7 @@ Result<std::optional<NetConfig>> parseNetwork(std::string_view text, const std::
     net.mac = macFrom(mac->get<std::string>());
     settings->erase("mac");
   }
+  settings->update(device);
   net.port = settings->dump();
   return std::optional<NetConfig>(std::move(net));
 }
@@ -168,7 +174,7 @@ Result<network::Json> parsePortSettings(std::span<const std::string> fields) {
       status = Error(ErrorKind::invalidArgument, "unknown setting " + inQuotes(field))
                    .withHint(
                        "there are mac=, ip=, rate=100M, delay=20ms, loss=1%, vlan=, trunk=10+20, mirror=PORT, "
-                       "link=up|down and spoof=on|off");
+                       "link=up|down and spoof=on|off; of a machine also direct= and vhost=on|off|auto");
     }
     if (!status) return std::move(status).error();
   }

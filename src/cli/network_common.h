@@ -26,6 +26,9 @@ std::vector<OptionSpec> networkOptions();
 /// Takes them over a definition. Errors: invalidArgument.
 Status applyNetworkOptions(const Invocation& invocation, network::NetworkDefinition& definition);
 
+/// Why this user cannot bring up networks of a kind, and what would help; empty: they can.
+std::string lacksForKind(network::NetworkKind kind);
+
 /// An argument that names a network.
 ArgumentSpec networkArgument();
 

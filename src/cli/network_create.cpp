@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "base/log.h"
 #include "base/text.h"
 #include "cli/exit_status.h"
 #include "cli/layout.h"
@@ -40,6 +41,9 @@ int create(const Invocation& invocation, const Program&) {
   if (Status applied = applyNetworkOptions(invocation, d); !applied) return fail(applied.error());
   if (Status complete = completeDefinition(d, takenBlocks(*store, d.name)); !complete) return fail(complete.error());
   if (Status saved = store->save(d); !saved) return fail(saved.error());
+  // Its file may be for another user's or a later time; who tries at once shall not have to find out.
+  if (std::string lacks = lacksForKind(d.kind); !lacks.empty())
+    log(LogLevel::warning, "network {} of kind {} cannot come up yet: {}", inQuotes(d.name), toString(d.kind), lacks);
   return print(d.name + "\n") ? exit_status::kSuccess : exit_status::kLodgeError;
 }
 

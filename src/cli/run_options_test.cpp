@@ -177,6 +177,11 @@ TEST(NetOption, Queues) {
     EXPECT_FALSE(parseNet(bad)) << bad;
 }
 
+TEST(NetOption, OnlyNetworksWithANameHaveDirectPorts) {
+  EXPECT_FALSE(parseNet("tap,ifname=tap0,direct=on"));
+  EXPECT_FALSE(parseNet("user,direct=on"));
+}
+
 TEST(NetOption, IPv6InBrackets) {
   auto forward = parseForward("tcp:[::1]:2222:[fec0::1]:22");
   ASSERT_TRUE(forward);

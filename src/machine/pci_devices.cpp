@@ -183,12 +183,12 @@ Status PciDevices::addPointer(const MachineConfig& config, GuestMemory& memory) 
 namespace {
 
 Result<std::unique_ptr<NetBackend>> openNetworkCard(EventLoop& loop, const NetConfig& net, const std::string& machine,
-                                                    const MacAddress& mac) {
+                                                    const MacAddress& mac, unsigned queues) {
   network::Json settings = network::Json::parse(net.port, nullptr, false);
   if (!settings.is_object()) return Error(ErrorKind::internal, "the settings of a network port are no JSON");
   settings["name"] = machine;
   settings["mac"] = toText(mac);
-  return network::openNetworkPort(loop, net.network, settings);
+  return network::openNetworkPort(loop, net.network, std::move(settings), queues);
 }
 
 /// A tap device's settings are a port's, too: {"vhost":"on"}.
@@ -207,7 +207,7 @@ Status PciDevices::addNets(const MachineConfig& config, EventLoop& loop, GuestMe
     if (options.hostname.empty()) options.hostname = config.name;
     MacAddress mac = net.mac ? *net.mac : macFor(config.name, nets_.size());
     unsigned queues = net.queues != 0 ? net.queues : std::min(config.cpus, kMaxQueues);
-    auto backend = !net.network.empty() ? openNetworkCard(loop, net, config.name, mac)
+    auto backend = !net.network.empty() ? openNetworkCard(loop, net, config.name, mac, queues)
                    : net.tap.empty()    ? openUserNet(loop, options)
                                         : openTap(loop, net, queues);
     if (!backend) return std::move(backend).error();

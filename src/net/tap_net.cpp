@@ -26,13 +26,27 @@ namespace {
 /// A tap device whose frames the host's kernel moves.
 class VhostTap : public VhostBackend {
  public:
-  VhostTap(std::unique_ptr<VhostNet> net, unsigned mtu) : net_(std::move(net)), mtu_(mtu) {}
+  VhostTap(std::unique_ptr<VhostNet> net, unsigned mtu, std::shared_ptr<void> companion = {})
+      : net_(std::move(net)), mtu_(mtu), companion_(std::move(companion)) {}
   unsigned mtu() const override { return mtu_; }
   VhostNet& vhost() override { return *net_; }
 
  private:
   std::unique_ptr<VhostNet> net_;
   unsigned mtu_;
+  std::shared_ptr<void> companion_;
+};
+
+/// One whose frames this process moves.
+class OwnTap : public MessageNet {
+ public:
+  OwnTap(EventLoop& loop, UniqueFd fd, unsigned mtu, std::shared_ptr<void> companion = {})
+      : MessageNet(loop, std::move(fd), Kind::tap), companion_(std::move(companion)) {
+    setMtu(mtu);
+  }
+
+ private:
+  std::shared_ptr<void> companion_;
 };
 
 /// One queue of a device that exists. A device that was made with several is opened as such.
@@ -87,6 +101,12 @@ Result<std::unique_ptr<NetBackend>> openByVhost(EventLoop& loop, const TapOption
   return std::unique_ptr<NetBackend>(std::make_unique<VhostTap>(std::move(*net), mtu));
 }
 
+std::unique_ptr<NetBackend> openOwn(EventLoop& loop, UniqueFd fd, unsigned mtu, std::shared_ptr<void> companion = {}) {
+  unsigned offloads = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6;
+  [[maybe_unused]] int set = ::ioctl(fd.get(), TUNSETOFFLOAD, offloads);
+  return std::make_unique<OwnTap>(loop, std::move(fd), mtu, std::move(companion));
+}
+
 }  // namespace
 
 Result<std::unique_ptr<NetBackend>> openTapNet(EventLoop& loop, const TapOptions& options) {
@@ -101,11 +121,23 @@ Result<std::unique_ptr<NetBackend>> openTapNet(EventLoop& loop, const TapOptions
   }
   auto fd = openQueue(name, several);
   if (!fd) return std::move(fd).error();
-  unsigned offloads = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6;
-  [[maybe_unused]] int set = ::ioctl(fd->get(), TUNSETOFFLOAD, offloads);
-  auto net = std::make_unique<MessageNet>(loop, std::move(*fd), MessageNet::Kind::tap);
-  net->setMtu(mtuOf(name));
-  return std::unique_ptr<NetBackend>(std::move(net));
+  return openOwn(loop, std::move(*fd), mtuOf(name));
+}
+
+Result<std::unique_ptr<NetBackend>> openTapNet(EventLoop& loop, TapQueues tap) {
+  if (tap.queues.empty()) return Error(ErrorKind::invalidArgument, "a tap device without a queue");
+  UniqueFd first(::fcntl(tap.queues[0].get(), F_DUPFD_CLOEXEC, 0));
+  if (!first) return Error::fromErrno(errno, "tap device");
+  if (tap.vhost != VhostUse::off) {
+    auto net = VhostNet::open(loop, std::move(tap.queues));
+    if (net) return std::unique_ptr<NetBackend>(std::make_unique<VhostTap>(std::move(*net), tap.mtu, tap.companion));
+    if (tap.vhost == VhostUse::on) return std::move(net).error();
+    log(LogLevel::info, "{}; its frames go through this process", net.error().message());
+  }
+  tap.queues.clear();
+  int headerSize = kVirtioHeaderSize;
+  if (::ioctl(first.get(), TUNSETVNETHDRSZ, &headerSize) != 0) return Error::fromErrno(errno, "tap device");
+  return openOwn(loop, std::move(first), tap.mtu, tap.companion);
 }
 
 Result<std::unique_ptr<NetBackend>> openTapNet(EventLoop& loop, const std::string& interfaceName) {

@@ -15,9 +15,7 @@
 #include <cerrno>
 #include <cstring>
 
-#include "base/log.h"
 #include "base/text.h"
-#include "net/message_net.h"
 #include "network/message.h"
 #include "network/reply.h"
 #include "network/store.h"
@@ -152,7 +150,7 @@ Result<Joined> join(const std::string& name, const Json& settings, int tap) {
   // A network that is just going down closes the door on whoever comes: the next try starts it anew.
   for (int attempt = 0;; ++attempt) {
     // Whoever brings a tap device may be in another network namespace than the network shall be in.
-    if (tap < 0) {
+    if (tap < 0 || settings.contains("direct")) {
       if (Status up = bringUp(name); !up) return std::move(up).error();
     }
     auto fd = connectTo(name, "ports", SOCK_SEQPACKET);
@@ -169,76 +167,9 @@ Result<Joined> join(const std::string& name, const Json& settings, int tap) {
     if (!succeeded(reply->facts)) return errorFrom(reply->facts);
     int flags = ::fcntl(fd->get(), F_GETFL);
     ::fcntl(fd->get(), F_SETFL, flags | O_NONBLOCK);
-    return Joined{std::move(*fd), reply->facts.value("mtu", 1500u)};
+    return Joined{std::move(*fd), reply->facts.value("mtu", 1500u), reply->facts.value("direct", false),
+                  std::move(reply->fds)};
   }
-}
-
-namespace {
-
-/// A cable that comes back when the network does.
-class NetworkPort : public NetBackend {
- public:
-  NetworkPort(EventLoop& loop, std::string name, Json settings)
-      : loop_(loop), name_(std::move(name)), settings_(std::move(settings)) {
-    retry_ = loop_.makeTimer([this] {
-      loop_.post([this, alive = alive_] {
-        if (*alive) reconnect();
-      });
-    });
-  }
-  ~NetworkPort() override { *alive_ = false; }
-
-  void connect(Joined joined) {
-    inner_ = std::make_unique<MessageNet>(loop_, std::move(joined.fd), MessageNet::Kind::socket);
-    mtu_ = joined.mtu;
-    inner_->onGone([this] {
-      log(LogLevel::warning, "network {} has gone; trying again each second", inQuotes(name_));
-      retry_->arm(loop_.clock().now() + kNanosecondsPerSecond);
-    });
-    if (receiver_) inner_->setReceiver(receiver_);
-  }
-  void setReceiver(Receiver receiver) override {
-    receiver_ = std::move(receiver);
-    if (inner_) inner_->setReceiver(receiver_);
-  }
-  void receiverReady() override {
-    if (inner_) inner_->receiverReady();
-  }
-  void send(std::span<const std::uint8_t> frame, const FrameOffload& offload) override {
-    if (inner_) inner_->send(frame, offload);
-  }
-  bool supportsOffload() const override { return true; }
-  unsigned mtu() const override { return mtu_; }
-
- private:
-  void reconnect() {
-    inner_.reset();
-    auto joined = join(name_, settings_);
-    if (joined) {
-      log(LogLevel::warning, "network {} is back", inQuotes(name_));
-      return connect(std::move(*joined));
-    }
-    retry_->arm(loop_.clock().now() + kNanosecondsPerSecond);
-  }
-
-  EventLoop& loop_;
-  std::string name_;
-  Json settings_;
-  unsigned mtu_ = 1500;
-  Receiver receiver_;
-  std::unique_ptr<MessageNet> inner_;
-  std::unique_ptr<Timer> retry_;
-  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
-};
-
-}  // namespace
-
-Result<std::unique_ptr<NetBackend>> openNetworkPort(EventLoop& loop, const std::string& name, const Json& settings) {
-  auto joined = join(name, settings);
-  if (!joined) return std::move(joined).error();
-  auto port = std::make_unique<NetworkPort>(loop, name, settings);
-  port->connect(std::move(*joined));
-  return std::unique_ptr<NetBackend>(std::move(port));
 }
 
 }  // namespace lodge::network

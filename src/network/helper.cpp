@@ -110,10 +110,11 @@ void Helper::undoDownTo(std::size_t count) {
 }
 
 Helper::~Helper() {
+  direct_.clear();
   undoDownTo(0);
 }
 
-Result<Message> Helper::answer(const Json& request) {
+Result<Message> Helper::answer(const Json& request, std::vector<UniqueFd> fds) {
   std::string what = textIn(request, "do");
   std::size_t before = undo_.size();
   auto result = what == "segment"  ? segment(request)
@@ -121,6 +122,9 @@ Result<Message> Helper::answer(const Json& request) {
                 : what == "packet" ? packet(request)
                 : what == "route"  ? route(request)
                 : what == "tap"    ? device(request)
+                : what == "plug"   ? direct_.plug(request, fds.empty() ? UniqueFd() : std::move(fds[0]))
+                  : what == "rules" ? direct_.rules(request)
+                : what == "unplug" ? direct_.unplug(request)
                 : what == "clean"  ? cleaned(request)
                                    : Result<Message>(Error(ErrorKind::invalidArgument, "an unknown request"));
   if (!result) undoDownTo(before);  // nothing half-made stays
@@ -167,7 +171,7 @@ Result<UniqueFd> Helper::makeTap(const std::string& tap, const std::string& brid
 void Helper::clean(const std::string& name) {
   std::string bridge = bridgeNameOf(name), table = tableNameOf(bridge);
   takeDownBridge(bridge);
-  (void)runTool({"nft", "delete", "table", "inet", table});
+  for (const char* family : {"inet", "bridge"}) (void)runTool({"nft", "delete", "table", family, table});
   closeForward(name, bridge);
 }
 
@@ -238,6 +242,7 @@ Result<Message> Helper::segment(const Json& request) {
   }
   auto mac = macOf(bridge);
   if (!mac) return std::move(mac).error();
+  direct_.setPlace({name, bridge, tap});
   Message message{{{"ok", true}, {"bridge", bridge}, {"tap", tap}, {"mac", toText(*mac)}}, {}};
   message.fds.push_back(std::move(*fd));
   return message;
@@ -274,7 +279,7 @@ Result<Message> Helper::join(const Json& request) {
     return Error(ErrorKind::invalidArgument, "no names of a network and a card");
   if (::if_nametoindex(card.c_str()) == 0) return noCard(card);
   // A helper that was killed may have left the card in its bridge.
-  takeDownBridge(bridgeNameOf(name));
+  clean(name);
   std::string bridge = card, tap = tapNameOf(name);
   Json facts = factsOf(card);
   auto mtu = mtuOn(request, card, facts);
@@ -297,6 +302,7 @@ Result<Message> Helper::join(const Json& request) {
   }
   auto fd = makeTap(tap, bridge, std::max(*mtu, mtuIn(facts)));
   if (!fd) return std::move(fd).error();
+  direct_.setPlace({name, bridge, tap});
   Message message{{{"ok", true}, {"bridge", bridge}, {"tap", tap}, {"mtu", *mtu}}, {}};
   message.fds.push_back(std::move(*fd));
   return message;

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "net/address.h"
+#include "network/direct_ports.h"
 #include "network/message.h"
 
 namespace lodge::network {
@@ -22,6 +23,7 @@ namespace lodge::network {
 ///     a packet socket on the card, and a tap device for what the host and the machines have among themselves
 ///   {"do":"route","tap":T,"address":A,"from":H,"set":true}   the host's route through that tap device to a machine
 ///   {"do":"tap","tap":"tap0"}        a tap or macvtap device that exists
+///   {"do":"plug" | "rules" | "unplug",...}  a machine's own tap device in the bridge (network/direct_ports.h)
 ///   {"do":"clean","name":N}          what a helper that was killed left: its bridge, its rules
 class Helper {
  public:
@@ -31,7 +33,7 @@ class Helper {
   Helper(const Helper&) = delete;
   Helper& operator=(const Helper&) = delete;
 
-  Result<Message> answer(const nlohmann::json& request);
+  Result<Message> answer(const nlohmann::json& request, std::vector<UniqueFd> fds = {});
 
  private:
   Result<Message> segment(const nlohmann::json& request);
@@ -48,6 +50,7 @@ class Helper {
 
   void undoDownTo(std::size_t count);
 
+  DirectPorts direct_;
   std::vector<std::string> hostTaps_;           ///< made for routes
   std::vector<std::vector<std::string>> undo_;  ///< commands; "write PATH VALUE"; "batch LINES", for `ip -batch`
 };

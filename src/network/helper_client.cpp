@@ -83,8 +83,8 @@ bool HelperClient::alive() const {
   return ::poll(&p, 1, 0) == 0;
 }
 
-Result<HelperClient::Answer> HelperClient::ask(const nlohmann::json& request) {
-  if (Status sent = sendMessage(socket_.get(), request, {}); !sent) return std::move(sent).error();
+Result<HelperClient::Answer> HelperClient::ask(const nlohmann::json& request, const std::vector<int>& fds) {
+  if (Status sent = sendMessage(socket_.get(), request, fds); !sent) return std::move(sent).error();
   pollfd p{socket_.get(), POLLIN, 0};
   if (::poll(&p, 1, kPatienceMilliseconds) <= 0) return Error(ErrorKind::io, "the network helper does not answer");
   auto reply = receiveMessage(socket_.get());

@@ -45,7 +45,7 @@ int main() {
   for (;;) {
     auto request = receiveMessage(STDIN_FILENO);
     if (!request && request.error().kind() != ErrorKind::corrupt) return 0;
-    auto reply = request ? helper.answer(request->facts) : Result<Message>(request.error());
+    auto reply = request ? helper.answer(request->facts, std::move(request->fds)) : Result<Message>(request.error());
     std::vector<int> fds;
     nlohmann::json facts;
     if (reply) {

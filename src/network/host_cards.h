@@ -26,6 +26,6 @@ bool isBridge(const nlohmann::json& facts);
 Result<unsigned> mtuOn(const nlohmann::json& request, const std::string& card, const nlohmann::json& facts);
 
 /// A tap or macvtap device (`file`: /dev/net/tun or /dev/tapN) with offloads and virtio headers.
-Result<UniqueFd> openTapDevice(const std::string& name, const std::string& file);
+Result<UniqueFd> openTapDevice(const std::string& name, const std::string& file, bool severalQueues = false);
 
 }  // namespace lodge::network

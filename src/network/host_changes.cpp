@@ -89,7 +89,8 @@ void takeDownBridge(const std::string& bridge) {
   if (facts.empty() || !field(facts[0], "ifalias").starts_with("lodge network ")) return;
   for (const Json& member : listOf({"ip", "-j", "link", "show", "master", bridge})) {
     std::string card = field(member, "ifname");
-    if (card.empty() || card.starts_with("lt-")) continue;  // a tap device of ours goes with its descriptor
+    if (card.empty() || card.starts_with("lt-") || card.starts_with("lp-"))
+      continue;  // ours: they go with their descriptors
     auto move = planMove(bridge, card);
     std::string lines = fmt::format("link set {} nomaster\n{}", card, move ? move->there : "");
     (void)runTool({"ip", "-force", "-batch", "-"}, lines);

@@ -11,7 +11,7 @@ namespace lodge::network {
 
 namespace {
 
-constexpr std::size_t kMostFds = 4;
+constexpr std::size_t kMostFds = 9;
 
 }  // namespace
 

@@ -9,7 +9,7 @@
 
 namespace lodge::network {
 
-/// One message of a SOCK_SEQPACKET socket: a JSON object, and up to four file descriptors beside it.
+/// One message of a SOCK_SEQPACKET socket: a JSON object, and up to nine file descriptors beside it.
 struct Message {
   nlohmann::json facts;
   std::vector<UniqueFd> fds;

@@ -142,10 +142,17 @@ Status Network::admit(PortSettings& settings, PortId self) {
   return {};
 }
 
-void Network::applyTo(Port& port, const PortSettings& settings) {
+void Network::setTap(Port::Tap tap) {
+  bool turned = bool(tap) != bool(tap_);
+  tap_ = std::move(tap);
+  if (turned) (void)settleAll();
+}
+
+Status Network::applyTo(Port& port, const PortSettings& settings) {
   port.apply(settings, settings.cable.value_or(definition_.cable), settings.antiSpoof.value_or(definition_.antiSpoof));
   setFilter(port);
   applyMirrors();
+  return settleAll();
 }
 
 void Network::applyMirrors() {
@@ -165,10 +172,14 @@ Result<PortId> Network::join(PortSettings settings, std::unique_ptr<NetBackend> 
                  fmt::format("network {} has {} ports, the most there can be", inQuotes(definition_.name), kMostPorts));
   if (Status admitted = admit(settings, 0); !admitted) return std::move(admitted).error();
   Port& port = addPort(settings, Port::Role::machine, std::move(link));
-  applyTo(port, settings);
+  if (Status applied = applyTo(port, settings); !applied && port.direct()) {
+    ports_.erase(port.id());
+    return std::move(applied).error();
+  }
   if (dhcp_ && settings.mac) {
     dhcp_->rename(*settings.mac, settings.name);
     if (auto lease = dhcp_->here(*settings.mac)) book_.assign(lease->address, port.id());
+    (void)settle(port);
   }
   log(LogLevel::info, "{} joined as port {}", portName(settings), port.id());
   return port.id();
@@ -194,8 +205,7 @@ Status Network::changePort(const std::string& name, const Json& json) {
   PortSettings settings = port->settings();
   if (Status updated = updatePort(json, settings); !updated) return updated;
   if (Status admitted = admit(settings, port->id()); !admitted) return admitted;
-  applyTo(*port, settings);
-  return {};
+  return applyTo(*port, settings);
 }
 
 std::shared_ptr<const EgressPolicy> Network::policy() const {
@@ -238,10 +248,12 @@ Status Network::changeDefinition(const NetworkDefinition& definition) {
   definition_.antiSpoof = definition.antiSpoof;
   definition_.keep = definition.keep;
   definition_.leases = definition.leases;
+  Status all;
   for (auto& [id, port] : ports_) {
-    if (port->role() == Port::Role::machine) applyTo(*port, PortSettings(port->settings()));
+    if (port->role() != Port::Role::machine) continue;
+    if (Status applied = applyTo(*port, PortSettings(port->settings())); !applied) all = std::move(applied);
   }
-  return {};
+  return all;
 }
 
 std::size_t Network::machines() const {

@@ -11,6 +11,7 @@
 #include "base/file.h"
 #include "network/definition.h"
 #include "network/dhcp.h"
+#include "network/direct_link.h"
 #include "network/dns_server.h"
 #include "network/guard.h"
 #include "network/helper_client.h"
@@ -36,6 +37,11 @@ class Network {
 
   /// Errors: invalidArgument (an address outside the network), busy (a taken address or name, too many ports).
   Result<PortId> join(PortSettings settings, std::unique_ptr<NetBackend> link);
+  /// A tap device of its own in the host's bridge for who is about to join with these settings. `existing`: a queue of
+  /// one that it has had. Errors: unsupported (the kind has no bridge), the helper's.
+  Result<DirectLink::Made> plug(const PortSettings& settings, unsigned queues, UniqueFd existing);
+  /// Why a port's frames must go through the switch, "has egress rules"; nullptr: they need not.
+  const char* needsSwitch(const PortSettings& settings) const;
   void leave(PortId port);
   /// Changes a machine's port. Errors: notFound, invalidArgument, busy.
   Status changePort(const std::string& name, const Json& settings);
@@ -57,7 +63,7 @@ class Network {
   ForwardControl* forwards() { return forwards_; }
 
   /// Gets all frames while it is set.
-  void setTap(Port::Tap tap) { tap_ = std::move(tap); }
+  void setTap(Port::Tap tap);
   /// Wants to be told of ports that come, for captures.
   const std::map<PortId, std::unique_ptr<Port>>& ports() const { return ports_; }
   /// Addresses of a machine of this network, or of a name that a lease has.
@@ -74,7 +80,9 @@ class Network {
   Status startTunnels();
   Port& addPort(PortSettings settings, Port::Role role, std::unique_ptr<NetBackend> link);
   Status admit(PortSettings& settings, PortId self);
-  void applyTo(Port& port, const PortSettings& settings);
+  Status applyTo(Port& port, const PortSettings& settings);
+  Status settle(Port& port);
+  Status settleAll();
   std::shared_ptr<const EgressPolicy> policy() const;
   void setFilter(Port& port);
   void applyMirrors();

@@ -180,7 +180,9 @@ void Network::startServices() {
       loop_, settings, dhcp_.get(), dns_.get(), [this](const MacAddress& mac) { return clientOf(mac); },
       [this](const Lease& lease) {
         for (const auto& [id, port] : ports_) {
-          if (port->settings().mac == lease.mac) book_.assign(lease.address, id);
+          if (port->settings().mac != lease.mac) continue;
+          book_.assign(lease.address, id);
+          (void)settle(*port);
         }
         if (leased_) leased_();
       });

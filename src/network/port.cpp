@@ -105,6 +105,7 @@ Port::Port(Context context, PortSettings settings, Role role, std::unique_ptr<Ne
       settings_(std::move(settings)),
       role_(role),
       link_(std::move(link)),
+      direct_(dynamic_cast<DirectLink*>(link_.get())),
       in_(context.loop, [this](auto frame, const FrameOffload& o) { context_.wires.input(id_, frame, o); }),
       out_(context.loop, [this](auto frame, const FrameOffload& o) {
         ++counters_.framesOut;
@@ -190,6 +191,14 @@ void Port::toLink(std::span<const std::uint8_t> frame, const FrameOffload& offlo
 PortCounters Port::counters() const {
   PortCounters c = counters_;
   c.shaped = in_.dropped() + out_.dropped();
+  if (direct_) {
+    // The device counts what passes either way, through the switch or past it.
+    auto passed = direct_->counters();
+    c.framesIn = passed.framesIn;
+    c.bytesIn = passed.bytesIn;
+    c.framesOut = passed.framesOut;
+    c.bytesOut = passed.bytesOut;
+  }
   return c;
 }
 
@@ -199,6 +208,7 @@ Json Port::describe() const {
   json["id"] = id_;
   json["role"] = toString(role_);
   json["guarded"] = guarded_;
+  if (direct_) json["direct"] = {{"device", direct_->tap()}, {"held", direct_->held()}};
   json["counters"] = {{"framesIn", c.framesIn}, {"bytesIn", c.bytesIn}, {"framesOut", c.framesOut},
                       {"bytesOut", c.bytesOut}, {"spoofed", c.spoofed}, {"refused", c.refused},
                       {"shapedAway", c.shaped}, {"whileDown", c.down}};

@@ -13,6 +13,7 @@
 #include "net/backend.h"
 #include "network/capture.h"
 #include "network/definition.h"
+#include "network/direct_link.h"
 #include "network/guard.h"
 #include "network/policy.h"
 #include "network/shaper.h"
@@ -70,6 +71,9 @@ class Port {
   const PortSettings& settings() const { return settings_; }
   PortCounters counters() const;
   NetBackend& link() { return *link_; }
+  /// Where the port is in the host's bridge, if it is one of those.
+  DirectLink* direct() const { return direct_; }
+  bool guarded() const { return guarded_; }
   Json describe() const;
 
  private:
@@ -81,6 +85,7 @@ class Port {
   PortSettings settings_;
   Role role_;
   std::unique_ptr<NetBackend> link_;
+  DirectLink* direct_;
   PortId id_ = 0;
   Guard::Identity identity_;
   bool guarded_ = false;

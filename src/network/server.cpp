@@ -3,10 +3,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <linux/if_tun.h>
-#include <net/if.h>
 #include <sys/epoll.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -17,7 +14,6 @@
 
 #include "base/log.h"
 #include "base/text.h"
-#include "net/message_net.h"
 #include "network/message.h"
 
 namespace lodge::network {
@@ -39,12 +35,6 @@ std::string textOf(const Json& json) {
 }
 
 }  // namespace
-
-struct Server::Member {
-  UniqueFd fd;
-  PortId port = 0;
-  std::unique_ptr<Timer> patience;
-};
 
 struct Server::Client {
   UniqueFd fd;
@@ -126,51 +116,16 @@ void Server::readJoin(std::uint64_t number) {
   loop_.unwatch(raw);
   // The answer goes out before frames do.
   UniqueFd answerFd(::fcntl(raw, F_DUPFD_CLOEXEC, 0));
-  Status joined = joinMember(number, member, message->facts, std::move(tap));
+  std::vector<UniqueFd> queues;
+  Status joined = joinMember(number, member, message->facts, std::move(tap), queues);
   Json reply =
-      joined ? Json{{"ok", true}, {"port", member.port}, {"mtu", network_.definition().mtu}} : failure(joined.error());
-  Status sent = sendMessage(answerFd.get(), reply, {});
+      joined ? Json{{"ok", true}, {"port", member.port}, {"mtu", network_.definition().mtu}, {"direct", member.direct}}
+             : failure(joined.error());
+  std::vector<int> fds;
+  for (const UniqueFd& fd : queues) fds.push_back(fd.get());
+  Status sent = sendMessage(answerFd.get(), reply, fds);
   if (!joined || !sent) return memberGone(number);
   network_.ports().at(member.port)->start();
-}
-
-Status Server::joinMember(std::uint64_t number, Member& member, const Json& request, UniqueFd tap) {
-  PortSettings settings;
-  if (Status read = updatePort(request, settings); !read) return read;
-  if (settings.name.empty()) settings.name = fmt::format("port{}", number);
-  for (const auto& [id, port] : network_.ports()) {
-    if (port->settings().name != settings.name) continue;
-    // A machine may have several cards in one network.
-    for (unsigned n = 2; port->settings().name == settings.name || n < 2; ++n) {
-      std::string candidate = fmt::format("{}.{}", settings.name, n);
-      bool taken = false;
-      for (const auto& [otherId, other] : network_.ports()) taken = taken || other->settings().name == candidate;
-      if (taken) continue;
-      settings.name = candidate;
-      break;
-    }
-    break;
-  }
-  std::unique_ptr<MessageNet> link;
-  if (tap) {
-    int size = kVirtioHeaderSize;
-    ifreq flags{};
-    if (::ioctl(tap.get(), TUNGETIFF, &flags) != 0 || (flags.ifr_flags & IFF_TAP) == 0 ||
-        (flags.ifr_flags & IFF_VNET_HDR) == 0 || ::ioctl(tap.get(), TUNSETVNETHDRSZ, &size) != 0)
-      return Error(ErrorKind::invalidArgument, "the descriptor is no tap device with offload headers");
-    ::fcntl(tap.get(), F_SETFL, ::fcntl(tap.get(), F_GETFL) | O_NONBLOCK);
-    link = std::make_unique<MessageNet>(loop_, std::move(tap), MessageNet::Kind::tap);
-    Status watched =
-        loop_.watch(member.fd.get(), EPOLLIN | EPOLLHUP, [this, number](std::uint32_t) { memberGone(number); });
-    if (!watched) return watched;
-  } else {
-    link = std::make_unique<MessageNet>(loop_, std::move(member.fd), MessageNet::Kind::socket);
-  }
-  link->onGone([this, number] { loop_.post([this, number] { memberGone(number); }); });
-  auto port = network_.join(std::move(settings), std::move(link));
-  if (!port) return std::move(port).error();
-  member.port = *port;
-  return {};
 }
 
 void Server::memberGone(std::uint64_t number) {

@@ -9,6 +9,7 @@
 
 #include "base/event_loop.h"
 #include "base/file.h"
+#include "net/message_net.h"
 #include "network/capture_stream.h"
 #include "network/network.h"
 
@@ -16,7 +17,8 @@ namespace lodge::network {
 
 /// The sockets of a running network, both its user's own: "ports" (SOCK_SEQPACKET: a JSON message with a port's
 /// settings, answered by one; then frames behind virtio headers both ways, or with a tap device's descriptor attached
-/// nothing more until the port leaves), and "control" (a line of JSON, answered by one). I/O thread.
+/// nothing more until the port leaves; a direct port's answer has its device's queues attached), and "control" (a line
+/// of JSON, answered by one). I/O thread.
 class Server {
  public:
   Server(EventLoop& loop, Network& network, std::string folder);
@@ -27,13 +29,23 @@ class Server {
   Status start();
 
  private:
-  struct Member;  ///< who joined, or is about to
+  /// Who joined, or is about to.
+  struct Member {
+    UniqueFd fd;
+    PortId port = 0;
+    bool direct = false;
+    std::unique_ptr<Timer> patience;
+  };
   struct Client;  ///< of the control socket
   Status listen(const char* name, int type, UniqueFd& out, void (Server::*accepted)(UniqueFd));
   void portAccepted(UniqueFd fd);
   void controlAccepted(UniqueFd fd);
   void readJoin(std::uint64_t number);
-  Status joinMember(std::uint64_t number, Member& member, const Json& request, UniqueFd tap);
+  Status joinMember(std::uint64_t number, Member& member, const Json& request, UniqueFd tap,
+                    std::vector<UniqueFd>& queues);
+  void nameAnew(PortSettings& settings) const;
+  Result<std::unique_ptr<MessageNet>> cableOf(UniqueFd tap);
+  Result<DirectLink::Made> plugDirect(const Json& wanted, const PortSettings& settings, UniqueFd existing);
   void memberGone(std::uint64_t number);
   void readControl(std::uint64_t number);
   Json answer(const Json& request, Client& client);

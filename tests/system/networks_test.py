@@ -4,6 +4,7 @@ namespaces."""
 
 import http.server
 import json
+import os
 import pathlib
 import shutil
 import signal
@@ -13,8 +14,9 @@ import tempfile
 import threading
 import time
 
+from kit import paths
 from kit.case import Skip, main
-from kit.peer import Lodge, Peer, need_namespaces, transfer
+from kit.peer import ROOT, Lodge, Peer, need_namespaces, transfer
 
 
 def resolve(peer, name, server=None):
@@ -394,4 +396,24 @@ def bad_input_is_one_line():
         assert left == {"one", "three"}
 
 
-main(user_network_is_shared, ports_obey, tunnels_join_switches, capture_is_read_by_tshark, egress_rules, bad_input_is_one_line)
+def kinds_that_one_cannot_have():
+    """Who may not bring a network up is told when it is made, with what would help."""
+    other = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"] if ROOT else []
+    helper = paths.BUILD / "lodge-network-helper"
+    if subprocess.run([*other, "test", "-x", helper]).returncode != 0:
+        raise Skip("another user cannot reach the program")
+    if os.getxattr(helper, "security.capability") if "security.capability" in os.listxattr(helper) else None:
+        raise Skip("everybody may")
+    with Lodge(other) as lodge:
+        if ROOT:
+            os.chown(lodge.folder, 65534, 65534)
+        done = lodge("network", "create", "out", "--kind", "nat")
+        lines = done.stderr.splitlines()
+        assert done.stdout == "out\n" and len(lines) == 1 and "'out' of kind nat cannot come up yet: CAP_NET_ADMIN is needed: run as root" in lines[0], done
+        lodge.fails("network", "up", "out", saying="CAP_NET_ADMIN")
+        assert lodge("network", "create", "alone", "--kind", "isolated").stderr == ""
+        assert "not nat, internal, bridge and wifi: CAP_NET_ADMIN is needed" in " ".join(lodge("doctor", check=False).stdout.split())
+
+
+main(user_network_is_shared, ports_obey, tunnels_join_switches, capture_is_read_by_tshark, egress_rules, bad_input_is_one_line,
+     kinds_that_one_cannot_have)

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """A guest on a tap device whose frames the host's kernel moves (vhost-net): in the first-level guest of kit/nested.py, whose
-kernel has it: vhost_test.py ENGINE."""
+kernel has it: vhost_test.py ENGINE [network]. With "network" the device is a network's, in the bridge that it made."""
 
 import hashlib
 import os
+import shutil
 import sys
 
 from kit import paths
 from kit.archive import cpio_archive
+from kit.boot_disk import need
 from kit.case import main
 from kit.nested import FirstLevel
 
@@ -44,19 +46,53 @@ cat /tmp/console
 exit $status
 """
 
+# The same on a network of Lodge's: the card's own device in the bridge, with two pairs of queues.
+NETWORK = r"""
+mkdir -p /usr/sbin && mv /lodge/nft /lodge/ip /usr/sbin/
+export XDG_CONFIG_HOME=/root
+lodge network create in --kind internal --subnet 10.77.0.0/24 >/dev/null && lodge network up in || exit 10
+mkdir -p /www/cgi-bin && mv /lodge/file /www/file
+printf '#!/bin/sh\necho; echo "host has $(sha256sum | cut -d" " -f1)"\n' >/www/cgi-bin/sum
+chmod +x /www/cgi-bin/sum
+httpd -p 10.77.0.1:80 -h /www
+: >/tmp/console; tail -f /tmp/console & shown=$!
+worked() { cat /proc/[0-9]*/comm /proc/[0-9]*/task/*/comm | grep -c "^vhost-"; }
+( n=0; until [ $n -ge 900 ] || grep -q 'guest has' /tmp/console; do n=$((n+1)); sleep 1; done
+  echo "kernel threads $(worked)"
+  lodge network show in --json | grep -A 3 '"direct"'
+  lodge stats m | grep '^net0'
+  n=0; while [ $n -lt 200 ] && ! nc 10.77.0.9 99; do n=$((n+1)); sleep 1; done
+  echo "after a while: kernel threads $(worked)" ) & watcher=$!
+lodge run --engine ENGINE --name m --kernel /lodge/vmlinuz --initrd /lodge/initrd2 --memory 128M --cpus 2 \
+  --net in,ip=10.77.0.9,queues=2 --append 'console=ttyS0 quiet' </dev/null >>/tmp/console 2>&1
+status=$?
+[ $status -eq 0 ] || cat /run/lodge-networks/in/log
+[ $status -ne 0 ] || wait $watcher
+sleep 1; kill $shown
+exit $status
+"""
+
 
 def frames_go_through_the_kernel():
-    engine = sys.argv[1]
+    engine, network = sys.argv[1], "network" in sys.argv[2:]
     content = os.urandom(2 << 20).hex().encode()  # wget sends text
+    host, programs, modules, script = HOST, [], ["tun", "vhost_net"], GUEST
+    if network:
+        host, script = NETWORK, GUEST.replace("10.77.0.2/", "10.77.0.9/")
+        need("nft", "ip")
+        programs = [(paths.BUILD / "lodge-network-helper", "lodge-network-helper"), (shutil.which("nft"), "nft"), (shutil.which("ip"), "ip")]
+        modules += ["bridge", "nf_tables", "nft_ct", "nft_meta_bridge"]
     first = paths.INITRD.read_bytes()
-    initrd = first + bytes(-len(first) % 4) + cpio_archive([("lodge/run", 0o755, GUEST.encode())])
-    with FirstLevel(HOST.replace("ENGINE", engine), files=[("initrd2", initrd), ("file", content)], cpus=2,
-                    modules=("tun", "vhost_net")) as guest:
+    initrd = first + bytes(-len(first) % 4) + cpio_archive([("lodge/run", 0o755, script.encode())])
+    with FirstLevel(host.replace("ENGINE", engine), files=[("initrd2", initrd), ("file", content)], cpus=2, programs=programs,
+                    modules=modules) as guest:
         status, output = guest.result(SECONDS)
     digest = hashlib.sha256(content).hexdigest()
     assert status == 0, f"{status}: {output[-4000:]}"
-    for line in (f"guest has {digest}", f"host has {digest}", "saved and goes on", "lodge-guest: exit status 0"):
+    own = '"held": false' if network else "saved and goes on"
+    for line in (f"guest has {digest}", f"host has {digest}", own, "lodge-guest: exit status 0"):
         assert line in output, f"no {line!r} in:\n{output[-4000:]}"
+    assert not network or "rx-0 rx-1 tx-0 tx-1" in output, output
     assert "kernel threads 0" not in output and "kernel threads" in output, output
     print("  " + "\n  ".join(line for line in output.splitlines() if line.startswith(("net0", "received", "kernel threads"))))
 
