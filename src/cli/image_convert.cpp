@@ -105,7 +105,11 @@ Status copyInto(Plan& plan, Image& source, const std::string& path, const Invoca
   ProgressBar bar(invocation, program);
   plan.copy.progress = bar.callback();
   if (plan.write.file.cache != image::CacheMode::none && !path.starts_with("nbd")) plan.copy.writers = 1;
-  if (liesInMemory(path)) plan.copy.pieceBytes = 256 << 10;
+  if (liesInMemory(path)) {
+    plan.copy.pieceBytes = 256 << 10;
+    bool fresh = path == plan.request.path && plan.write.file.cache == image::CacheMode::unsafe;
+    if (fresh) plan.copy.writers = 2;
+  }
   if (Status copied = image::copyContent(source, **target, plan.copy); !copied) return copied;
   if (invocation.has("bitmaps")) {
     Status bitmaps = image::copyBitmaps(source, **target, invocation.has("skip-broken-bitmaps"));

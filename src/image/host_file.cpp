@@ -15,12 +15,14 @@
 #include <climits>
 #include <cstdlib>
 #include <mutex>
+#include <set>
 
 #include "base/file.h"
 #include "base/text.h"
 #include "image/block_file.h"
 #include "image/file_lock.h"
 #include "image/nbd_client.h"
+#include "image/page_filler.h"
 #include "image/store.h"
 
 namespace lodge::image {
@@ -43,8 +45,17 @@ class HostFile : public BlockFile {
         readOnly_(mode.readOnly),
         unsafe_(mode.cache == CacheMode::unsafe) {
     struct statfs about {};
-    bool inMemory = !device_ && ::fstatfs(fd_.get(), &about) == 0 && about.f_type == TMPFS_MAGIC;
-    quickFlags_ = inMemory ? 0 : RWF_NOWAIT;
+    if (!device_ && ::fstatfs(fd_.get(), &about) == 0) system_ = about.f_type;
+    quickFlags_ = system_ == TMPFS_MAGIC ? 0 : RWF_NOWAIT;
+  }
+  ~HostFile() override {
+    if (filler_) (void)filler_->trim();
+  }
+
+  /// The file is new, and most of what is written to it is written once, large parts at a time.
+  void expectAll() {
+    reserves_ = system_ == EXT4_SUPER_MAGIC;
+    if (system_ == TMPFS_MAGIC) filler_ = PageFiller::create(fd_.get(), size());
   }
 
   const std::string& name() const override { return name_; }
@@ -65,7 +76,8 @@ class HostFile : public BlockFile {
   }
   int writev(std::uint64_t offset, std::span<const iovec> from) override {
     if (readOnly_) return EROFS;
-    int error = writeFully(choose(offset, from), offset, from);
+    if (reserves_) reserve(offset, lengthOf(from));
+    int error = filler_ ? filler_->write(offset, from) : writeFully(choose(offset, from), offset, from);
     if (error == 0) grow(offset + lengthOf(from));
     return error;
   }
@@ -82,11 +94,20 @@ class HostFile : public BlockFile {
     return endOfTry(n, length, quickWrites_);
   }
 
-  int flush() override { return unsafe_ || readOnly_ || ::fdatasync(fd_.get()) == 0 ? 0 : errno; }
+  int flush() override {
+    if (filler_) {
+      if (int error = filler_->trim(); error != 0) return error;
+    }
+    return unsafe_ || readOnly_ || ::fdatasync(fd_.get()) == 0 ? 0 : errno;
+  }
   int truncate(std::uint64_t bytes) override {
     if (readOnly_) return EROFS;
     if (device_) return bytes <= size() ? 0 : ENOSPC;
-    if (::ftruncate(fd_.get(), off(bytes)) != 0) return errno;
+    if (filler_) {
+      if (int error = filler_->truncate(bytes); error != 0) return error;
+    } else if (::ftruncate(fd_.get(), off(bytes)) != 0) {
+      return errno;
+    }
     size_.store(bytes, std::memory_order_relaxed);
     return 0;
   }
@@ -156,6 +177,12 @@ class HostFile : public BlockFile {
     while (now < end && !size_.compare_exchange_weak(now, end, std::memory_order_relaxed)) {
     }
   }
+  /// ext4 sets each new block aside for itself when it is written, but a stretch as one. What fails here fails in the
+  /// write, too, or does no harm.
+  void reserve(std::uint64_t offset, std::uint64_t length) {
+    constexpr std::uint64_t kWorthIt = 64 << 10;
+    if (length >= kWorthIt) ::fallocate(fd_.get(), FALLOC_FL_KEEP_SIZE, off(offset), off(length));
+  }
   int punch(std::uint64_t offset, std::uint64_t length) {
     return ::fallocate(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, off(offset), off(length)) == 0 ? 0
                                                                                                              : errno;
@@ -177,8 +204,10 @@ class HostFile : public BlockFile {
 
   std::string name_;
   UniqueFd fd_, direct_;
+  std::unique_ptr<PageFiller> filler_;
   std::atomic<std::uint64_t> size_;
-  bool device_, readOnly_, unsafe_;
+  bool device_, readOnly_, unsafe_, reserves_ = false;
+  decltype(statfs::f_type) system_ = 0;  // the file system's magic; 0: none
   int quickFlags_ = 0;  // of a transfer that is not to wait: files in memory do not, and know no flag for it
   std::atomic<bool> quickReads_{true}, quickWrites_{true};
   std::mutex dataMutex_;
@@ -192,6 +221,26 @@ Error openError(int error, const std::string& path, bool writing) {
   return failure;
 }
 
+/// Which files this process has made, until they are opened to be written.
+class NewFiles {
+ public:
+  void add(int fd) {
+    struct stat info {};
+    std::lock_guard lock(mutex_);
+    if (::fstat(fd, &info) == 0) files_.emplace(info.st_dev, info.st_ino);
+  }
+  /// True once for each of them.
+  bool take(int fd) {
+    struct stat info {};
+    std::lock_guard lock(mutex_);
+    return ::fstat(fd, &info) == 0 && files_.erase({info.st_dev, info.st_ino}) != 0;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::set<std::pair<dev_t, ino_t>> files_;
+};
+
 class HostFiles : public FileSpace {
  public:
   Result<std::shared_ptr<BlockFile>> open(const std::string& path, const FileMode& mode) override {
@@ -199,16 +248,22 @@ class HostFiles : public FileSpace {
     int flags = (mode.readOnly ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NONBLOCK;  // a FIFO must not hang us
     UniqueFd fd(::open(path.c_str(), flags));
     if (!fd) return openError(errno, path, !mode.readOnly);
-    return finish(path, std::move(fd), mode);
+    bool fresh = !mode.readOnly && new_.take(fd.get()) && mode.cache == CacheMode::unsafe;
+    auto file = finish(path, std::move(fd), mode);
+    if (!file) return std::move(file).error();
+    if (fresh) (*file)->expectAll();
+    return std::shared_ptr<BlockFile>(std::move(*file));
   }
 
   Result<std::shared_ptr<BlockFile>> create(const std::string& path, bool replace) override {
     UniqueFd fd(::open(path.c_str(), O_RDWR | O_CLOEXEC | O_NONBLOCK | O_CREAT | (replace ? 0 : O_EXCL), 0644));
     if (!fd) return Error::fromErrno(errno, "create " + inQuotes(path));
+    int own = fd.get();
     auto file = finish(path, std::move(fd), {.readOnly = false});
-    if (!file) return file;
+    if (!file) return std::move(file).error();
     if (int error = (*file)->truncate(0); error != 0) return Error::fromErrno(error, "empty " + inQuotes(path));
-    return file;
+    new_.add(own);
+    return std::shared_ptr<BlockFile>(std::move(*file));
   }
 
   Result<std::string> canonical(const std::string& path) override {
@@ -220,7 +275,7 @@ class HostFiles : public FileSpace {
   }
 
  private:
-  static Result<std::shared_ptr<BlockFile>> finish(const std::string& path, UniqueFd fd, const FileMode& mode) {
+  static Result<std::shared_ptr<HostFile>> finish(const std::string& path, UniqueFd fd, const FileMode& mode) {
     struct stat info {};
     if (::fstat(fd.get(), &info) != 0) return Error::fromErrno(errno, "stat " + inQuotes(path));
     std::uint64_t size = static_cast<std::uint64_t>(info.st_size);
@@ -238,9 +293,10 @@ class HostFiles : public FileSpace {
       std::string own = "/proc/self/fd/" + std::to_string(fd.get());
       direct.reset(::open(own.c_str(), (mode.readOnly ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_DIRECT));
     }
-    return std::shared_ptr<BlockFile>(
-        std::make_shared<HostFile>(path, std::move(fd), std::move(direct), size, device, mode));
+    return std::make_shared<HostFile>(path, std::move(fd), std::move(direct), size, device, mode);
   }
+
+  NewFiles new_;
 };
 
 }  // namespace
