@@ -11,6 +11,7 @@
 #include <cstring>
 
 #include "base/memory_file.h"
+#include "memory/huge_file.h"
 #include "memory/lazy_memory.h"
 
 namespace lodge {
@@ -84,7 +85,8 @@ Result<std::unique_ptr<GuestMemory>> GuestMemory::create(std::uint64_t size, con
   memory->extra_ = extra;
   memory->videoDirty_ = std::make_unique<std::atomic<std::uint8_t>[]>(extra.video / kPageSize + 1);
   memory->lowSize_ = std::min(size, extra.lowLimit);
-  memory->fd_ = makeMemoryFile("lodge-guest-ram");
+  memory->fd_ = makeHugeMemoryFile("lodge-guest-ram");
+  if (!memory->fd_) memory->fd_ = makeMemoryFile("lodge-guest-ram");
   if (!memory->fd_) return Error::fromErrno(errno, "create guest memory");
   if (::ftruncate(memory->fd_.get(), static_cast<off_t>(memory->backingSize())) != 0) {
     return Error::fromErrno(errno, "size guest memory to " + std::to_string(size) + " bytes");
