@@ -48,6 +48,13 @@ else()
 endif()
 target_compile_options(lodge_guest_registers INTERFACE ${LODGE_GUEST_REGISTER_FLAGS})
 
+# Single files of that kind, in folders of ordinary code.
+function(lodge_guest_register_sources)
+  if(NOT LODGE_SANITIZE)
+    set_source_files_properties(${ARGN} PROPERTIES COMPILE_OPTIONS "${LODGE_GUEST_REGISTER_FLAGS}")
+  endif()
+endfunction()
+
 set(LODGE_SANITIZE_FLAGS "")
 if(LODGE_SANITIZE)
   set(LODGE_SANITIZE_FLAGS -fsanitize=${LODGE_SANITIZE} -fno-omit-frame-pointer)

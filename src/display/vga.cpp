@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "display/vga.h"
 
+#include <cstring>
+#include <mutex>
+
 namespace lodge {
 
 namespace {
@@ -42,6 +45,28 @@ void Vga::barPlaced(unsigned slot, std::optional<std::uint64_t> base) {
     memory_.unmapRegion(region_);
   }
   memory_.mapChanged();
+}
+
+std::uint64_t Vga::LiveRange::read(std::uint64_t offset, unsigned size) {
+  std::lock_guard lock(owner.mutex_);
+  return (owner.*readLocked)(offset, size);
+}
+
+void Vga::LiveRange::write(std::uint64_t offset, unsigned size, std::uint64_t value) {
+  std::lock_guard lock(owner.mutex_);
+  (owner.*writeLocked)(offset, size, value);
+}
+
+// Guests reach video memory directly; this is for accesses that cross into it.
+std::uint64_t Vga::readVideo(std::uint64_t offset, unsigned size) {
+  std::uint64_t value = 0;
+  std::memcpy(&value, video() + offset, size);
+  return value;
+}
+
+void Vga::writeVideo(std::uint64_t offset, unsigned size, std::uint64_t value) {
+  std::memcpy(video() + offset, &value, size);
+  memory_.writtenAt(memory_.videoOffset() + offset, size);
 }
 
 }  // namespace lodge

@@ -3,9 +3,9 @@
 
 #include <array>
 #include <cstdint>
-#include <mutex>
 #include <optional>
 
+#include "base/futex_mutex.h"
 #include "device/pci.h"
 #include "display/screen.h"
 #include "memory/guest_memory.h"
@@ -62,29 +62,45 @@ class Vga : public PciFunction {
     Vga& owner;
   };
 
+  /// Of the ports and the window, which guests use for every character: its functions are called with the mutex held,
+  /// and may run with the guest's vector registers live (vga_registers.cpp and vga_window.cpp are compiled for that).
+  struct LiveRange final : IoDevice {
+    using Read = std::uint64_t (Vga::*)(std::uint64_t offset, unsigned size);
+    using Write = void (Vga::*)(std::uint64_t offset, unsigned size, std::uint64_t value);
+    LiveRange(Vga& o, Read r, Write w) : owner(o), readLocked(r), writeLocked(w) {}
+    std::uint64_t read(std::uint64_t offset, unsigned size) override;
+    void write(std::uint64_t offset, unsigned size, std::uint64_t value) override;
+    bool readLive(std::uint64_t offset, unsigned size, std::uint64_t& value) override;
+    bool writeLive(std::uint64_t offset, unsigned size, std::uint64_t value) override;
+    Vga& owner;
+    Read readLocked;
+    Write writeLocked;
+  };
+
   void barPlaced(unsigned slot, std::optional<std::uint64_t> base) override;
   // vga_registers.cpp
-  std::uint64_t readPorts(std::uint64_t offset, unsigned size);
-  void writePorts(std::uint64_t offset, unsigned size, std::uint64_t value);
-  std::uint64_t readRegisterBar(std::uint64_t offset, unsigned size);
-  void writeRegisterBar(std::uint64_t offset, unsigned size, std::uint64_t value);
+  std::uint64_t readPortsLocked(std::uint64_t offset, unsigned size);
+  void writePortsLocked(std::uint64_t offset, unsigned size, std::uint64_t value);
   std::uint8_t readPortLocked(unsigned port);
   void writePortLocked(unsigned port, std::uint8_t value);
   void writeAttributeLocked(std::uint8_t value);
   // vga_dispi.cpp
+  std::uint64_t readRegisterBar(std::uint64_t offset, unsigned size);
+  void writeRegisterBar(std::uint64_t offset, unsigned size, std::uint64_t value);
   std::uint64_t readDispiPorts(std::uint64_t offset, unsigned size);
   void writeDispiPorts(std::uint64_t offset, unsigned size, std::uint64_t value);
   std::uint16_t readDispiLocked(unsigned index);
   void writeDispiLocked(unsigned index, std::uint16_t value);
   void enableDispiLocked(std::uint16_t value);
-  bool dispiOnLocked() const;
   // vga_window.cpp
-  std::uint64_t readWindow(std::uint64_t offset, unsigned size);
-  void writeWindow(std::uint64_t offset, unsigned size, std::uint64_t value);
+  std::uint64_t readWindowLocked(std::uint64_t offset, unsigned size);
+  void writeWindowLocked(std::uint64_t offset, unsigned size, std::uint64_t value);
+  bool dispiOnLocked() const;
   std::uint8_t readWindowByteLocked(std::uint32_t address);
   void writeWindowByteLocked(std::uint32_t address, std::uint8_t value);
   void writePlanesLocked(std::uint32_t at, std::uint8_t value);
   bool windowAddressLocked(std::uint32_t& address) const;
+  // vga.cpp
   std::uint64_t readVideo(std::uint64_t offset, unsigned size);
   void writeVideo(std::uint64_t offset, unsigned size, std::uint64_t value);
   void storedLocked(std::uint64_t at) { memory_.noteStore(memory_.videoOffset() + at); }
@@ -98,12 +114,12 @@ class Vga : public PciFunction {
 
   GuestMemory& memory_;
   unsigned region_;
-  Range<&Vga::readPorts, &Vga::writePorts> ports_{*this};
+  LiveRange ports_{*this, &Vga::readPortsLocked, &Vga::writePortsLocked};
+  LiveRange window_{*this, &Vga::readWindowLocked, &Vga::writeWindowLocked};
   Range<&Vga::readDispiPorts, &Vga::writeDispiPorts> dispiPorts_{*this};
-  Range<&Vga::readWindow, &Vga::writeWindow> window_{*this};
   Range<&Vga::readVideo, &Vga::writeVideo> frameBuffer_{*this};
   Range<&Vga::readRegisterBar, &Vga::writeRegisterBar> registerBar_{*this};
-  std::mutex mutex_;
+  FutexMutex mutex_;
   Registers regs_;
   bool changed_ = true;  ///< registers that the picture depends on
   bool again_ = false;   ///< stores may have come between the last look at dirty pages and their protection

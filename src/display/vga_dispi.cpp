@@ -1,12 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-// The DISPI registers (Bochs's VBE interface, version 0xb0c5).
+// The DISPI registers (Bochs's VBE interface, version 0xb0c5), and BAR 2, which has them and the VGA's.
 #include <algorithm>
 #include <cstring>
+#include <mutex>
 
 #include "display/vga.h"
 #include "display/vga_modes.h"
 
 namespace lodge {
+
+namespace {
+constexpr unsigned kBarPorts = 0x400, kBarDispi = 0x500, kBarPortsEnd = 0x420, kBarDispiEnd = 0x520;
+constexpr unsigned kBarFirstPort = 0x10;  ///< 0x3c0, from 0x3b0
+}  // namespace
 
 std::uint64_t Vga::readDispiPorts(std::uint64_t offset, unsigned size) {
   std::lock_guard lock(mutex_);
@@ -25,8 +31,23 @@ void Vga::writeDispiPorts(std::uint64_t offset, unsigned size, std::uint64_t val
   }
 }
 
-bool Vga::dispiOnLocked() const {
-  return (regs_.dispi[dispi::enable] & dispi::kEnabled) != 0;
+std::uint64_t Vga::readRegisterBar(std::uint64_t offset, unsigned size) {
+  if (offset >= kBarPorts && offset + size <= kBarPortsEnd)
+    return ports_.read(offset - kBarPorts + kBarFirstPort, size);
+  if (offset >= kBarDispi && offset + size <= kBarDispiEnd && size == 2) {
+    std::lock_guard lock(mutex_);
+    return readDispiLocked(static_cast<unsigned>(offset - kBarDispi) / 2);
+  }
+  return ~std::uint64_t{0};
+}
+
+void Vga::writeRegisterBar(std::uint64_t offset, unsigned size, std::uint64_t value) {
+  if (offset >= kBarPorts && offset + size <= kBarPortsEnd)
+    return ports_.write(offset - kBarPorts + kBarFirstPort, size, value);
+  if (offset >= kBarDispi && offset + size <= kBarDispiEnd && size == 2) {
+    std::lock_guard lock(mutex_);
+    writeDispiLocked(static_cast<unsigned>(offset - kBarDispi) / 2, static_cast<std::uint16_t>(value));
+  }
 }
 
 std::uint16_t Vga::readDispiLocked(unsigned index) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // From video memory to a picture.
 #include <algorithm>
+#include <mutex>
 
 #include "display/vga.h"
 #include "display/vga_modes.h"

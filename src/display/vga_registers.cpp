@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The ports of the VGA: sequencer, graphics controller, attribute controller, CRT controller, palette.
+// The ports of the VGA: sequencer, graphics controller, attribute controller, CRT controller, palette; in code that may
+// run while the guest's vector registers are live (CMakeLists.txt).
 #include "display/vga.h"
 
 namespace lodge {
@@ -28,14 +29,12 @@ enum Port : unsigned {
   statusColor = 0x2a,
 };
 constexpr std::uint8_t kRetraceBits = 0x09;
-constexpr unsigned kBarPorts = 0x400, kBarDispi = 0x500, kBarPortsEnd = 0x420, kBarDispiEnd = 0x520;
 // Bits that the registers have.
 constexpr std::uint8_t kSequencerMask[8] = {0x03, 0x3d, 0x0f, 0x3f, 0x0e, 0, 0, 0xff};
 constexpr std::uint8_t kGraphicsMask[16] = {0x0f, 0x0f, 0x0f, 0x1f, 0x03, 0x7b, 0x0f, 0x0f, 0xff};
 }  // namespace
 
-std::uint64_t Vga::readPorts(std::uint64_t offset, unsigned size) {
-  std::lock_guard lock(mutex_);
+std::uint64_t Vga::readPortsLocked(std::uint64_t offset, unsigned size) {
   std::uint64_t value = 0;
   for (unsigned n = 0; n < size; ++n) {
     value |= std::uint64_t{readPortLocked(static_cast<unsigned>(offset) + n)} << (8 * n);
@@ -43,28 +42,9 @@ std::uint64_t Vga::readPorts(std::uint64_t offset, unsigned size) {
   return value;
 }
 
-void Vga::writePorts(std::uint64_t offset, unsigned size, std::uint64_t value) {
-  std::lock_guard lock(mutex_);
+void Vga::writePortsLocked(std::uint64_t offset, unsigned size, std::uint64_t value) {
   for (unsigned n = 0; n < size; ++n) {
     writePortLocked(static_cast<unsigned>(offset) + n, static_cast<std::uint8_t>(value >> (8 * n)));
-  }
-}
-
-std::uint64_t Vga::readRegisterBar(std::uint64_t offset, unsigned size) {
-  if (offset >= kBarPorts && offset + size <= kBarPortsEnd) return readPorts(offset - kBarPorts + attribute, size);
-  if (offset >= kBarDispi && offset + size <= kBarDispiEnd && size == 2) {
-    std::lock_guard lock(mutex_);
-    return readDispiLocked(static_cast<unsigned>(offset - kBarDispi) / 2);
-  }
-  return ~std::uint64_t{0};
-}
-
-void Vga::writeRegisterBar(std::uint64_t offset, unsigned size, std::uint64_t value) {
-  if (offset >= kBarPorts && offset + size <= kBarPortsEnd)
-    return writePorts(offset - kBarPorts + attribute, size, value);
-  if (offset >= kBarDispi && offset + size <= kBarDispiEnd && size == 2) {
-    std::lock_guard lock(mutex_);
-    writeDispiLocked(static_cast<unsigned>(offset - kBarDispi) / 2, static_cast<std::uint16_t>(value));
   }
 }
 

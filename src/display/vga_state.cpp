@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // How the VGA is saved and loaded; its memory is part of the machine's.
+#include <mutex>
+
 #include "display/vga.h"
 #include "display/vga_modes.h"
 

@@ -3,6 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <cstring>
+#include <random>
+
 namespace lodge {
 namespace {
 
@@ -80,6 +83,39 @@ TEST_F(VgaTest, DrawsTextWithItsFont) {
   EXPECT_EQ(row[0], 0xaaaaaau);
   EXPECT_EQ(row[1], 0x0000ffu);
   EXPECT_EQ(row[7], 0xaaaaaau);
+}
+
+// One half of the accesses as vCPUs do them with vector registers live, all of them so in the other machine.
+TEST_F(VgaTest, LiveAccessesAreTheSame) {
+  auto memory = std::move(*GuestMemory::create(2 << 20, {.rom = 0, .video = Vga::kMemoryBytes}));
+  IoBus ports{"port I/O"}, mmio{"memory"};
+  Vga other(*memory, 1);
+  ASSERT_TRUE(other.plugPorts(ports, mmio));
+  std::mt19937_64 random(7);
+  for (unsigned n = 0; n < 200000; ++n) {
+    unsigned size = 1u << random() % 2;
+    std::uint64_t value = random(), port = 0x3b0 + random() % 0x2f, at = 0xa0000 + random() % 0x1fff0, seen = 0;
+    switch (random() % 4) {
+      case 0:
+        ports_.write(port, size, value);
+        ASSERT_TRUE(ports.writeLive(port, size, value));
+        break;
+      case 1:
+        ASSERT_TRUE(ports.readLive(port, size, seen));
+        ASSERT_EQ(ports_.read(port, size), seen) << n;
+        break;
+      case 2:
+        mmio_.write(at, size, value);
+        ASSERT_TRUE(mmio.writeLive(at, size, value));
+        break;
+      default:
+        ASSERT_TRUE(mmio.readLive(at, size, seen));
+        ASSERT_EQ(mmio_.read(at, size), seen) << n;
+    }
+  }
+  EXPECT_EQ(std::memcmp(memory_->deviceView() + memory_->videoOffset(), memory->deviceView() + memory->videoOffset(),
+                        0x40000),
+            0);
 }
 
 TEST_F(VgaTest, AnIdleScreenIsNotDrawnAgain) {

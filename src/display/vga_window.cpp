@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The window at 0xa0000. Video memory holds the four planes side by side: byte 4 * n + p is byte n of plane p.
+// The window at 0xa0000, in code that may run while the guest's vector registers are live (CMakeLists.txt). Video
+// memory holds the four planes side by side: byte 4 * n + p is byte n of plane p.
 #include <cstring>
 
 #include "display/vga.h"
@@ -22,8 +23,21 @@ std::uint32_t inAllPlanes(std::uint8_t byte) {
 }
 }  // namespace
 
-std::uint64_t Vga::readWindow(std::uint64_t offset, unsigned size) {
-  std::lock_guard lock(mutex_);
+bool Vga::LiveRange::readLive(std::uint64_t offset, unsigned size, std::uint64_t& value) {
+  if (!owner.mutex_.try_lock()) return false;
+  value = (owner.*readLocked)(offset, size);
+  owner.mutex_.unlock();
+  return true;
+}
+
+bool Vga::LiveRange::writeLive(std::uint64_t offset, unsigned size, std::uint64_t value) {
+  if (!owner.mutex_.try_lock()) return false;
+  (owner.*writeLocked)(offset, size, value);
+  owner.mutex_.unlock();
+  return true;
+}
+
+std::uint64_t Vga::readWindowLocked(std::uint64_t offset, unsigned size) {
   std::uint64_t value = 0;
   for (unsigned n = 0; n < size; ++n) {
     value |= std::uint64_t{readWindowByteLocked(static_cast<std::uint32_t>(offset) + n)} << (8 * n);
@@ -31,11 +45,14 @@ std::uint64_t Vga::readWindow(std::uint64_t offset, unsigned size) {
   return value;
 }
 
-void Vga::writeWindow(std::uint64_t offset, unsigned size, std::uint64_t value) {
-  std::lock_guard lock(mutex_);
+void Vga::writeWindowLocked(std::uint64_t offset, unsigned size, std::uint64_t value) {
   for (unsigned n = 0; n < size; ++n) {
     writeWindowByteLocked(static_cast<std::uint32_t>(offset) + n, static_cast<std::uint8_t>(value >> (8 * n)));
   }
+}
+
+bool Vga::dispiOnLocked() const {
+  return (regs_.dispi[dispi::enable] & dispi::kEnabled) != 0;
 }
 
 // Memory map select (graphics register 6). False: not decoded.
@@ -148,18 +165,6 @@ void Vga::writePlanesLocked(std::uint32_t at, std::uint8_t value) {
   data = (data & planes) | (old & ~planes);
   std::memcpy(video() + at, &data, 4);
   storedLocked(at);
-}
-
-// Guests reach video memory directly; this is for accesses that cross into it.
-std::uint64_t Vga::readVideo(std::uint64_t offset, unsigned size) {
-  std::uint64_t value = 0;
-  std::memcpy(&value, video() + offset, size);
-  return value;
-}
-
-void Vga::writeVideo(std::uint64_t offset, unsigned size, std::uint64_t value) {
-  std::memcpy(video() + offset, &value, size);
-  memory_.writtenAt(memory_.videoOffset() + offset, size);
 }
 
 }  // namespace lodge

@@ -36,6 +36,11 @@ class VcpuEnvironment : public x86::CpuEnvironment {
   }
   std::uint64_t readMmio(Gpa gpa, unsigned size) override;
   void writeMmio(Gpa gpa, unsigned size, std::uint64_t value) override;
+  // vcpu_environment_live.cpp
+  bool readPortLive(std::uint16_t port, unsigned size, std::uint64_t& value) override;
+  bool writePortLive(std::uint16_t port, unsigned size, std::uint64_t value) override;
+  bool readMmioLive(Gpa gpa, unsigned size, std::uint64_t& value) override;
+  bool writeMmioLive(Gpa gpa, unsigned size, std::uint64_t value) override;
   x86::LocalApic& apic() override { return setup_.apic; }
   std::int64_t hypercall(std::uint64_t number, const std::uint64_t (&arguments)[4]) override {
     return setup_.hypercall(number, arguments);

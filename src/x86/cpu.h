@@ -39,6 +39,12 @@ class CpuEnvironment {
   virtual void writePort(std::uint16_t port, unsigned size, std::uint64_t value) = 0;
   virtual std::uint64_t readMmio(Gpa gpa, unsigned size) = 0;
   virtual void writeMmio(Gpa gpa, unsigned size, std::uint64_t value) = 0;
+  /// The same where devices answer while guest vector state is live (IoDevice::readLive()): these four are called
+  /// without it being parked. False: nothing was done, and one of the four above must be called.
+  virtual bool readPortLive(std::uint16_t, unsigned, std::uint64_t&) { return false; }
+  virtual bool writePortLive(std::uint16_t, unsigned, std::uint64_t) { return false; }
+  virtual bool readMmioLive(Gpa, unsigned, std::uint64_t&) { return false; }
+  virtual bool writeMmioLive(Gpa, unsigned, std::uint64_t) { return false; }
   virtual LocalApic& apic() = 0;
   /// KVM_HC_SEND_IPI and KVM_HC_KICK_CPU (Linux virt/kvm/x86/hypercalls.rst); returns the hypercall's result.
   /// A kick raises event::unhalt on the CPU whose APIC id is arguments[1].

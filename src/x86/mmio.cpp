@@ -17,11 +17,15 @@ unsigned pieceSize(std::uint64_t gpa, unsigned left) {
 }  // namespace
 
 void readMmio(Cpu& cpu, Gpa gpa, std::byte* to, unsigned size) {
-  cpu.parkFpu();
   WorkMark mark(cpu, Work::device);
   while (size != 0) {
     unsigned piece = pieceSize(raw(gpa), size);
-    storeHost(to, piece, cpu.environment->readMmio(gpa, piece));
+    std::uint64_t value = 0;
+    if (!cpu.environment->readMmioLive(gpa, piece, value)) {
+      cpu.parkFpu();
+      value = cpu.environment->readMmio(gpa, piece);
+    }
+    storeHost(to, piece, value);
     gpa = gpa + piece;
     to += piece;
     size -= piece;
@@ -29,11 +33,14 @@ void readMmio(Cpu& cpu, Gpa gpa, std::byte* to, unsigned size) {
 }
 
 void writeMmio(Cpu& cpu, Gpa gpa, const std::byte* from, unsigned size) {
-  cpu.parkFpu();
   WorkMark mark(cpu, Work::device);
   while (size != 0) {
     unsigned piece = pieceSize(raw(gpa), size);
-    cpu.environment->writeMmio(gpa, piece, loadHost(from, piece));
+    std::uint64_t value = loadHost(from, piece);
+    if (!cpu.environment->writeMmioLive(gpa, piece, value)) {
+      cpu.parkFpu();
+      cpu.environment->writeMmio(gpa, piece, value);
+    }
     gpa = gpa + piece;
     from += piece;
     size -= piece;

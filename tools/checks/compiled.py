@@ -103,7 +103,7 @@ def _nm(libraries, *options):
             if member:
                 current = f"{name}/{member.group(1)}"
             elif line:
-                found.add((current, line.split()[0]))
+                found.add((current if library.suffix == ".a" else library.name, line.split()[0]))
     return found
 
 
@@ -114,6 +114,13 @@ def _allowed():
     return {line for line in lines if not line.startswith("object ")}, objects
 
 
+def _single_objects(build):
+    """What lodge_guest_register_sources() in the folders' CMakeLists.txt names."""
+    return [path for listing in (TOP / "src").glob("*/CMakeLists.txt")
+            for sources in re.findall(r"^lodge_guest_register_sources\(([^)]*)\)", listing.read_text(), re.MULTILINE)
+            for source in sources.split() for path in build.glob(f"src/{listing.parent.name}/CMakeFiles/*.dir/{source}.o")]
+
+
 def check_guest_registers():
     """Code that runs while the guest's vector registers are live calls nothing that may use them: no symbol from outside of
     such folders but those of the list, each there for a reason."""
@@ -122,8 +129,9 @@ def check_guest_registers():
     if not libraries:
         return ["nothing built to check: run `make build`"]
     symbols, objects = _allowed()
-    defined = {symbol for _, symbol in _nm(libraries, "--defined-only")}
-    used = sorted((one, symbol) for one, symbol in _nm(libraries, "--undefined-only")
+    singles = _single_objects(build)
+    defined = {symbol for _, symbol in _nm(libraries + singles, "--defined-only")}
+    used = sorted((one, symbol) for one, symbol in _nm(libraries + singles, "--undefined-only")
                   if one not in objects and symbol not in defined)
     names = subprocess.run(["c++filt"], input="\n".join(symbol for _, symbol in used), check=True, capture_output=True,
                            text=True).stdout.splitlines()

@@ -19,13 +19,16 @@ unsigned portSize(const Decoded& d) {
 }
 
 std::uint64_t readPort(Cpu& cpu, std::uint16_t port, unsigned size) {
-  cpu.parkFpu();
   x86::WorkMark mark(cpu, x86::Work::device);
+  std::uint64_t value = 0;
+  if (cpu.environment->readPortLive(port, size, value)) return value;
+  cpu.parkFpu();
   return cpu.environment->readPort(port, size);
 }
 void writePort(Cpu& cpu, std::uint16_t port, unsigned size, std::uint64_t value) {
-  cpu.parkFpu();
   x86::WorkMark mark(cpu, x86::Work::device);
+  if (cpu.environment->writePortLive(port, size, value)) return;
+  cpu.parkFpu();
   cpu.environment->writePort(port, size, value);
 }
 
