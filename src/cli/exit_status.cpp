@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "cli/spelling.h"
 
 namespace lodge::cli {
 
@@ -56,8 +57,8 @@ std::vector<std::pair<std::string, std::string>> exitStatusTable() {
 }
 
 int fail(const Error& error) {
-  std::string line = "lodge: " + error.message();
-  if (!error.hint().empty()) line += "; " + error.hint();
+  std::string line = "lodge: " + respelled(error.message());
+  if (!error.hint().empty()) line += "; " + respelled(error.hint());
   // Messages quote what they name, but one from far away may not: a line must stay a line.
   for (char& c : line) {
     if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = '?';

@@ -12,6 +12,7 @@
 #include "cli/parse.h"
 #include "cli/qemu_img.h"
 #include "cli/qemu_system.h"
+#include "cli/spelling.h"
 #include "cli/verbs.h"
 #include "engine/choose.h"
 
@@ -73,6 +74,7 @@ int runQemu(const std::vector<std::string>& arguments, const Program& program) {
   }
   std::vector<std::string> words{"run"};
   words.insert(words.end(), command->words.begin(), command->words.end());
+  setSpellings(std::move(command->spellings));
   return dispatch(words, program);
 }
 

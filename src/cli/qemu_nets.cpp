@@ -2,6 +2,7 @@
 #include "cli/qemu_nets.h"
 
 #include <algorithm>
+#include <array>
 
 namespace lodge::cli {
 
@@ -25,9 +26,23 @@ Result<std::string> userNet(const std::string& option, const std::string& text) 
   return net;
 }
 
-void noteModel(const std::string& option, const std::string& model, std::vector<std::string>& notes) {
-  if (model.empty() || model.starts_with("virtio")) return;
-  notes.push_back(fmt::format("{} {}: the network card is a virtio one", option, model));
+/// Cards that QEMU has.
+bool isCard(const std::string& model) {
+  static constexpr std::array kFamilies{"virtio", "e1000", "i825", "ne2k_", "igb"};
+  static constexpr std::array kOthers{"rtl8139", "pcnet", "vmxnet3", "tulip"};
+  return std::ranges::any_of(kFamilies, [&](const char* family) { return model.starts_with(family); }) ||
+         std::ranges::count(kOthers, model) != 0;
+}
+
+/// `option` with the model behind it is what the user wrote.
+Status useModel(const std::string& option, const std::string& model, std::vector<std::string>& notes) {
+  if (model.empty() || model.starts_with("virtio")) return {};
+  if (!isCard(model)) {
+    return Error(ErrorKind::unsupported, fmt::format("{}{}: there is no such network card", option, model))
+        .withHint("there is virtio, and it stands in for e1000, rtl8139 and the like");
+  }
+  notes.push_back(fmt::format("{}{}: the network card is a virtio one", option, model));
+  return {};
 }
 }  // namespace
 
@@ -39,11 +54,13 @@ Status QemuNets::net(const std::string& option, const std::string& text, std::ve
     return {};
   }
   if (kind == "nic") {
-    noteModel(option, all["model"], notes);
+    if (Status s = useModel(option + " nic,model=", all["model"], notes); !s) return s;
     cardMacs_.push_back(all["macaddr"]);
     return {};
   }
-  if (option == "-nic") noteModel(option, all["model"], notes);
+  if (option == "-nic") {
+    if (Status s = useModel("-nic " + kind + ",model=", all["model"], notes); !s) return s;
+  }
   std::string word;
   if (kind == "user") {
     auto net = userNet(option, text);
@@ -65,9 +82,8 @@ Status QemuNets::net(const std::string& option, const std::string& text, std::ve
 }
 
 Result<bool> QemuNets::device(const std::string& kind, QemuSettings settings, std::vector<std::string>& notes) {
-  bool other = kind.starts_with("e1000") || kind == "rtl8139" || kind == "ne2k_pci" || kind == "pcnet";
-  if (!other && !kind.starts_with("virtio-net")) return false;
-  noteModel("-device", kind, notes);
+  if (!isCard(kind) || (kind.starts_with("virtio") && !kind.starts_with("virtio-net"))) return false;
+  if (Status s = useModel("-device ", kind, notes); !s) return std::move(s).error();
   if (settings["netdev"].empty()) return true;
   auto at = find("-device " + kind, settings["netdev"]);
   if (!at) return std::move(at).error();

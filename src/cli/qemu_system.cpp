@@ -27,9 +27,11 @@ class Translator {
     for (; at_ < arguments_.size(); ++at_) {
       std::string option = arguments_[at_];
       if (option.starts_with("--")) option.erase(0, 1);
+      option_ = option.starts_with("-") ? option : "the disk";
       Status done = option.starts_with("-") ? one(option) : disk("file=" + doubledCommas(option));
       if (!done) return std::move(done).error();
     }
+    option_.clear();
     if (kernel_) {
       std::erase(out_.words, std::string("--board=pc"));
     } else {
@@ -50,7 +52,15 @@ class Translator {
   }
 
  private:
-  void add(const std::string& name, const std::string& value) { out_.words.push_back("--" + name + "=" + value); }
+  void add(const std::string& name, const std::string& value) {
+    out_.words.push_back("--" + name + "=" + value);
+    spelledAs("--" + name, option_);
+  }
+  void spelledAs(const std::string& ours, const std::string& theirs) {
+    if (theirs.empty()) return;  // nothing that was asked for
+    std::string& all = out_.spellings[ours];
+    if (all.find(theirs) == std::string::npos) all += (all.empty() ? "" : " or ") + theirs;
+  }
   Result<std::string> value(const std::string& option) {
     if (at_ + 1 < arguments_.size()) return arguments_[++at_];
     return Error(ErrorKind::invalidArgument, option + " needs a value");
@@ -66,6 +76,7 @@ class Translator {
 
   const Words& arguments_;
   std::size_t at_ = 0;
+  std::string option_;  ///< the one at at_
   QemuCommand out_;
   QemuNets nets_;
   QemuDrives drives_;
@@ -140,6 +151,7 @@ Status Translator::withValue(const std::string& option, const std::string& text)
   } else if (option == "-drive") {
     return disk(text);
   } else if (option == "-net" || option == "-nic" || option == "-netdev") {
+    spelledAs("--net", option);
     return nets_.net(option, text, out_.notes);
   } else if (option == "-vga") {
     gpu_ = text == "virtio";
@@ -231,6 +243,8 @@ Status Translator::disk(const std::string& text) {
   if (all["snapshot"] == "on") rest += ",snapshot";
   if (bus == "none") {
     drives_.drive(all, disk, rest);
+    spelledAs("--disk", option_);
+    spelledAs("--cdrom", option_);
     return {};
   }
   add("disk", disk + (bus == "virtio" ? "" : ",bus=ide" + unit) + rest);
@@ -243,6 +257,7 @@ Status Translator::floppy(unsigned number, const std::string& value) {
         .withHint("-fda and -fdb, or index=0 and index=1, are the drives");
   }
   floppies_[number] = value;
+  spelledAs("--floppy", option_);
   return {};
 }
 

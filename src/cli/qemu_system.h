@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "cli/spelling.h"
 
 namespace lodge::cli {
 
@@ -13,6 +14,7 @@ struct QemuCommand {
   std::vector<std::string> words;
   std::vector<std::string> notes;
   std::string kvmAskedBy;  ///< the option that asks for KVM; empty: none
+  Spellings spellings;
 };
 
 /// Errors: unsupported, invalidArgument; they name the option at fault.

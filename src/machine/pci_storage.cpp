@@ -24,7 +24,8 @@ Result<std::shared_ptr<Disk>> openDrive(const DriveConfig& options) {
   auto opened = openDisk(options);
   if (!opened && options.cdrom) {
     Error error = std::move(opened).error().context("--cdrom");
-    if (!error.hint().empty()) return error;
+    // What is wrong with the file itself has a hint for disks.
+    if (!error.hint().empty() && error.kind() != ErrorKind::invalidArgument) return error;
     return std::move(error).withHint("name an image of a CD-ROM (ISO 9660) that can be read, or 'none'");
   }
   if (!opened) return withDiskHint(std::move(opened).error()).context("--disk");

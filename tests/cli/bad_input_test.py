@@ -150,7 +150,14 @@ class BadInput(LodgeTest):
     def test_media_that_cannot_be(self):
         self.board_fails("--cdrom", "/nonexistent.iso", texts=["--cdrom", "'/nonexistent.iso'", "No such file", "ISO 9660"])
         self.board_fails("--cdrom", self.folder, texts=["--cdrom", self.folder, "neither a regular file"])
+        self.board_fails("--cdrom", self.file("empty.iso", 0), texts=["--cdrom", "empty.iso", "empty; name an image", "ISO 9660"])
         self.board_fails("-cdrom", "/nonexistent.iso", verb="qemu", texts=["-cdrom", "'/nonexistent.iso'", "No such file"])
+        self.board_fails("-hda", "/nonexistent.img", verb="qemu", texts=["lodge: -hda: ", "the path given to -hda"])
+        self.board_fails("-drive", "file=/nonexistent.img", verb="qemu", texts=["lodge: -drive: ", "the path given to -drive"])
+        self.board_fails("/nonexistent.img", verb="qemu", texts=["lodge: the disk: ", "No such file"])
+        self.board_fails("-fda", "/nonexistent.img", verb="qemu", texts=["lodge: -fda: ", "raw image of a floppy"])
+        self.board_fails("-hda", self.disk, "-m", "5x", verb="qemu", texts=["-m: '5x' is not a size", "512M"])
+        self.board_fails("-hda", self.disk, "-smp", "0", verb="qemu", texts=["0 CPUs; -smp takes 1 to 64"])
         self.board_fails("--floppy", self.disk, texts=["--floppy", "1048576 bytes", "1440K"])
         self.board_fails("--floppy", "/nonexistent", texts=["--floppy", "'/nonexistent'", "No such file"])
         self.board_fails("--bios", "/nonexistent", texts=["--bios", "'/nonexistent'", "64K"])
@@ -164,6 +171,7 @@ class BadInput(LodgeTest):
         self.board_fails("--boot", "x", texts=["boot order 'x'", "n (network)"])
         self.board_fails("-M", "toaster", verb="qemu", texts=["-M 'toaster'", "pc and q35"])
         self.board_fails("-device", "toaster", verb="qemu", texts=["-device 'toaster'", "there are usb-tablet"])
+        self.board_fails("-net", "nic,model=toaster", verb="qemu", texts=["-net nic,model=toaster", "no such network card", "there is virtio"])
         self.board_fails("-vga", "what", verb="qemu", texts=["-vga 'what'", "there are std"])
 
     def test_two_devices_at_one_place(self):
