@@ -223,6 +223,15 @@ void AddressSpaces::dropCode() {
   kernelCode_.dropAll(true);
 }
 
+void AddressSpaces::releaseCode() {
+  for (AddressSpace& space : spaces_) {
+    if (!space.area) continue;
+    space.user64.release();
+    space.user32.release();
+  }
+  kernelCode_.release();
+}
+
 void AddressSpaces::dropReturns() {
   for (AddressSpace& space : spaces_) {
     if (!space.used) continue;

@@ -104,6 +104,8 @@ class AddressSpaces {
   void dropEverything();
   /// Code maps only: the code cache was reset, or the mode changed in a way that is not in ExecMode.
   void dropCode();
+  /// The same, and the code maps' memory goes back to the host.
+  void releaseCode();
   /// Translated code was dropped.
   void dropReturns();
   void noteSupervisorPage(std::uint64_t linear);

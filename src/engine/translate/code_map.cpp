@@ -103,6 +103,7 @@ bool CodeMap::dropOne(std::uint64_t linear) {
 }
 
 void CodeMap::dropAll(bool globalToo) {
+  if (globalToo && chunkCount_ > kKeptChunks) return release();
   if (logCount_ != 0) dropReturns();
   std::uint64_t kept = 0;
   for (std::uint64_t i = 0; i < logCount_; ++i) {
@@ -118,6 +119,7 @@ void CodeMap::dropAll(bool globalToo) {
 
 void CodeMap::release() {
   dropReturns();
+  if (chunkCount_ == 0) return;
   std::uint64_t bytes = std::uint64_t{8} << indexBits_;
   hostCall(SYS_mmap, reinterpret_cast<std::uint64_t>(top_) - bytes, bytes, PROT_NONE,
            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, static_cast<std::uint64_t>(-1), 0);

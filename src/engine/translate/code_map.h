@@ -54,7 +54,10 @@ class CodeMap {
   bool insert(std::uint64_t linear, std::uint64_t entryTable, bool global, std::uint64_t pageSize = 4096);
   /// The mapping of the guest's page that `linear` is in may have changed. Returns whether there was a unit.
   bool dropPage(std::uint64_t linear);
+  /// With global pages, memory for many chunks goes back to the host, too: the next process has its code elsewhere.
   void dropAll(bool globalToo);
+  /// Everything, and all memory.
+  void release();
   /// Translated code was dropped.
   void dropReturns();
 
@@ -66,6 +69,7 @@ class CodeMap {
       16384;  ///< made accessible at once: 2048 words, 8 MiB of linear addresses
   static constexpr unsigned kChunkSlots = 512;
   static constexpr unsigned kMaxChunks = 256;
+  static constexpr unsigned kKeptChunks = 32;  ///< that dropAll() leaves accessible: more than most processes need
 
   std::uint64_t indexOf(std::uint64_t linear) const { return linear >> 12 & ((std::uint64_t{1} << indexBits_) - 1); }
   std::uint64_t& wordAt(std::uint64_t index) const { return top_[-1 - static_cast<std::int64_t>(index)]; }
@@ -74,7 +78,6 @@ class CodeMap {
   bool isAccessible(std::uint64_t index) const;
   bool makeAccessible(std::uint64_t index);
   bool dropOne(std::uint64_t linear);
-  void release();
   LargePages large_;
 
   std::uint64_t* top_ = nullptr;

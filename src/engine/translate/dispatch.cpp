@@ -236,6 +236,7 @@ void TranslateVcpu::executeSome() {
   if (context_.generation != context_.store->generation()) {
     context_.generation = context_.store->generation();
     context_.dropCode();
+    context_.spaces->releaseCode();
     nextHost_ = 0;
   }
   if (runExecutor()) return;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 
 #include <vector>
 
@@ -169,6 +170,35 @@ TEST_F(AddressSpacesTest, CodeMapRecyclesItsChunks) {
   EXPECT_NE(map.find(std::uint64_t{999} << 23), 0u);
   map.dropAll(true);
   for (std::uint64_t i = 0; i < 1000; ++i) ASSERT_EQ(map.find(i << 23), 0u);
+}
+
+// What the machine's processes left behind in an address space does not pile up.
+TEST_F(AddressSpacesTest, CodeMapGivesMemoryBack) {
+  CodeMap& map = *spaces_->code(ExecMode::user64);
+  std::uint64_t top = spaces_->current().gsBase() + static_cast<std::uint64_t>(std::int64_t{layout::user64CodeTop});
+  auto residentChunks = [&](std::uint64_t count) {
+    std::uint64_t resident = 0;
+    for (std::uint64_t i = 0; i < count; ++i) {
+      unsigned char state = 0;
+      std::uint64_t word = top - 8 - (i << 11) * 8;  // of the first page of chunk i
+      EXPECT_EQ(::mincore(reinterpret_cast<void*>(word & ~kPageMask), 1, &state), 0);
+      resident += state & 1;
+    }
+    return resident;
+  };
+  for (std::uint64_t i = 0; i < 20; ++i) ASSERT_TRUE(map.insert(i << 23, 0x6000'0000'0000, false));
+  map.dropAll(true);
+  EXPECT_EQ(residentChunks(20), 20u) << "few are kept for the next process";
+  for (std::uint64_t i = 0; i < 100; ++i) ASSERT_TRUE(map.insert(i << 23, 0x6000'0000'0000, false));
+  EXPECT_EQ(residentChunks(100), 100u);
+  map.dropAll(true);
+  EXPECT_EQ(residentChunks(100), 0u);
+  EXPECT_EQ(map.find(0), 0u);
+  ASSERT_TRUE(map.insert(0, 0x6000'0000'0000, false));
+  EXPECT_NE(map.find(0), 0u);
+  spaces_->releaseCode();
+  EXPECT_EQ(residentChunks(1), 0u);
+  EXPECT_EQ(map.find(0), 0u);
 }
 
 }  // namespace
