@@ -8,6 +8,7 @@
 #include <filesystem>
 
 #include "base/text.h"
+#include "image/image_files.h"
 #include "machine/flash_files.h"
 
 namespace lodge {
@@ -143,52 +144,84 @@ Result<DiskIdentity> DiskIdentity::of(const std::string& path) {
   return identity;
 }
 
-Result<std::vector<DiskIdentity>> disksOf(const MachineConfig& config) {
-  std::vector<DiskIdentity> disks;
-  auto add = [&](const std::string& path, bool snapshot) -> Status {
-    if (path.empty()) return {};
-    if (snapshot) {
+void transfer(Archive& a, SavedDisks& disks) {
+  constexpr std::size_t kMostDisks = 64, kMostFiles = 4096;
+  transferList(a, disks.disks, kMostDisks, "the number of disks", [&](DiskIdentity& disk) { transfer(a, disk); });
+  if (a.version() < 2) return;
+  if (!disks.further) disks.further.emplace();
+  transferList(a, *disks.further, kMostFiles, "the number of disks' files",
+               [&](DiskIdentity& file) { transfer(a, file); });
+}
+
+namespace {
+
+/// Identities of a machine's disks as they are added.
+struct Collection {
+  SavedDisks all{.disks = {}, .further = std::vector<DiskIdentity>{}};
+
+  Status add(const DiskOptions& disk) {
+    if (disk.path.empty()) return {};
+    if (disk.snapshot) {
       return Error(ErrorKind::unsupported,
                    fmt::format("the disk {} was given with 'snapshot': its changes end with this machine and cannot be "
                                "saved",
-                               inQuotes(path)))
+                               inQuotes(disk.path)))
           .withHint("start the machine with an overlay ('lodge image create -b') as its disk");
     }
+    if (Status added = addFile(disk.path, all.disks); !added) return added;
+    auto files = image::filesOf(disk);
+    if (!files) return std::move(files).error().context("look at the disk " + inQuotes(disk.path));
+    for (const std::string& file : *files) {
+      if (file == disk.path) continue;
+      if (Status added = addFile(file, *all.further); !added) return added;
+    }
+    return {};
+  }
+  static Status addFile(const std::string& path, std::vector<DiskIdentity>& to) {
     auto identity = DiskIdentity::of(path);
     if (!identity) return std::move(identity).error();
-    disks.push_back(std::move(*identity));
+    to.push_back(std::move(*identity));
     return {};
-  };
+  }
+};
+
+Status compare(const std::vector<DiskIdentity>& saved, const std::vector<DiskIdentity>& now, const char* what) {
+  for (std::size_t i = 0; i < saved.size() && i < now.size(); ++i) {
+    const DiskIdentity &then = saved[i], &today = now[i];
+    if (then.bytes == today.bytes && then.changed == today.changed) continue;
+    return Error(ErrorKind::invalidArgument,
+                 fmt::format("{} {} has changed since the machine was saved: the guest would damage it", what,
+                             inQuotes(today.path)))
+        .withHint("put it back as it was when the machine was saved");
+  }
+  if (saved.size() == now.size()) return {};
+  return Error(ErrorKind::corrupt, "the state's list of disks is not that of its machine");
+}
+
+}  // namespace
+
+Result<SavedDisks> disksOf(const MachineConfig& config) {
+  Collection disks;
   for (const DriveConfig& drive : config.disks) {
-    if (Status added = add(drive.path, drive.snapshot); !added) return std::move(added).error();
+    if (Status added = disks.add(drive); !added) return std::move(added).error();
   }
   for (const FloppyConfig& floppy : config.floppies) {
-    if (Status added = add(floppy.path, floppy.snapshot); !added) return std::move(added).error();
+    DiskOptions raw{.path = floppy.path, .format = "raw", .readOnly = floppy.readOnly, .snapshot = floppy.snapshot};
+    if (Status added = disks.add(raw); !added) return std::move(added).error();
   }
   // What a flash chip's file holds is in the machine's memory, too.
   for (const FlashConfig& flash : flashChips(config)) {
     if (!flash.keep || flash.readOnly || flash.path.empty()) continue;
-    auto identity = DiskIdentity::of(flash.path);
-    if (!identity) return std::move(identity).error();
-    disks.push_back(std::move(*identity));
+    if (Status added = Collection::addFile(flash.path, disks.all.disks); !added) return std::move(added).error();
   }
-  return disks;
+  return std::move(disks.all);
 }
 
-Status compareDisks(const std::vector<DiskIdentity>& saved, const MachineConfig& config) {
+Status compareDisks(const SavedDisks& saved, const MachineConfig& config) {
   auto now = disksOf(config);
   if (!now) return std::move(now).error();
-  bool same = saved.size() == now->size();
-  for (std::size_t i = 0; same && i < saved.size(); ++i) {
-    const DiskIdentity &then = saved[i], &today = (*now)[i];
-    if (then.bytes == today.bytes && then.changed == today.changed) continue;
-    return Error(ErrorKind::invalidArgument,
-                 fmt::format("the disk {} has changed since the machine was saved: the guest would damage it",
-                             inQuotes(today.path)))
-        .withHint("put the disk back as it was when the machine was saved");
-  }
-  if (same) return {};
-  return Error(ErrorKind::corrupt, "the state's list of disks is not that of its machine");
+  if (Status same = compare(saved.disks, now->disks, "the disk"); !same) return same;
+  return saved.further ? compare(*saved.further, *now->further, "the file of a disk") : Status{};
 }
 
 }  // namespace lodge

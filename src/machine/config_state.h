@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <optional>
+#include <string>
+#include <vector>
+
 #include "machine/config.h"
 #include "machine/removable_drives.h"
 #include "state/archive.h"
@@ -27,10 +31,17 @@ struct DiskIdentity {
 };
 void transfer(state::Archive& a, DiskIdentity& identity);
 
+/// What a machine's disks were.
+struct SavedDisks {
+  std::vector<DiskIdentity> disks;                   ///< a file each
+  std::optional<std::vector<DiskIdentity>> further;  ///< extents and images behind them; older states do not tell
+};
+void transfer(state::Archive& a, SavedDisks& disks);
+
 /// The disks of a machine whose contents belong to its state. Errors: unsupported (a disk whose changes are dropped at
-/// the machine's end), DiskIdentity::of()'s.
-Result<std::vector<DiskIdentity>> disksOf(const MachineConfig& config);
-/// Whether they are now what they were. Errors: invalidArgument, with the name of one that is not.
-Status compareDisks(const std::vector<DiskIdentity>& saved, const MachineConfig& config);
+/// the machine's end), DiskIdentity::of()'s, image::filesOf()'s.
+Result<SavedDisks> disksOf(const MachineConfig& config);
+/// Whether they are now what they were. Errors: invalidArgument, with the name of one that is not; disksOf()'s.
+Status compareDisks(const SavedDisks& saved, const MachineConfig& config);
 
 }  // namespace lodge

@@ -21,12 +21,9 @@ using state::Snapshot;
 namespace {
 
 /// Fields in and out of `config` and `disks`.
-void describe(Snapshot& snapshot, MachineConfig& config, std::vector<DiskIdentity>& disks) {
+void describe(Snapshot& snapshot, MachineConfig& config, SavedDisks& disks) {
   snapshot.section("configuration", 3, [&](Archive& a) { transfer(a, config); });
-  snapshot.section("disks", 1, [&](Archive& a) {
-    disks.resize(a.count(disks.size(), 64, "the number of disks"));
-    for (DiskIdentity& disk : disks) transfer(a, disk);
-  });
+  snapshot.section("disks", 2, [&](Archive& a) { transfer(a, disks); });
 }
 
 class FileMemory : public MemorySource {
@@ -107,7 +104,7 @@ Result<MachineConfig> savedConfig(const std::string& path) {
   return config;
 }
 
-void transferDescription(Snapshot& snapshot, MachineConfig config, std::vector<DiskIdentity> disks) {
+void transferDescription(Snapshot& snapshot, MachineConfig config, SavedDisks disks) {
   describe(snapshot, config, disks);
 }
 

@@ -20,14 +20,14 @@ struct SavedMachine {
   std::shared_ptr<state::StateFile> file;
   state::Snapshot snapshot;
   MachineConfig config;
-  std::vector<DiskIdentity> disks;
+  SavedDisks disks;
 
   /// Errors: StateFile::open()'s, corrupt, unsupported.
   static Result<std::unique_ptr<SavedMachine>> open(const std::string& path);
 };
 
 /// Saves or loads configuration and disks.
-void transferDescription(state::Snapshot& snapshot, MachineConfig config, std::vector<DiskIdentity> disks);
+void transferDescription(state::Snapshot& snapshot, MachineConfig config, SavedDisks disks);
 
 /// Saves or loads what the guest's CPUs are. Loading: a host without the features of the saved machine is refused, else
 /// the guest's CPUID stays what it was.

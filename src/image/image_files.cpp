@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "image/image_files.h"
+
+#include <algorithm>
+
+#include "image/format.h"
+
+namespace lodge::image {
+
+namespace {
+
+/// The host's files, with a note of each that is opened.
+class NotedFiles : public FileSpace {
+ public:
+  Result<std::shared_ptr<BlockFile>> open(const std::string& path, const FileMode& mode) override {
+    auto file = hostFiles().open(path, mode);
+    if (file && std::ranges::find(paths, path) == paths.end()) paths.push_back(path);
+    return file;
+  }
+  Result<std::shared_ptr<BlockFile>> create(const std::string& path, bool) override {
+    return Error(ErrorKind::internal, "creating '" + path + "' where files are only looked at");
+  }
+  Result<std::string> canonical(const std::string& path) override { return hostFiles().canonical(path); }
+
+  std::vector<std::string> paths;
+};
+
+bool isNetworkDisk(const std::string& path) {
+  return path.find("://") != std::string::npos;
+}
+
+}  // namespace
+
+Result<std::vector<std::string>> filesOf(const DiskOptions& options) {
+  if (isNetworkDisk(options.path)) return std::vector<std::string>{};
+  NotedFiles files;
+  OpenOptions how;
+  how.file.lock = LockMode::share;
+  how.allowedPaths = options.allowedPaths;
+  auto image = openImage(options.path, options.format, how, files);
+  if (!image) return std::move(image).error();
+  std::erase_if(files.paths, isNetworkDisk);
+  return std::move(files.paths);
+}
+
+}  // namespace lodge::image
