@@ -142,9 +142,9 @@ Finding examineExecutors() {
   return {.key = "executors",
           .title = "executors",
           .grade = good ? Grade::good : Grade::note,
-          .text = good ? "user code of translated machines can run in processes of its own (--trace executors-auto)"
+          .text = good ? "programs of translated machines that compute run in processes of their own"
                        : std::string("the processor or kernel has no ") + (fsgsbase ? "BMI2" : "FSGSBASE") +
-                             ": user code of translated machines cannot run in processes of its own",
+                             ": programs of translated machines cannot run in processes of their own",
           .facts = {{"usable", good}}};
 }
 

@@ -69,6 +69,13 @@ void Assembler::modrm(std::uint8_t reg, const RegMem& rm, int unit) {
     return;
   }
   const Mem& m = rm.mem;
+  if (m.base == host::rip) {  // mod 0, r/m 101
+    constexpr unsigned kDisplacement = 4;
+    byte(static_cast<std::uint8_t>(field | 5));
+    std::uint64_t target = anchor_ + static_cast<std::uint64_t>(std::int64_t{m.displacement});
+    word32(static_cast<std::uint32_t>(target - (here() + kDisplacement + trailing_)));
+    return;
+  }
   unsigned scaleBits = m.scale == 8 ? 3 : m.scale == 4 ? 2 : m.scale == 2 ? 1 : 0;
   auto indexBits = static_cast<unsigned>(m.index == host::none ? 4 : m.index & 7);
   if (m.base == host::none) {  // SIB with base 101, mod 0: disp32 and no base
@@ -138,7 +145,9 @@ void Assembler::evex(const x86::Instruction& i, std::uint8_t reg, std::uint8_t v
 }
 
 void Assembler::storeImmediate32(unsigned width, const Mem& to, std::int32_t value) {
+  trailing_ = 4;
   legacy(width, 0, 0xc7, 0, to);
+  trailing_ = 0;
   word32(static_cast<std::uint32_t>(value));
 }
 

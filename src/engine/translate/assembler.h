@@ -10,7 +10,7 @@ namespace lodge::translate {
 /// Host registers by their encoding. Guest registers 0-3 and 5-11 live in the host registers of the same number.
 namespace host {
 inline constexpr std::uint8_t rax = 0, rcx = 1, rdx = 2, rbx = 3, rsp = 4, rbp = 5, rsi = 6, rdi = 7, r8 = 8, r9 = 9,
-                              r10 = 10, r11 = 11, r12 = 12, r13 = 13, r14 = 14, r15 = 15, none = 0xff;
+                              r10 = 10, r11 = 11, r12 = 12, r13 = 13, r14 = 14, r15 = 15, rip = 0xf0, none = 0xff;
 /// RSP points to CpuState, r15 is guest RSP, r12-r14 are scratch: a linear address, its page's addend, a group's
 /// addend.
 inline constexpr std::uint8_t state = rsp, guestRsp = r15, address = r12, addend = r13, group = r14;
@@ -36,7 +36,8 @@ enum Condition : std::uint8_t {
   ccG
 };
 
-/// A host memory operand: segment:[base + index*scale + displacement].
+/// A host memory operand: segment:[base + index*scale + displacement]. With host::rip as base the displacement counts
+/// from the assembler's anchor, and is encoded relative to where the code runs.
 struct Mem {
   std::uint8_t base = host::none;
   std::uint8_t index = host::none;
@@ -71,6 +72,9 @@ class Assembler {
   std::uint64_t here() const { return run_ + size_; }
   std::uint64_t start() const { return run_; }
   std::uint8_t* bytes() const { return write_; }
+
+  /// What operands with host::rip count from.
+  void setAnchor(std::uint64_t address) { anchor_ = address; }
 
   /// Takes back what was written after `size` bytes.
   void truncate(std::uint32_t size) { size_ = size; }
@@ -149,6 +153,8 @@ class Assembler {
   std::uint8_t* write_ = nullptr;
   std::uint64_t run_ = 0;
   std::uint32_t size_ = 0;
+  std::uint64_t anchor_ = 0;
+  std::uint8_t trailing_ = 0;  ///< bytes of an immediate behind the memory operand
   std::uint32_t capacity_ = 0;
 };
 

@@ -122,10 +122,8 @@ Result<std::unique_ptr<TranslateVcpu>> TranslateVcpu::create(const EngineSetup& 
     if (!lockstep) return std::move(lockstep).error();
     vcpu->lockstep_ = std::move(*lockstep);
     context.lockstep = vcpu->lockstep_.get();
-  } else if (ExecutorProcess::isPossible() &&
-             (traces(setup.trace, "executors") || traces(setup.trace, "executors-auto"))) {
-    vcpu->executors_ =
-        std::make_unique<Executors>(context, traces(setup.trace, "executors"), traces(setup.trace, "executors-native"));
+  } else if (auto options = Executors::chosen(setup.trace, setup.model)) {
+    vcpu->executors_ = std::make_unique<Executors>(context, *options);
     context.executors = vcpu->executors_.get();
   }
   return vcpu;
@@ -213,6 +211,7 @@ std::vector<std::pair<std::string, std::uint64_t>> TranslateVcpu::statistics() c
                                {"executor_translations", e.translations},
                                {"executor_calls", e.calls},
                                {"executor_fetches", e.fetches},
+                               {"executor_crossings", e.crossings},
                                {"executor_native_pages", e.nativePages},
                                {"executor_translated_pages", e.translatedPages},
                                {"executor_clears", e.clears},

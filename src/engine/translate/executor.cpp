@@ -8,7 +8,6 @@
 #include <utility>
 
 #include "base/bytes.h"
-#include "engine/translate/executor_native.h"
 #include "engine/translate/vcpu_context.h"
 #include "x86/cpu_model.h"
 #include "x86/vector_state.h"
@@ -59,7 +58,6 @@ Executor::Executor(VcpuContext& context, ExecutorCounters& counters, std::unique
       process_(std::move(process)),
       code_(*process_, context.cpu->model->features),
       memory_(*process_, *context.cpu->memory),
-      native_(context.executors->runsNatively() && mayRunNatively(*context.cpu->model)),
       block_(std::make_unique<Block>()) {
   context_.store->addFollower(*this);
 }
@@ -88,8 +86,15 @@ bool Executor::codeWritten(std::uint64_t ramPage, std::uint64_t granules) {
   bool any = false, kept = false;
   {
     std::scoped_lock lock(mutex_);
-    for (const auto& [linear, page] : codePages_) {
-      if (page.ramPage != ramPage) continue;
+    auto [first, last] = codePagesOf_.equal_range(ramPage);
+    for (auto at = first; at != last;) {
+      auto found = codePages_.find(at->second);
+      if (found == codePages_.end() || found->second.ramPage != ramPage) {
+        at = codePagesOf_.erase(at);
+        continue;
+      }
+      ++at;
+      const auto& [linear, page] = *found;
       if ((page.granules & granules) == 0) {
         kept = kept || page.granules != 0;
         continue;
@@ -119,6 +124,7 @@ void Executor::forgetCode() {
   ++counters_.clears;
   std::scoped_lock lock(mutex_);
   codePages_.clear();
+  codePagesOf_.clear();
 }
 
 /// What the process and its code take is the code cache's.
@@ -135,6 +141,15 @@ void Executor::forgetAll() {
   mustRevalidate_ = false;
   stale_.store(false, std::memory_order_seq_cst);
   remapped_ = false;
+}
+
+bool Executor::begin() {
+  native_ = context_.executors->runsNatively() && mayRunNatively(*context_.cpu->model) && nativeFits();
+  code_.setStepsX87(native_);
+  staysTranslated_ = false;
+  crossings_ = 0;
+  crossedAt_ = process_->processorTime();
+  return native_;
 }
 
 /// After the guest said that translations may have changed: code whose page is elsewhere now, or may not be executed
@@ -229,21 +244,24 @@ const std::uint8_t* Executor::codePage(std::uint64_t linear, std::uint64_t& ramP
 }
 
 /// Host code for `rip`, translated if need be, with what it leads to; 0 where the interpreter must go on.
-std::uint64_t Executor::lookUp(std::uint64_t rip) {
-  if (native_ && nativeFits() && showCode(rip, false)) return rip;
-  if (std::uint64_t host = code_.find(rip)) return host;
+/// `isAfterStop`: it is not translated code that wants to go there.
+std::uint64_t Executor::lookUp(std::uint64_t rip, bool isAfterStop) {
+  bool mayBeNative = native_ && (isAfterStop || !staysTranslated_);
+  if (mayBeNative && showCode(rip, false)) return rip;
+  if (std::uint64_t host = code_.find(rip)) return enterFromNative(rip, host);
   WorkMark mark(*context_.cpu, Work::translation);
   std::uint64_t clears = counters_.clears;
   std::uint32_t link = code_.linkCount();
   std::uint64_t host = translate(rip, false);
   if (host == 0) return 0;
   ahead_ = code_.successors();
-  for (std::size_t n = 0; n < ahead_.size() && n < kAhead; ++n) {
+  std::size_t most = native_ ? kAheadOfNative : kAhead;
+  for (std::size_t n = 0; n < ahead_.size() && n < most; ++n) {
     ExecutorCode::Successor next = ahead_[n];
     std::uint64_t code = code_.find(next.rip);
     if (code == 0) {
       if (!next.isReturn && !knows(next.rip)) continue;
-      if (native_ && showsCode(next.rip)) continue;
+      if (mayBeNative && showsCode(next.rip)) continue;
       code = translate(next.rip, true);
       if (clears != counters_.clears) return 0;
       if (code == 0) continue;
@@ -252,7 +270,18 @@ std::uint64_t Executor::lookUp(std::uint64_t rip) {
     if (next.isReturn) code_.enterTarget(next.rip, code, false);
   }
   code_.followFrom(link);
+  for (std::uint32_t n = link; mayBeNative && !staysTranslated_ && n < code_.linkCount(); ++n) {
+    std::uint64_t target = code_.linkTarget(n), way = 0;
+    if (code_.find(target) == 0 && showsCode(target)) way = code_.wayTo(target);
+    if (way != 0) code_.follow(n, way);
+  }
   count();
+  return enterFromNative(rip, host);
+}
+
+/// Code that runs as it is finds the way to the code for `rip` without the machine from now on.
+std::uint64_t Executor::enterFromNative(std::uint64_t rip, std::uint64_t host) {
+  if (native_) code_.enterTarget(rip, host, false);
   return host;
 }
 
@@ -301,7 +330,7 @@ bool Executor::isNative(std::uint64_t rip, bool ahead) {
     next = peek(page + kPageSize);
   }
   const std::uint8_t* before = peek(page - kPageSize);
-  bool native = runsAsItIs(before, bytes, next, context_.cpu->state.tscOffset == 0);
+  bool native = context_.executors->verdicts().runsAsItIs(before, bytes, next, context_.cpu->state.tscOffset == 0);
   ++(native ? counters_.nativePages : counters_.translatedPages);
   std::scoped_lock lock(mutex_);
   CodePage& there = codePages_[page];
@@ -369,6 +398,7 @@ std::uint64_t Executor::notePage(std::uint64_t linear, std::uint64_t ramPage, st
   std::scoped_lock lock(mutex_);
   CodePage& page = codePages_[linear];
   std::uint64_t before = page.granules;
+  if (before == 0 || page.ramPage != ramPage) codePagesOf_.emplace(ramPage, linear);
   page.ramPage = ramPage;
   page.granules |= granules;
   return before;
@@ -381,14 +411,31 @@ void Executor::enter(std::uint64_t host) {
   ExecutorState& e = process_->state();
   std::memcpy(e.gpr, s.gpr, sizeof e.gpr);
   e.hostPc = host;
-  inNative_ = !process_->covers(host);
-  e.flags = (s.rflags & (inNative_ ? kNativeFlags : kHardwareFlags)) | flag::if_ | flag::reserved1;
+  e.flags = (s.rflags & (native_ ? kNativeFlags : kHardwareFlags)) | flag::if_ | flag::reserved1;
   e.fsBase = s.segment[fs].base;
-  e.gsBase = inNative_ ? s.segment[gs].base : process_->base();
+  e.gsBase = s.segment[gs].base;
   e.tscOffset = s.tscOffset;
   e.tscAux = static_cast<std::uint32_t>(s.tscAux);
   std::memcpy(e.xsave, s.xsave, vectorBytes());
   sanitizeVectorState(e.xsave);
+}
+
+/// Where code that runs as it is and code that does not call each other all the time, what is called from translated
+/// code is translated, too, from then on: only what begins after a stop runs as it is.
+void Executor::countCrossings() {
+  constexpr std::uint64_t kLooked = 4096;                 // crossings
+  constexpr std::uint64_t kCrossing = 2'000, kShare = 4;  // nanoseconds of each; of the time, at most
+  std::uint64_t now = std::exchange(process_->state().crossings, 0);
+  counters_.crossings += now;
+  crossings_ += now;
+  crossedSince_ += now;
+  if (staysTranslated_ || crossings_ < kLooked) return;
+  std::uint64_t time = process_->processorTime(), used = time - crossedAt_;
+  if (std::exchange(crossings_, 0) * kCrossing * kShare > used) {
+    staysTranslated_ = true;
+    stale_.store(true, std::memory_order_seq_cst);
+  }
+  crossedAt_ = time;
 }
 
 /// Lets guest code run. False: the process died.
@@ -406,6 +453,7 @@ bool Executor::resume() {
   bool lives = true;
   if (ready) {
     lives = process_->run(context_.frame->attention);
+    countCrossings();
     // New code is an investment.
     if (e.reason != EXECUTOR_REASON_LINK && e.reason != EXECUTOR_REASON_INDIRECT) ++stops_;
   } else {
@@ -419,15 +467,14 @@ void Executor::takeRegisters() {
   CpuState& s = context_.cpu->state;
   const ExecutorState& e = process_->state();
   std::memcpy(s.gpr, e.gpr, sizeof s.gpr);
-  bool native = e.reason == EXECUTOR_REASON_SIGNAL && !process_->covers(e.hostPc);
-  std::uint64_t flags = native ? kNativeFlags : kHardwareFlags;
+  std::uint64_t flags = (native_ ? kNativeFlags : kHardwareFlags) & ~(stepping_ ? flag::tf : 0);
   s.rflags = (s.rflags & ~flags) | (e.flags & flags);
   s.segment[fs].base = e.fsBase;
-  if (native) s.segment[gs].base = e.gsBase;
+  s.segment[gs].base = e.gsBase;
   std::uint16_t opcode = loadLe<std::uint16_t>(s.xsave + kX87Opcode);
   std::uint64_t ip = loadLe<std::uint64_t>(s.xsave + kX87Ip), dp = loadLe<std::uint64_t>(s.xsave + kX87Dp);
   std::memcpy(s.xsave, e.xsave, vectorBytes());
-  if (!native) {
+  if (!native_) {  // translated x87 instructions noted where the host has them
     storeLe(s.xsave + kX87Opcode, opcode);
     storeLe(s.xsave + kX87Ip, ip);
     storeLe(s.xsave + kX87Dp, dp);
@@ -448,6 +495,7 @@ Executor::End Executor::run() {
     if (!key.has(ModeKey::translatable) || key.mode() != ExecMode::user64 || key.has(ModeKey::accessCheck))
       return End::unsuited;
     if (cpu.state.interruptShadow != 0 || key.has(ModeKey::portIo)) return End::unsuited;
+    if (native_ && !nativeFits()) return End::unsuited;
     if (key.bits != key_) {
       key_ = key.bits;
       stale_.store(true, std::memory_order_seq_cst);
@@ -458,7 +506,7 @@ Executor::End Executor::run() {
       refusals_ = 0;
       return End::refused;
     }
-    std::uint64_t host = lookUp(cpu.state.rip);
+    std::uint64_t host = lookUp(cpu.state.rip, true);
     if (refusals_ > kMostRefusals) continue;
     fillAfterFault();
     if (host == 0) {
@@ -481,10 +529,15 @@ Executor::End Executor::run() {
 }
 
 bool Executor::isWorthIt() {
-  constexpr std::uint64_t kNative = 12'000, kTranslated = 40'000;  // nanoseconds from one stop to the next
+  // Nanoseconds from one stop to the next, what the process itself does about it included: half of that, and more of a
+  // fault, as it maps the page. What else of its time would be twice and a half in the vCPU's own translated code.
+  constexpr std::uint64_t kNative = 10'000, kNativeFault = 16'500, kCrossing = 2'500, kTranslated = 40'000;
   std::uint64_t now = process_->processorTime(), used = now - lookedAt_, stops = std::exchange(stops_, 0);
   lookedAt_ = now;
-  return used > stops * (native_ ? kNative : kTranslated);
+  std::uint64_t crossed = std::exchange(crossedSince_, 0), faults = std::exchange(faults_, 0);
+  faultedMost_ = faults > stops / 2;
+  if (!native_) return used > stops * kTranslated;
+  return used > stops * kNative + faults * (kNativeFault - kNative) + crossed * kCrossing;
 }
 
 }  // namespace lodge::translate

@@ -5,12 +5,15 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
+#include <string_view>
 #include <unordered_map>
 #include <vector>
 
 #include "engine/translate/block.h"
 #include "engine/translate/executor_code.h"
 #include "engine/translate/executor_memory.h"
+#include "engine/translate/executor_native.h"
 #include "engine/translate/executor_process.h"
 #include "engine/translate/translation_store.h"
 
@@ -23,7 +26,7 @@ struct ExecutorCounters {
   std::uint64_t started = 0, lost = 0, promotions = 0, demotions = 0;
   std::uint64_t stops = 0, steps = 0, links = 0, indirect = 0, kicks = 0, fills = 0, faults = 0, singleSteps = 0;
   std::uint64_t translations = 0, clears = 0, revalidations = 0, nativePages = 0, translatedPages = 0, calls = 0,
-                fetches = 0;
+                fetches = 0, crossings = 0;
   std::uint64_t nanoseconds = 0;  ///< of processor time, as far as known
 };
 
@@ -57,11 +60,15 @@ class Executor final : public CodeFollower {
   void flushAll() { mustRevalidate_ = true; }
   /// For another address space from now on.
   void forgetAll();
+  /// For the program that is about to run. Whether its code may run as it is.
+  bool begin();
 
   /// How often it stopped since isWorthIt() was asked last, but for new code.
   std::uint64_t stops() const { return stops_; }
   /// Whether it ran for long, since this was asked last, from one stop to the next.
   bool isWorthIt();
+  /// Whether most of those stops were page faults.
+  bool faultedMost() const { return faultedMost_; }
   std::uint64_t processorTime() const { return process_->processorTime(); }
 
   void pageGuarded(std::uint64_t ramPage) override;
@@ -88,9 +95,11 @@ class Executor final : public CodeFollower {
   Stop handleSignal();
   Stop handleFault(const ExecutorCode::Place& place);
   void takeRegisters();
+  void countCrossings();
   void fillAfterFault();
   bool mayCross(std::uint64_t linear) const;
-  std::uint64_t lookUp(std::uint64_t rip);
+  std::uint64_t lookUp(std::uint64_t rip, bool isAfterStop);
+  std::uint64_t enterFromNative(std::uint64_t rip, std::uint64_t host);
   std::uint64_t translate(std::uint64_t rip, bool ahead);
   bool nativeFits() const;
   bool isNative(std::uint64_t rip, bool ahead);
@@ -108,10 +117,14 @@ class Executor final : public CodeFollower {
   std::unique_ptr<ExecutorProcess> process_;
   ExecutorCode code_;
   ExecutorMemory memory_;
-  bool native_;            ///< guest code may run as it is
-  bool inNative_ = false;  ///< it does, or did when it stopped
+  bool native_ = false;    ///< guest code may run as it is
+  bool stepping_ = false;  ///< to the end of an instruction
+  bool staysTranslated_ = false;
+  std::uint64_t crossings_ = 0, crossedAt_ = 0,
+                crossedSince_ = 0;  ///< from code that runs as it is, lately; processor time then
   std::unique_ptr<Block> block_;
   static constexpr std::size_t kAhead = 24;  ///< blocks that are translated at once, as a stop costs more than they do
+  static constexpr std::size_t kAheadOfNative = 6;  ///< where little is translated
   std::vector<ExecutorCode::Successor> ahead_;
   std::uint32_t key_ = 0;  ///< ModeKey of the code
   static constexpr unsigned kMostFlushes = 64;
@@ -123,28 +136,37 @@ class Executor final : public CodeFollower {
     bool write = false, valid = false;
   };
   GuestFault guestFault_;  ///< what the guest's kernel was asked for: it is likely to be there when it returns
-  std::uint64_t lastFault_ = ~std::uint64_t{0};  ///< what the last fault that was filled was of
-  std::uint64_t stops_ = 0, lookedAt_ = 0;
+  std::uint64_t lastFault_ = ~std::uint64_t{0};          ///< what the last fault that was filled was of
+  std::uint64_t stops_ = 0, faults_ = 0, lookedAt_ = 0;  ///< of the stops: page faults; processor time then
+  bool faultedMost_ = false;
   unsigned refusals_ = 0;
   std::uint64_t fullAt_ = 0;   ///< processor time when its code had to go for want of room
   std::uint64_t counted_ = 0;  ///< bytes of code that the store knows of
 
   /// All code must go; something of `guarded_` or `written_` is to be done.
   std::atomic<bool> running_{false}, stale_{false}, pending_{false};
-  mutable std::mutex mutex_;                               ///< of what others change
-  std::unordered_map<std::uint64_t, CodePage> codePages_;  ///< by linear page
-  std::vector<std::uint64_t> guarded_;                     ///< RAM pages that must not be written to any more
-  std::vector<std::uint64_t> written_;                     ///< linear pages of code that has changed
+  mutable std::mutex mutex_;                                           ///< of what others change
+  std::unordered_map<std::uint64_t, CodePage> codePages_;              ///< by linear page
+  std::unordered_multimap<std::uint64_t, std::uint64_t> codePagesOf_;  ///< by RAM page; some stale
+  std::vector<std::uint64_t> guarded_;  ///< RAM pages that must not be written to any more
+  std::vector<std::uint64_t> written_;  ///< linear pages of code that has changed
 };
 
 /// The executors of one vCPU, and which address space gets one: programs that compute. A program that calls its kernel
 /// all the time is faster in the vCPU's own translated code.
 class Executors {
  public:
-  /// `always`: for tests, at once and for good.
-  /// `native`: code runs as it is where it can.
-  Executors(VcpuContext& context, bool always, bool native) : context_(context), always_(always), native_(native) {}
+  struct Options {
+    bool always;      ///< for tests, at once and for good
+    bool native;      ///< code runs as it is where it can
+    bool translated;  ///< programs whose code may not run as it is get one, too
+  };
+  Executors(VcpuContext& context, const Options& options)
+      : context_(context), always_(options.always), native_(options.native), translated_(options.translated) {}
+  /// Nothing: the host cannot have them, `trace` forbids them, or they are of no use to this CPU.
+  static std::optional<Options> chosen(std::string_view trace, const x86::CpuModel& model);
   bool runsNatively() const { return native_; }
+  PageVerdicts& verdicts() { return verdicts_; }
 
   /// The executor for the address space that is current, if user code is about to run and is to run there.
   Executor* current();
@@ -173,7 +195,7 @@ class Executors {
     bool active = false;
     int threadId = 0;
     std::uint64_t lastUse = 0, retryAt = 0, penalty = 0;  ///< ticks of the time stamp counter
-    unsigned slow = 0;                                    ///< how often in turn it was not worth it
+    unsigned unsuited = 0;                                ///< how often in turn it was not possible
   };
   static constexpr unsigned kMost = 4;
 
@@ -184,12 +206,13 @@ class Executors {
   std::uint64_t ticks(std::uint64_t microseconds) const;
 
   VcpuContext& context_;
-  bool always_, native_;
+  bool always_, native_, translated_;
   bool impossible_ = false;
   std::vector<Space> spaces_;
   std::uint64_t endedNanoseconds_ = 0;  ///< of executors that are no more
   std::uint64_t candidate_ = 0, streak_ = 0, lastEvent_ = 0;
   ExecutorCounters counters_;
+  PageVerdicts verdicts_;
 };
 
 }  // namespace lodge::translate

@@ -32,13 +32,14 @@ struct ExecutorState {
   std::uint64_t components;  ///< of XSAVE
   std::uint64_t faultAddress, errorCode, trap;
   std::uint32_t signal;
-  std::int32_t listener;         ///< when it begins: file descriptor of the filter's, in the machine's table
-  std::uint32_t codeSelector;    ///< after a signal: CS
-  std::uint32_t failed;          ///< commands that the host refused
-  std::uint64_t cookie;          ///< without which the filter lets no command pass; gone before guest code runs
-  std::uint16_t selector[4];     ///< after a signal: DS, ES, FS, GS
-  std::uint64_t spill3, back;    ///< of the look into the second table: flags, and where it came from
-  std::uint32_t looks, unused2;  ///< looks into the second table until the machine is told
+  std::int32_t listener;       ///< when it begins: file descriptor of the filter's, in the machine's table
+  std::uint32_t codeSelector;  ///< CS
+  std::uint32_t failed;        ///< commands that the host refused
+  std::uint64_t cookie;        ///< without which the filter lets no command pass; gone before guest code runs
+  std::uint16_t selector[4];   ///< DS, ES, FS, GS
+  std::uint64_t spill3, back;  ///< of the look into the second table: flags, and where it came from
+  std::uint32_t looks;         ///< looks into the second table until the machine is told
+  std::uint32_t crossings;     ///< from code that runs as it is to code that does not, by a fault
   std::uint64_t gsBase;
   std::byte padding[EXECUTOR_XSAVE - 312];
   alignas(64) std::byte xsave[4096];  ///< vector state, XSAVE's standard format
@@ -54,6 +55,8 @@ static_assert(offsetof(ExecutorState, components) == EXECUTOR_COMPONENTS);
 static_assert(offsetof(ExecutorState, spill3) == EXECUTOR_SPILL3 && offsetof(ExecutorState, back) == EXECUTOR_RETURN);
 static_assert(offsetof(ExecutorState, looks) == EXECUTOR_LOOKS && offsetof(ExecutorState, gsBase) == EXECUTOR_GS_BASE);
 static_assert(offsetof(ExecutorState, cookie) == EXECUTOR_COOKIE && offsetof(ExecutorState, failed) == EXECUTOR_FAILED);
+static_assert(offsetof(ExecutorState, codeSelector) == EXECUTOR_CODE_SELECTOR);
+static_assert(offsetof(ExecutorState, selector) == EXECUTOR_SELECTORS);
 static_assert(offsetof(ExecutorState, xsave) == EXECUTOR_XSAVE && sizeof(ExecutorState) <= EXECUTOR_STATE_BYTES);
 
 /// A change of the executor's address space: [address, address + length) shows guest RAM from `offset` on, or nothing.

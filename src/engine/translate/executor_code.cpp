@@ -14,7 +14,9 @@ using Kind = ExecutorCode::Place::Kind;
 
 namespace {
 
-constexpr std::uint8_t kGsPrefix = 0x65, kXchg = 0x87, kJrcxz = 0xe3, kJump = 0xe9, kJumpBytes = 5;
+constexpr std::uint8_t kGsPrefix = 0x65, kFsPrefix = 0x64, kXchg = 0x87, kJrcxz = 0xe3, kJump = 0xe9, kJumpBytes = 5;
+constexpr std::uint8_t kGroup5 = 0xff, kJumpThrough = 4;  // JMP [memory]
+constexpr std::int32_t kThroughBytes = 6;
 /// Of code: more than a block needs.
 constexpr std::uint32_t kRoom = 32 * 1024;
 /// Where code ends and what is seldom run begins.
@@ -22,11 +24,12 @@ constexpr std::uint32_t kCold = EXECUTOR_CODE_BYTES / 3 * 2;
 constexpr std::uint64_t kHighestDisplacement = 0x7fff'0000;
 
 Mem state(std::int32_t offset) {
-  return {.segmentPrefix = kGsPrefix, .displacement = offset};
+  return {.base = host::rip, .displacement = offset};
 }
 
-bool usesGs(const Instruction& i) {
-  return i.segmentOverride == gs || (i.memory && i.segment == gs);
+bool isX87(const Instruction& i) {
+  constexpr std::uint8_t kFirst = 0xd8, kLast = 0xdf;
+  return i.encoding == Encoding::legacy && i.map == 0 && i.opcode >= kFirst && i.opcode <= kLast;
 }
 
 bool isHighByte(const Instruction& i) {
@@ -50,6 +53,8 @@ void ExecutorCode::clear() {
   coldNotes_.clear();
   links_.clear();
   sites_.clear();
+  ways_.clear();
+  wayTargets_.clear();
   for (std::uint32_t place : entered_) process_.targets()[place] = {};
   entered_.clear();
   for (std::uint32_t place : entered2_) process_.targets2()[place] = {};
@@ -71,6 +76,34 @@ void ExecutorCode::followFrom(std::uint32_t first) {
   for (std::uint32_t n = first; n < links_.size(); ++n) {
     if (std::uint64_t host = find(links_[n].target)) follow(n, host);
   }
+}
+
+/// A jump to the guest's address, far away.
+std::uint64_t ExecutorCode::wayTo(std::uint64_t rip) {
+  auto [way, isNew] = ways_.try_emplace(rip, coldUsed_);
+  if (!isNew) return process_.codeAddress() + way->second;
+  if (!hasRoom()) {
+    ways_.erase(way);
+    return 0;
+  }
+  begin(cold_, coldUsed_);
+  noteCold(kWay + static_cast<std::uint32_t>(wayTargets_.size()));
+  wayTargets_.push_back(rip);
+  cold_.legacy(4, 0, kGroup5, kJumpThrough,
+               Mem{.base = host::rip, .displacement = distance(cold_.here()) + kThroughBytes});
+  cold_.word64(rip);
+  coldUsed_ += cold_.size();
+  return process_.codeAddress() + way->second;
+}
+
+/// From the anchor.
+std::int32_t ExecutorCode::distance(std::uint64_t host) const {
+  return static_cast<std::int32_t>(host - process_.base());
+}
+
+void ExecutorCode::begin(Assembler& a, std::uint32_t offset) {
+  a = Assembler(process_.code() + offset, process_.codeAddress() + offset, kRoom);
+  a.setAnchor(process_.base());
 }
 
 void ExecutorCode::enterTarget(std::uint64_t rip, std::uint64_t host, bool first) {
@@ -108,9 +141,13 @@ bool ExecutorCode::locate(std::uint64_t host, Place& place) const {
   if (offset >= kCold) {
     const ColdNote* note = offset < coldUsed_ ? lastAt(coldNotes_, offset) : nullptr;
     if (!note) return false;
-    bool isSite = note->number >= kSite;
-    place = isSite ? Place{sites_[note->number - kSite], Kind::restore3, 0}
-                   : Place{links_[note->number].target, Kind::boundary, 0};
+    if (note->number >= kWay) {
+      place = {wayTargets_[note->number - kWay], Kind::boundary, 0};
+    } else if (note->number >= kSite) {
+      place = {sites_[note->number - kSite], Kind::restore3, 0};
+    } else {
+      place = {links_[note->number].target, Kind::boundary, 0};
+    }
     return true;
   }
   const Start* start = offset < used_ ? lastAt(starts_, offset) : nullptr;
@@ -142,7 +179,8 @@ std::uint64_t ExecutorCode::bytes() const {
   constexpr std::uint64_t kBlock = 128;  // in the maps
   return used_ + (coldUsed_ - kCold) + notes_.size() * sizeof(Note) +
          links_.size() * (sizeof(Link) + sizeof(ColdNote)) +
-         sites_.size() * (sizeof(std::uint64_t) + sizeof(ColdNote)) + starts_.size() * (sizeof(Start) + kBlock) +
+         (sites_.size() + wayTargets_.size()) * (sizeof(std::uint64_t) + sizeof(ColdNote)) + ways_.size() * kBlock +
+         starts_.size() * (sizeof(Start) + kBlock) +
          (entered_.size() + entered2_.size()) * (sizeof(ExecutorTarget) + sizeof(std::uint32_t));
 }
 
@@ -159,8 +197,8 @@ std::uint64_t ExecutorCode::translate(Block& block, std::uint64_t rip, ModeKey k
   decodeBlock(block, page, rip & ~kPageMask, static_cast<unsigned>(rip & kPageMask), key, features_, next);
   if (block.count == 0) return 0;
   block_ = &block;
-  a_ = Assembler(process_.code() + used_, process_.codeAddress() + used_, kRoom);
-  cold_ = Assembler(process_.code() + coldUsed_, process_.codeAddress() + coldUsed_, kRoom);
+  begin(a_, used_);
+  begin(cold_, coldUsed_);
   jumps_.clear();
   pool_.clear();
   misses_.clear();
@@ -246,7 +284,7 @@ void ExecutorCode::dropPage(std::uint64_t page) {
     if (!hasRoom()) return clear();
     // All that leads to a block leads to its beginning, which becomes a jump.
     std::uint32_t host = block->second;
-    cold_ = Assembler(process_.code() + coldUsed_, process_.codeAddress() + coldUsed_, kRoom);
+    begin(cold_, coldUsed_);
     process_.code()[host] = kJump;
     storeLe(process_.code() + host + 1, coldUsed_ - (host + kJumpBytes));
     exitForLink(rip, host + 1);
@@ -292,7 +330,7 @@ bool ExecutorCode::asItIs(const Instruction& i) const {
 /// False: the interpreter must do it.
 bool ExecutorCode::emit(const GuestInstruction& g) {
   const Instruction& i = g.decoded;
-  if (usesGs(i)) return false;
+  if (stepsX87_ && isX87(i)) return false;
   auto verbatim = [&] {
     if (i.memory && i.ripRelative) return relative(g);
     a_.bytes(g.bytes, i.length);
@@ -324,6 +362,8 @@ bool ExecutorCode::emit(const GuestInstruction& g) {
     case Op::stos:
     case Op::rdfsbase:
     case Op::wrfsbase:
+    case Op::rdgsbase:
+    case Op::wrgsbase:
       return verbatim();
     case Op::rdtsc:
     case Op::rdtscp:
@@ -467,7 +507,8 @@ bool ExecutorCode::indirect(const GuestInstruction& g) {
           .index = i.index == kNoRegister ? host::none : i.index,
           .scale = i.scale,
           .displacement = static_cast<std::int32_t>(i.displacement)};
-    if (i.segment == fs) m.segmentPrefix = 0x64;
+    if (i.segment == fs) m.segmentPrefix = kFsPrefix;
+    if (i.segment == gs) m.segmentPrefix = kGsPrefix;
     a_.load(8, host::rcx, m);
   }
   note(Kind::restore, rip, host::rcx);
@@ -498,15 +539,15 @@ void ExecutorCode::lookUpRcx(std::uint64_t rip) {
   note(Kind::restore3, rip);
   a_.loadZeroExtend16(host::rdx, host::rcx);
   a_.lea(8, host::rdx, Mem{.base = host::rdx, .index = host::rdx});
-  a_.load(8, host::rax,
-          Mem{.index = host::rdx, .scale = 8, .segmentPrefix = kGsPrefix, .displacement = EXECUTOR_TABLE});
+  a_.lea(8, host::rax, state(EXECUTOR_TABLE));
+  a_.lea(8, host::rdx, Mem{.base = host::rax, .index = host::rdx, .scale = 8});
+  a_.load(8, host::rax, Mem{.base = host::rdx});
   a_.lea(8, host::rax, Mem{.base = host::rax, .index = host::rcx});
   a_.legacy(8, 0, kXchg, host::rax, host::rcx);
   a_.byte(kJrcxz);
   a_.byte(kJumpBytes);
   std::uint32_t miss = a_.jmp();
-  a_.load(8, host::rdx,
-          Mem{.index = host::rdx, .scale = 8, .segmentPrefix = kGsPrefix, .displacement = EXECUTOR_TABLE + 8});
+  a_.load(8, host::rdx, Mem{.base = host::rdx, .displacement = 8});
   a_.store(8, state(EXECUTOR_TARGET), host::rdx);
   a_.load(8, host::rcx, state(EXECUTOR_SPILL0));
   a_.load(8, host::rdx, state(EXECUTOR_SPILL1));
@@ -517,7 +558,7 @@ void ExecutorCode::lookUpRcx(std::uint64_t rip) {
 
 void ExecutorCode::jumpToTarget() {
   note(Kind::between, starts_.back().rip);
-  a_.legacy(4, 0, 0xff, 4, state(EXECUTOR_TARGET));  // JMP
+  a_.legacy(4, 0, kGroup5, kJumpThrough, state(EXECUTOR_TARGET));
 }
 
 }  // namespace lodge::translate

@@ -51,6 +51,11 @@ class ExecutorCode {
   std::uint64_t linkTarget(std::uint32_t link) const { return link < links_.size() ? links_[link].target : 0; }
   /// Leads it to `host` from now on.
   void follow(std::uint32_t link, std::uint64_t host);
+  /// Host address of a jump to the guest's own address `rip`, where code runs as it is; 0: there is no room.
+  std::uint64_t wayTo(std::uint64_t rip);
+  /// Code of the guest's may run as it is beside this: x87 instructions are the interpreter's here, so that what they
+  /// note of themselves is the guest's.
+  void setStepsX87(bool steps) { stepsX87_ = steps; }
   /// The guest's address of indirect branch number `site`; 0 if there is none of that number.
   std::uint64_t siteOf(std::uint32_t site) const { return site < sites_.size() ? sites_[site] : 0; }
   /// Indirect branches find `host` from now on; with `first`, quickly.
@@ -74,6 +79,8 @@ class ExecutorCode {
     std::uint64_t target;
   };
 
+  void begin(Assembler& a, std::uint32_t offset);
+  std::int32_t distance(std::uint64_t host) const;
   void note(Place::Kind kind, std::uint64_t rip, std::uint8_t reg = 0);
   void noteCold(std::uint32_t number);
   bool hasRoom() const;
@@ -113,13 +120,16 @@ class ExecutorCode {
   };
   std::vector<Note> notes_;
   struct ColdNote {
-    std::uint32_t host, number;  ///< of a link; kSite and more: of a site
+    std::uint32_t host, number;  ///< of a link; kSite and more: of a site; kWay and more: of a way
   };
-  static constexpr std::uint32_t kSite = 1u << 31;
+  static constexpr std::uint32_t kSite = 1u << 30, kWay = 1u << 31;
   std::vector<ColdNote> coldNotes_;
   std::vector<Link> links_;
-  std::vector<std::uint32_t> entered_, entered2_;  ///< places of the tables that are taken
-  std::vector<std::uint64_t> sites_;               ///< guest addresses of indirect branches
+  std::vector<std::uint32_t> entered_, entered2_;          ///< places of the tables that are taken
+  std::vector<std::uint64_t> sites_;                       ///< guest addresses of indirect branches
+  std::unordered_map<std::uint64_t, std::uint32_t> ways_;  ///< offsets in the code memory, by guest address
+  std::vector<std::uint64_t> wayTargets_;
+  bool stepsX87_ = false;
 
   // While a block is translated.
   const Block* block_ = nullptr;

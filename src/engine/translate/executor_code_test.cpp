@@ -48,12 +48,12 @@ class ExecutorCodeTest : public testing::Test {
   }
   std::uint64_t translate(unsigned offset) { return code->translate(*block, kCode + offset, kKey, page, nullptr); }
   /// Runs from host address `at` to the next stop.
-  void run(std::uint64_t at) {
+  void run(std::uint64_t at, std::uint64_t gsBase = 0) {
     ExecutorState& s = process->state();
     s.hostPc = at;
     s.flags = 2;
     s.looks = 100;
-    s.gsBase = process->base();
+    s.gsBase = gsBase;
     process->ask({kData, kPageSize, 0, PROT_READ | PROT_WRITE});
     process->ask({kStack, kPageSize, kPageSize, PROT_READ | PROT_WRITE});
     ASSERT_TRUE(process->run());
@@ -95,6 +95,64 @@ TEST_F(ExecutorCodeTest, AFaultThroughAScratchRegisterTellsWhichToRestore) {
   EXPECT_EQ(place.kind, Place::Kind::restore);
   EXPECT_EQ(place.rip, kCode);
   EXPECT_EQ(s.spill[0], 0x0101'0101'0101'0101u * place.reg);
+}
+
+TEST_F(ExecutorCodeTest, GsIsTheGuests) {
+  storeLe(bytes + 0x18, std::uint64_t{77});
+  put(0, {0x65, 0x48, 0x8b, 0x04, 0x25, 0x18, 0, 0, 0, 0x0f, 0x0b});  // MOV RAX, GS:[24]; UD2
+  std::uint64_t host = translate(0);
+  run(host, kData);
+  EXPECT_EQ(process->state().reason, EXECUTOR_REASON_STEP + 0u);
+  EXPECT_EQ(process->state().gpr[0], 77u);
+  EXPECT_EQ(process->state().gsBase, kData);
+}
+
+TEST_F(ExecutorCodeTest, LeadsToCodeThatRunsAsItIsAndBack) {
+  constexpr std::uint64_t kPlain = 0x7f12'0000'0000;
+  // JMP kCode + 0x100, which is led elsewhere; UD2
+  put(0, {0xe9, 0xfb, 0, 0, 0});
+  put(5, {0x0f, 0x0b});
+  std::uint64_t host = translate(0), back = translate(5);
+  // INC RBX; MOV RAX, kCode + 5; JMP RAX: a fault there, as the page cannot be executed
+  std::uint8_t* plain = bytes + 2 * kPageSize;
+  const std::uint8_t jumps[] = {0x48, 0xff, 0xc3, 0x48, 0xb8, 5, 0x40, 0x55, 0x55, 0x55, 0x55, 0, 0, 0xff, 0xe0};
+  std::copy(std::begin(jumps), std::end(jumps), plain);
+  std::uint64_t way = code->wayTo(kPlain);
+  ASSERT_NE(way, 0u);
+  EXPECT_EQ(code->wayTo(kPlain), way);
+  Place place{};
+  ASSERT_TRUE(code->locate(way, place));
+  EXPECT_EQ(place.rip, kPlain);
+  EXPECT_EQ(place.kind, Place::Kind::boundary);
+  code->follow(0, way);
+  ExecutorState& s = process->state();
+  process->ask({kPlain, kPageSize, 2 * kPageSize, PROT_READ | PROT_EXEC});
+  run(host);
+  ASSERT_EQ(s.reason, EXECUTOR_REASON_SIGNAL + 0u);  // nobody has said where kCode + 5 is translated
+  EXPECT_EQ(s.hostPc, kCode + 5);
+  EXPECT_EQ(s.faultAddress, kCode + 5);
+  code->enterTarget(kCode + 5, back, false);
+  run(host);
+  ASSERT_EQ(s.reason, EXECUTOR_REASON_STEP + 0u);
+  EXPECT_EQ(s.exitRip, kCode + 5);
+  EXPECT_EQ(s.gpr[3], 0x0303'0303'0303'0305u);
+  EXPECT_EQ(s.crossings, 1u);
+  // What is entered as running as it is, but is not shown, is the machine's.
+  code->enterTarget(kPlain, kPlain, false);
+  process->ask({kPlain, kPageSize, ExecutorCommand::kNothing, 0});
+  run(host);
+  ASSERT_EQ(s.reason, EXECUTOR_REASON_SIGNAL + 0u);
+  EXPECT_EQ(s.hostPc, kPlain);
+}
+
+TEST_F(ExecutorCodeTest, X87InstructionsAreTheInterpretersIfAsked) {
+  put(0, {0xd9, 0xe8, 0x0f, 0x0b});  // FLD1; UD2
+  run(translate(0));
+  EXPECT_EQ(process->state().exitRip, kCode + 2);
+  code->clear();
+  code->setStepsX87(true);
+  run(translate(0));
+  EXPECT_EQ(process->state().exitRip, kCode);
 }
 
 TEST_F(ExecutorCodeTest, CallsLeaveTheGuestsReturnAddress) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What an executor's address space holds beside the guest's pages, shared by C++ and executor_stub.S; executor_abi.h
-// asserts that the two agree. Offsets are from the executor's base, which is its GS base while guest code runs.
+// asserts that the two agree. Offsets are from the executor's base.
 #pragma once
 
 #define EXECUTOR_STATE 0x0 /* ExecutorState, read and written */
@@ -35,6 +35,8 @@
 #define EXECUTOR_FLAGS 200
 #define EXECUTOR_FS_BASE 208
 #define EXECUTOR_COMPONENTS 216
+#define EXECUTOR_CODE_SELECTOR 256
+#define EXECUTOR_SELECTORS 272
 #define EXECUTOR_COOKIE 264
 #define EXECUTOR_FAILED 260
 #define EXECUTOR_SPILL3 280

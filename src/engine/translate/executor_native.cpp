@@ -7,6 +7,8 @@
 #include <cstring>
 #include <string_view>
 
+#include "base/bytes.h"
+#include "base/units.h"
 #include "x86/cpu_model.h"
 #include "x86/instruction.h"
 
@@ -125,6 +127,41 @@ bool runsAsItIs(const std::uint8_t* before, const std::uint8_t* page, const std:
     }
   }
   return true;
+}
+
+namespace {
+
+/// Of whole words: four at a time, which is as fast as they come.
+std::uint64_t digest(std::uint64_t seed, const std::uint8_t* bytes, unsigned count) {
+  constexpr std::uint64_t kFactor = 0x9e37'79b9'7f4a'7c15;
+  constexpr unsigned kLanes = 4, kWord = 8, kFold = 29;
+  std::uint64_t lane[kLanes] = {seed, seed + 1, seed + 2, seed + 3};
+  for (unsigned at = 0; at < count; at += kLanes * kWord) {
+    for (unsigned n = 0; n < kLanes; ++n) {
+      std::uint64_t mixed = (lane[n] ^ loadLe<std::uint64_t>(bytes + at + n * kWord)) * kFactor;
+      lane[n] = mixed ^ mixed >> kFold;
+    }
+  }
+  for (std::uint64_t l : lane) {
+    seed = (seed ^ l) * kFactor;
+    seed ^= seed >> kFold;
+  }
+  return seed;
+}
+}  // namespace
+
+bool PageVerdicts::runsAsItIs(const std::uint8_t* before, const std::uint8_t* page, const std::uint8_t* next,
+                              bool timeStamps) {
+  constexpr unsigned kAfter = 32;  // of the next page, more than it says something of
+  std::uint64_t key = (timeStamps ? 1 : 0) | (before ? 2 : 0) | (next ? 4 : 0);
+  if (before) key = digest(key, before + kPageSize - kBefore, kBefore);
+  key = digest(key, page, kPageSize);
+  if (next) key = digest(key, next, kAfter);
+  if (auto found = known_.find(key); found != known_.end()) return found->second;
+  if (known_.size() >= kMost) known_.clear();
+  bool verdict = translate::runsAsItIs(before, page, next, timeStamps);
+  known_.emplace(key, verdict);
+  return verdict;
 }
 
 namespace {

@@ -71,5 +71,31 @@ TEST_F(ExecutorNativeTest, AnInstructionOnTwoPagesIsBoths) {
   EXPECT_TRUE(runsAsItIs(pages, pages + kPageSize, nullptr, true));
 }
 
+TEST_F(ExecutorNativeTest, AnswersAreKeptByWhatThePagesHold) {
+  PageVerdicts verdicts;
+  auto ask = [&](bool timeStamps, bool around = true) {
+    return verdicts.runsAsItIs(around ? pages : nullptr, pages + kPageSize, around ? pages + 2 * kPageSize : nullptr,
+                               timeStamps);
+  };
+  for (int round = 0; round < 2; ++round) {
+    SetUp();
+    EXPECT_TRUE(ask(true));
+    put(100, {0x0f, 0xa2});  // CPUID
+    EXPECT_FALSE(ask(true));
+    SetUp();
+    put(100, {0x0f, 0x31});  // RDTSC
+    EXPECT_TRUE(ask(true));
+    EXPECT_FALSE(ask(false));
+    SetUp();
+    put(kPageSize - 1, {0x0f, 0xa2});  // ends in the next page
+    EXPECT_FALSE(ask(true));
+    EXPECT_TRUE(ask(true, false));
+    SetUp();
+    put(-1, {0x0f, 0xa2});  // begins in the one before
+    EXPECT_FALSE(ask(true));
+    EXPECT_TRUE(ask(true, false));
+  }
+}
+
 }  // namespace
 }  // namespace lodge::translate

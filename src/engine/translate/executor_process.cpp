@@ -252,6 +252,15 @@ ExecutorProcess::~ExecutorProcess() {
 
 bool ExecutorProcess::ask(const ExecutorCommand& command) {
   ExecutorCommands& all = commands();
+  if (all.count != 0) {
+    ExecutorCommand& last = all.command[all.count - 1];
+    bool shows = command.offset != ExecutorCommand::kNothing;
+    bool goesOn = last.address + last.length == command.address && last.protection == command.protection &&
+                  (shows ? last.offset != ExecutorCommand::kNothing && last.offset + last.length == command.offset
+                         : last.offset == ExecutorCommand::kNothing);
+    if (goesOn) last.length += command.length;
+    if (goesOn) return true;
+  }
   if (all.count == ExecutorCommands::kMost) return false;
   all.command[all.count++] = command;
   return true;

@@ -173,6 +173,36 @@ TEST_F(ExecutorProcessTest, TakesManyCommands) {
   }
 }
 
+TEST_F(ExecutorProcessTest, NeighboursAreOneCommand) {
+  ExecutorState& s = process->state();
+  for (unsigned n = 0; n < 5; ++n) bytes[(4 + n) * kPageSize] = static_cast<std::uint8_t>(10 + n);
+  for (unsigned n = 0; n < 3; ++n) process->ask({kPage + n * kPageSize, kPageSize, (4 + n) * kPageSize, PROT_READ});
+  EXPECT_EQ(process->asked(), 1u);
+  process->ask({kPage + 3 * kPageSize, kPageSize, 8 * kPageSize, PROT_READ});               // not next to it in RAM
+  process->ask({kPage + 4 * kPageSize, kPageSize, 9 * kPageSize, PROT_READ | PROT_WRITE});  // another protection
+  EXPECT_EQ(process->asked(), 3u);
+  std::uint64_t sum = 0;
+  for (unsigned n : {0u, 1u, 2u, 3u}) {
+    s.gpr[3] = kPage + n * kPageSize;
+    put({0x0f, 0xb6, 0x03});  // MOVZX EAX, [RBX]
+    ASSERT_TRUE(process->run());
+    ASSERT_NE(s.reason, EXECUTOR_REASON_SIGNAL + 0u);
+    sum = 100 * sum + s.gpr[0];
+  }
+  EXPECT_EQ(sum, 10'11'12'14u);
+  process->ask({kPage, kPageSize, ExecutorCommand::kNothing, 0});
+  process->ask({kPage + kPageSize, kPageSize, ExecutorCommand::kNothing, 0});
+  EXPECT_EQ(process->asked(), 1u);
+  s.gpr[3] = kPage + kPageSize;
+  ASSERT_TRUE(process->run());
+  EXPECT_EQ(s.reason, EXECUTOR_REASON_SIGNAL + 0u);
+  s.gpr[3] = kPage + 2 * kPageSize;
+  s.reason = 0;
+  put({0x0f, 0xb6, 0x03});
+  ASSERT_TRUE(process->run());
+  EXPECT_NE(s.reason, EXECUTOR_REASON_SIGNAL + 0u);
+}
+
 TEST_F(ExecutorProcessTest, StepsOneInstruction) {
   ExecutorState& s = process->state();
   s.gpr[3] = kPage;

@@ -42,6 +42,7 @@ Executor::Stop Executor::handleFault(const Place& place) {
   }
   lastFault_ = ~std::uint64_t{0};
   ++counters_.faults;
+  if (isPageFault) ++faults_;
   std::uint64_t linear = e.faultAddress;
   guestFault_ = {place.rip, linear, write, isPageFault};
   step();
@@ -94,7 +95,13 @@ Executor::Stop Executor::handleSignal() {
     state.flags |= flag::tf;
     state.kicked = 0;
     if (!process_->run()) return Stop::dead;
+    stepping_ = true;
     takeRegisters();
+    stepping_ = false;
+    if (native_ && state.reason == EXECUTOR_REASON_SIGNAL && !process_->covers(e.hostPc)) {
+      place = {e.hostPc, Place::Kind::boundary, 0};  // in code that runs as it is
+      break;
+    }
     if (state.reason != EXECUTOR_REASON_SIGNAL) return handleStop();
     known = code_.locate(e.hostPc, place);
   }
@@ -106,6 +113,7 @@ Executor::Stop Executor::handleSignal() {
     s.gpr[rax] = e.spill[2];
   }
   s.rip = place.rip;
+  if (!takeSegments()) return Stop::leave;
   if (e.signal == SIGUSR1 || e.signal == SIGTRAP) {
     ++counters_.kicks;
     return Stop::leave;
@@ -116,6 +124,7 @@ Executor::Stop Executor::handleSignal() {
 /// Code that runs as it is has loaded segment registers, with selectors of the host's that the guest has, too.
 /// False: the guest does not, and gets an exception.
 bool Executor::takeSegments() {
+  if (!native_) return true;
   Cpu& cpu = *context_.cpu;
   const ExecutorState& e = process_->state();
   bool good = true;
@@ -171,7 +180,7 @@ Executor::Stop Executor::handleNative() {
   if (!isFetch) return handleFault({s.rip, Place::Kind::boundary, 0});
   lastFault_ = ~std::uint64_t{0};
   ++counters_.fetches;
-  if (nativeFits() && !memory_.isExecutable(e.faultAddress & ~kPageMask) && showCode(e.faultAddress, false)) {
+  if (!memory_.isExecutable(e.faultAddress & ~kPageMask) && showCode(e.faultAddress, false)) {
     --stops_;  // an investment
     return Stop::goOn;
   }
@@ -186,26 +195,29 @@ Executor::Stop Executor::handleStop() {
   switch (static_cast<ExecutorReason>(e.reason)) {
     case ExecutorReason::step:
       s.rip = e.exitRip;
-      step();
+      if (takeSegments()) step();
       return Stop::leave;
     case ExecutorReason::link: {
       ++counters_.links;
       std::uint32_t link = e.info;
       std::uint64_t target = code_.linkTarget(link), clears = counters_.clears;
       s.rip = target;
-      std::uint64_t host = lookUp(target);
-      if (host != 0 && host != target && clears == counters_.clears) code_.follow(link, host);
+      if (!takeSegments()) return Stop::leave;
+      std::uint64_t host = lookUp(target, false);
+      if (host == target && clears == counters_.clears) host = code_.wayTo(target);
+      if (host != 0 && clears == counters_.clears) code_.follow(link, host);
       return Stop::leave;
     }
     case ExecutorReason::indirect: {
       ++counters_.indirect;
       std::uint64_t target = e.exitRip, clears = counters_.clears;
       s.rip = code_.siteOf(e.info);
-      std::uint64_t host = lookUp(target);
-      if (host != 0 && host != target) {
-        if (clears == counters_.clears) code_.enterTarget(target, host, true);
-      } else {
-        step();  // to native code; or finds what is wrong with the target
+      if (!takeSegments()) return Stop::leave;
+      std::uint64_t host = lookUp(target, false);
+      if (host == 0) {
+        step();  // finds what is wrong with the target
+      } else if (clears == counters_.clears) {
+        code_.enterTarget(target, host, true);
       }
       return Stop::leave;
     }

@@ -4,7 +4,7 @@
 #include "engine/translate/executor_layout.h"
 
 #define SEEN_FROM(offset) __start_lodge_executor - EXECUTOR_CODE + offset
-// A word of ExecutorState: GS is the guest's while its code runs as it is.
+// A word of ExecutorState.
 #define STATE(offset) __start_lodge_executor - EXECUTOR_CODE + EXECUTOR_STATE + offset(%rip)
 
   .section lodge_executor, "ax", @progbits
@@ -36,6 +36,13 @@ executorExit:
   cld
   rdfsbase %rax
   mov %rax, STATE(EXECUTOR_FS_BASE)
+  rdgsbase %rax
+  mov %rax, STATE(EXECUTOR_GS_BASE)
+  mov %ds, STATE(EXECUTOR_SELECTORS)
+  mov %es, STATE(EXECUTOR_SELECTORS+2)
+  mov %fs, STATE(EXECUTOR_SELECTORS+4)
+  mov %gs, STATE(EXECUTOR_SELECTORS+6)
+  mov %cs, STATE(EXECUTOR_CODE_SELECTOR)
   lea SEEN_FROM(EXECUTOR_STATE)(%rip), %rdi
   mov STATE(EXECUTOR_COMPONENTS), %eax
   xor %edx, %edx

@@ -29,9 +29,20 @@ inline std::uint64_t addressOf(const std::uint8_t* label) {
   return reinterpret_cast<std::uint64_t>(label);
 }
 
-constexpr std::uint64_t kTrapFlag = 1 << 8;
+constexpr std::uint64_t kTrapFlag = 1 << 8, kSelector = 0xffff, kCode64 = 0x33;
+constexpr std::uint64_t kPageFault = 14, kFetch = 16;
 constexpr unsigned kXstateMagic = 0x46505853;  // FP_XSTATE_MAGIC1 (linux/arch/x86/include/uapi/asm/sigcontext.h)
 constexpr std::uint64_t kXstateWords = 464, kXstateSize = 480;
+
+/// Where code for the guest's address is, of what the machine entered into the second table; 0 if it is not there.
+inline std::uint64_t translated(std::uint64_t base, std::uint64_t rip) {
+  auto* entry =
+      reinterpret_cast<const ExecutorTarget*>(base + EXECUTOR_TABLE2) + (rip * EXECUTOR_HASH >> EXECUTOR_HASH_SHIFT);
+  for (unsigned way = 0; way < EXECUTOR_HASH_WAYS && rip != 0; ++way) {
+    if (entry[way].key == -rip) return entry[way].host;
+  }
+  return 0;
+}
 
 }  // namespace
 
@@ -52,6 +63,17 @@ LODGE_STUB void executorSignal(int number, siginfo_t* info, ucontext_t* context)
     if (pc - addressOf(executorWindow) < addressOf(executorWindowEnd) - addressOf(executorWindow))
       registers[REG_RIP] = static_cast<greg_t>(addressOf(executorAbort));
     return;
+  }
+  // From code that runs as it is to code that does not: no business of the machine's.
+  bool isFetch = number == SIGSEGV && registers[REG_TRAPNO] == kPageFault && (registers[REG_ERR] & kFetch) != 0 &&
+                 (registers[REG_EFL] & kTrapFlag) == 0 && (registers[REG_CSGSFS] & kSelector) == kCode64;
+  if (isFetch && state->kicked == 0) {
+    // The entry of code that runs as it is leads to itself: its page is not shown now.
+    if (std::uint64_t host = translated(base, pc); host != 0 && host != pc) {
+      ++state->crossings;
+      registers[REG_RIP] = static_cast<greg_t>(host);
+      return;
+    }
   }
   std::uint64_t* gpr = state->gpr;
   gpr[0] = static_cast<std::uint64_t>(registers[REG_RAX]);

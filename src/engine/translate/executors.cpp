@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "base/trace.h"
 #include "engine/translate/executor.h"
 #include "engine/translate/vcpu_context.h"
 #include "x86/cpu_model.h"
@@ -17,15 +18,27 @@ namespace {
 constexpr std::uint64_t kRoot = 0x000f'ffff'ffff'f000;
 /// Events that find user code of one address space running, one after the other, before it is taken for a program that
 /// computes; events closer together count as one (microseconds).
-constexpr std::uint64_t kStreak = 2, kApart = 1000;
-/// An executor is left when it stops too often, which is looked at after so many stops, and must be so some times in
-/// turn. It is tried again after a while (microseconds), which doubles.
-constexpr std::uint64_t kStops = 400, kSlow = 2;
-constexpr std::uint64_t kFirstPenalty = 200'000, kLongestPenalty = 10'000'000;
+constexpr std::uint64_t kStreak = 4, kApart = 1000;
+/// An executor is left when it stops too often, which is looked at after so many stops: a program that fills new memory
+/// does so for a while. It is tried again after some time (microseconds), which doubles for one that calls its kernel
+/// all the time, until it is worth it.
+constexpr std::uint64_t kStops = 128;
+/// Or if the CPU's mode is not for executors so often in turn.
+constexpr unsigned kUnsuited = 100;
+constexpr std::uint64_t kFirstPenalty = 4'000, kLongestPenalty = 10'000'000;
 /// One that has not run for so long may be another program's, and is given up after kForgotten.
 constexpr std::uint64_t kKept = 300'000;
 constexpr std::uint64_t kForgotten = 1'000'000;
 }  // namespace
+
+std::optional<Executors::Options> Executors::chosen(std::string_view trace, const CpuModel& model) {
+  bool always = traces(trace, "executors"), native = mayRunNatively(model),
+       everywhere = traces(trace, "executors-auto");
+  if (!ExecutorProcess::isPossible() || traces(trace, "no-executors")) return std::nullopt;
+  if (always) return Options{true, native && traces(trace, "executors-native"), true};
+  if (!native && !everywhere) return std::nullopt;
+  return Options{false, native, everywhere};
+}
 
 std::uint64_t Executors::ticks(std::uint64_t microseconds) const {
   return context_.cpu->model->tscHz / 1'000'000 * microseconds;
@@ -71,6 +84,7 @@ void Executors::promote(std::uint64_t cr3, std::uint64_t now) {
   std::uint64_t root = cr3 & kRoot;
   Space* space = find(root);
   if (space && now < space->retryAt) return;
+  bool isNew = false;
   if (!space && spaces_.size() < kMost) {
     auto executor = Executor::create(context_, counters_);
     if (!executor) {
@@ -81,19 +95,25 @@ void Executors::promote(std::uint64_t cr3, std::uint64_t now) {
     space = &spaces_.back();
     space->executor = std::move(executor);
     space->threadId = context_.threadId;
+    isNew = true;
   } else if (!space) {
     space = &*std::min_element(spaces_.begin(), spaces_.end(),
                                [](const Space& a, const Space& b) { return a.lastUse < b.lastUse; });
     if (now - space->lastUse < ticks(kKept)) return;
     space->executor->forgetAll();
     space->penalty = space->retryAt = 0;
+    isNew = true;
   }
   space->root = root;
   space->cr3 = cr3;
+  space->lastUse = now;
+  if (isNew && !space->executor->begin() && !translated_) {
+    space->retryAt = now + ticks(kLongestPenalty);
+    return;
+  }
   space->executor->flushAll();
   space->executor->isWorthIt();  // from now on
   space->active = true;
-  space->lastUse = now;
   context_.frame->userKey = 0;  // SYSRET goes the long way, which leads to the executor
   ++counters_.promotions;
 }
@@ -122,7 +142,7 @@ void Executors::noteEvent() {
   }
   streak_ = (candidate_ & kRoot) == (cr3 & kRoot) ? streak_ + 1 : 1;
   candidate_ = cr3;
-  if (streak_ < kStreak) return;
+  if (streak_ < (space ? 1 : kStreak)) return;  // or it was a program that computes before
   streak_ = 0;
   promote(cr3, now);
 }
@@ -148,12 +168,22 @@ void Executors::noteRun(Executor& executor, Executor::End end) {
     if (!always_) at->active = false;
     return;
   }
-  if (always_ || executor.stops() < kStops) return;
-  at->slow = executor.isWorthIt() ? 0 : at->slow + 1;
-  if (at->slow == 0) at->penalty = 0;
-  if (at->slow < kSlow) return;
-  at->slow = 0;
-  at->penalty = std::clamp(2 * at->penalty, ticks(kFirstPenalty), ticks(kLongestPenalty));
+  if (always_) return;
+  at->unsuited = end == Executor::End::unsuited ? at->unsuited + 1 : 0;
+  if (at->unsuited >= kUnsuited) {
+    at->unsuited = 0;
+    at->active = false;
+    at->retryAt = __rdtsc() + ticks(kLongestPenalty);
+    ++counters_.demotions;
+    return;
+  }
+  if (executor.stops() < kStops) return;
+  if (executor.isWorthIt()) {
+    at->penalty = 0;
+    return;
+  }
+  std::uint64_t longest = executor.faultedMost() ? kFirstPenalty : kLongestPenalty;
+  at->penalty = std::clamp(2 * at->penalty, ticks(kFirstPenalty), ticks(longest));
   at->retryAt = __rdtsc() + at->penalty;
   at->active = false;
   ++counters_.demotions;

@@ -137,6 +137,73 @@ static void processors(void) {
   printf("cpuid %d, time went back %lu\n", a >= 7, (unsigned long)worse);
 }
 
+// A page of its own, with a CPUID in it, so that it may not run as it is; and another that may. Each calls the other.
+asm(".pushsection .mixed, \"ax\"\n"
+    ".balign 4096\n"
+    "mixedLeaf:\n"  // RAX = RAX * 3 + RDI + carry; keeps the carry; XMM0 += XMM1
+    "  pushfq\n lea (%rax,%rax,2), %rax\n popfq\n adc %rdi, %rax\n stc\n paddq %xmm1, %xmm0\n ret\n"
+    "mixedLoop:\n"  // RSI times plainLeaf
+    "  call plainLeaf\n dec %rsi\n jnz mixedLoop\n ret\n"
+    "mixedCpuid:\n"
+    "  push %rbx\n xor %eax, %eax\n xor %ecx, %ecx\n cpuid\n pop %rbx\n ret\n"
+    "mixedGs:\n"
+    "  mov %gs:8, %rax\n ret\n"
+    "mixedFlags:\n"
+    "  pushfq\n pop %rax\n ret\n"
+    "mixedX87:\n"
+    "  fld1\n fadds (%rdi)\n fstps (%rdi)\n ret\n"
+    "mixedJump:\n"
+    "  jmp *%rdi\n"
+    ".balign 4096\n"
+    "plainLeaf:\n"
+    "  lea (%rax,%rax,4), %rax\n add %rsi, %rax\n ret\n"
+    "plainLoop:\n"  // RSI times mixedLeaf
+    "  call mixedLeaf\n sbb $0, %rax\n dec %rsi\n jnz plainLoop\n ret\n"
+    ".balign 4096\n"
+    ".popsection\n");
+
+static uint64_t call(const char* what, void* function, uint64_t a, uint64_t di, uint64_t si) {
+  register uint64_t rsi asm("rsi") = si;
+  register uint64_t rdi asm("rdi") = di;
+  uint64_t rax = a, flags;
+  asm volatile("sub $128, %%rsp\n clc\n call *%5\n pushf\n pop %1\n add $128, %%rsp"
+               : "+a"(rax), "=&r"(flags), "+r"(rdi), "+r"(rsi)
+               : "0"(rax), "r"(function)
+               : "rcx", "rdx", "r8", "r9", "r10", "r11", "xmm0", "xmm1", "cc", "memory");
+  if (what) printf("%s %lx flags %lx\n", what, (unsigned long)rax, (unsigned long)flags & 0xcd5);
+  return rax;
+}
+
+extern char mixedLeaf[], mixedLoop[], mixedCpuid[], mixedGs[], mixedFlags[], mixedX87[], mixedJump[], plainLeaf[], plainLoop[];
+
+static void crossings(void) {
+  call("plain loop", plainLoop, 1, 7, 30000);
+  call("mixed loop", mixedLoop, 1, 7, 30000);
+  uint64_t sum = 0;
+  for (uint64_t n = 0; n < 2000; ++n) {
+    sum = call(NULL, mixedLeaf, sum, n, 3);
+    sum = call(NULL, mixedJump, sum, (uint64_t)plainLeaf, n);
+    if (n % 100 == 0) call(NULL, mixedCpuid, 0, 0, 0);
+  }
+  uint64_t there[2] = {1, 2};
+  for (int n = 0; n < 3; ++n) {
+    syscall(SYS_arch_prctl, 0x1001, there);
+    there[1] = 5 + n;
+    sum = 3 * sum + call(NULL, mixedGs, 0, 0, 0);
+  }
+  syscall(SYS_arch_prctl, 0x1001, 0);
+  uint64_t flags = 0;
+  asm volatile("pushf; orl $0x200000, (%%rsp); popf" : : : "cc", "memory");
+  flags = call(NULL, mixedFlags, 0, 0, 0) & 0x240000;
+  asm volatile("pushf; andl $~0x200000, (%%rsp); popf" : : : "cc", "memory");
+  flags = flags << 1 | (call(NULL, mixedFlags, 0, 0, 0) & 0x240000);
+  float value = 2;
+  struct { uint16_t control, r0, status, r1, tag, r2; uint32_t ip, opcode, dp, rest; } environment;
+  for (int n = 0; n < 10; ++n) call(NULL, mixedX87, 0, (uint64_t)&value, 0);
+  asm volatile("fnstenv %0; fldenv %0" : "+m"(environment));
+  printf("crossings %lx flags %lx x87 %g %x\n", (unsigned long)sum, (unsigned long)flags, (double)value, environment.status);
+}
+
 static void children(void) {
   volatile int* shared = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   static volatile int own = 1;
@@ -164,6 +231,7 @@ int main(void) {
     segments();
     changingCode();
     processors();
+    crossings();
     children();
   }
   return 0;
