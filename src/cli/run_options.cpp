@@ -350,8 +350,9 @@ std::vector<OptionSpec> runOptionTable() {
            "not; settings: mac=, ip=ADDRESS, rate=100M, delay=20ms, loss=1%, vlan=N, trunk=N+N (tagged), mirror=PORT "
            "(copies of another port's frames), link=down, spoof=on (frames under other addresses pass), "
            "direct=on|off|auto "
-           "(a device of its own in the bridge of a nat, internal or bridge network, past Lodge's switch; auto: where "
-           "vhost-net can move its frames), vhost=on|off|auto. Of any card: "
+           "(a device of its own in the bridge of a nat, internal or bridge network, past Lodge's switch, for guests "
+           "that are "
+           "trusted; auto: where vhost-net can move its frames; off, if not given), vhost=on|off|auto. Of any card: "
            "queues=N (pairs of queues, 1 to 8; one a CPU, 4 at most, if not given).",
        .repeats = true},
       {.name = "name",

@@ -116,6 +116,8 @@ Result<Message> DirectPorts::plug(const Json& request, UniqueFd existing) {
   auto held = runTool({"nft", "-f", "-"}, fmt::format("add element bridge {} held {{ \"{}\" }}\n", table(), tap));
   if (!held) return std::move(held).error();
   unsigned mtu = mtuIn(factsOf(place_.uplink));
+  // Frames to link-local groups pass by the bridge's rules to the host: it has no addresses there.
+  writeSetting("/proc/sys/net/ipv6/conf/" + tap + "/disable_ipv6", "1");
   for (const auto& command :
        {std::vector<std::string>{"ip", "link", "set", tap, "mtu", std::to_string(mtu), "master", place_.bridge},
         {"ip", "link", "set", tap, "up"}}) {
@@ -158,14 +160,14 @@ Result<Message> DirectPorts::unplug(const Json& request) {
   std::string tap = textIn(request, "tap");
   auto it = ports_.find(tap);
   if (it == ports_.end()) return bad("no such port");
-  (void)runTool({"ip", "link", "set", tap, "nomaster"});
+  (void)runTool({"ip", "link", "set", tap, "down", "nomaster"});  // no link between the guest and the host itself
   (void)runTool({"nft", "-f", "-"}, directPortRemoval(table(), tap, it->second.number, it->second.rules));
   ports_.erase(it);
   return Message{{{"ok", true}}, {}};
 }
 
 void DirectPorts::clear() {
-  for (const auto& [tap, port] : ports_) (void)runTool({"ip", "link", "set", tap, "nomaster"});
+  for (const auto& [tap, port] : ports_) (void)runTool({"ip", "link", "set", tap, "down", "nomaster"});
   ports_.clear();
   if (std::exchange(made_, false)) (void)runTool({"nft", "delete", "table", "bridge", table()});
 }

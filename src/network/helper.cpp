@@ -74,13 +74,13 @@ std::string internalRules(const std::string& table, const std::string& bridge) {
       table, bridge);
 }
 
+}  // namespace
+
 void writeSetting(const std::string& path, const char* value) {
   UniqueFd fd(::open(path.c_str(), O_WRONLY | O_CLOEXEC));
   if (fd) [[maybe_unused]]
     ssize_t n = ::write(fd.get(), value, std::strlen(value));
 }
-
-}  // namespace
 
 std::string bridgeNameOf(const std::string& network) {
   return nameOf("lg", network);

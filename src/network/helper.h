@@ -63,5 +63,7 @@ std::string tapNameOf(const std::string& network);
 /// Runs a program of the system's (found in /usr/sbin, /usr/bin, /sbin, /bin); its output, or what it complained of.
 /// `input` goes to its standard input.
 Result<std::string> runTool(const std::vector<std::string>& command, const std::string& input = {});
+/// Of a file under /proc/sys. Where there is no such setting nothing is done.
+void writeSetting(const std::string& path, const char* value);
 
 }  // namespace lodge::network

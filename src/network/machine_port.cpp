@@ -150,7 +150,7 @@ Result<std::unique_ptr<NetBackend>> openNetworkPort(EventLoop& loop, const std::
   bool kernel = vhost == VhostUse::on || (vhost == VhostUse::automatic && ::access("/dev/vhost-net", R_OK | W_OK) == 0);
   bool must = direct == "on" || vhost == VhostUse::on;
   Json request = settings;
-  if (must || (kernel && direct != "off")) request["direct"] = {{"queues", kernel ? queues : 1}, {"must", must}};
+  if (must || (kernel && direct == "auto")) request["direct"] = {{"queues", kernel ? queues : 1}, {"must", must}};
   auto joined = join(name, request);
   if (!joined) return std::move(joined).error();
   if (joined->direct) return openDirect(loop, name, settings, std::move(*joined), vhost);
