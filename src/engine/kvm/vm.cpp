@@ -52,7 +52,11 @@ Status Vm::open(const char* device, Irqchip irqchip) {
   hasSmm_ = capability(KVM_CAP_X86_SMM) > 0 && capability(KVM_CAP_MULTI_ADDRESS_SPACE) >= 2;
   // Each first touch of a page is an exit. Where the host's shmem_enabled says "advise", guest memory then comes in
   // huge pages; else this changes nothing.
-  for (std::byte* view : {memory_.cpuRw(), memory_.deviceView()}) ::madvise(view, memory_.backingSize(), MADV_HUGEPAGE);
+  // Not while memory is still being loaded: before Linux 6.4 a huge page may fill what is not there yet with zeroes.
+  if (!memory_.isLoading()) {
+    for (std::byte* view : {memory_.cpuRw(), memory_.deviceView()})
+      ::madvise(view, memory_.backingSize(), MADV_HUGEPAGE);
+  }
   if (Status s = takeApics(irqchip); !s) return s;
   if (Status s = interceptMsrs(); !s) return s;
   // Also in user mode, where KVM would give the guest #UD (Linux 5.15).
