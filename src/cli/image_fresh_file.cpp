@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <dirent.h>
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -80,6 +81,9 @@ Status FreshFile::commit() {
     if (std::rename((folder_ + "/" + other).c_str(), (target + "/" + other).c_str()) != 0)
       return Error::fromErrno(errno, "move " + inQuotes(other) + " into place");
   }
+  // A file whose room was taken first has nothing that ext4 would write at the rename by itself: begin that here.
+  if (UniqueFd fd{::access(final_.c_str(), F_OK) == 0 ? ::open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK) : -1})
+    ::sync_file_range(fd.get(), 0, 0, SYNC_FILE_RANGE_WRITE);
   if (std::rename(path_.c_str(), final_.c_str()) != 0) return Error::fromErrno(errno, "move it to " + inQuotes(final_));
   if (!folder_.empty()) ::rmdir(folder_.c_str());
   path_.clear();
