@@ -29,7 +29,7 @@ Json describe(const control::RuntimeFolder& folder, const control::FoundMachine&
   for (const char* key : {"engine", "cpus", "memory"}) {
     if (machine.config.contains(key)) entry[key] = machine.config[key];
   }
-  auto client = control::ControlClient::connect(folder, machine.name);
+  auto client = control::ControlClient::connect(folder, machine.name, false);
   if (!client) {
     entry["state"] = "starting";
     return entry;

@@ -19,8 +19,8 @@ Error noAnswer(const std::string& name) {
 }
 }  // namespace
 
-Result<ControlClient> ControlClient::connect(const RuntimeFolder& folder, const std::string& name) {
-  auto fd = folder.connect(name);
+Result<ControlClient> ControlClient::connect(const RuntimeFolder& folder, const std::string& name, bool waits) {
+  auto fd = folder.connect(name, waits);
   if (!fd) return std::move(fd).error();
   return ControlClient(name, std::move(*fd));
 }

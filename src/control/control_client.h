@@ -19,8 +19,8 @@ class ControlClient {
  public:
   static constexpr int kAnswerLimit = 5000;  ///< milliseconds
 
-  /// Errors: notFound, io.
-  static Result<ControlClient> connect(const RuntimeFolder& folder, const std::string& name);
+  /// `waits`: two seconds at most for one that has just been started. Errors: notFound, io.
+  static Result<ControlClient> connect(const RuntimeFolder& folder, const std::string& name, bool waits = true);
   ControlClient(std::string name, UniqueFd fd) : name_(std::move(name)), fd_(std::move(fd)) {}
 
   /// Sends a request and waits for its answer for `milliseconds` (-1: for ever). Errors: the machine's own; busy (no

@@ -198,13 +198,18 @@ Status RuntimeFolder::remove(const std::string& name) {
   return removeFolder(fd_.get(), name);
 }
 
-Result<UniqueFd> RuntimeFolder::connect(const std::string& name) const {
-  UniqueFd folder = openFolder(fd_.get(), name);
+Result<UniqueFd> RuntimeFolder::connect(const std::string& name, bool waits) const {
   std::string what = "machine " + inQuotes(name);
-  if (!folder) return Error::fromErrno(errno, what);
-  auto fd = connectIn(folder.get(), file::kControl);
-  if (!fd) return std::move(fd).error().context(what);
-  return fd;
+  // One that has just been started has a folder before it has a socket.
+  constexpr unsigned kTries = 100, kMicroseconds = 20'000;
+  for (unsigned n = 1;; ++n) {
+    UniqueFd folder = openFolder(fd_.get(), name);
+    if (!folder) return Error::fromErrno(errno, what);
+    auto fd = connectIn(folder.get(), file::kControl);
+    if (fd) return fd;
+    if (fd.error().kind() != ErrorKind::notFound || !waits || n == kTries) return std::move(fd).error().context(what);
+    ::usleep(kMicroseconds);
+  }
 }
 
 std::string RuntimeFolder::consoleOf(const std::string& name) const {

@@ -55,8 +55,8 @@ class RuntimeFolder {
   /// Removes what an ended machine left. Errors: notFound, busy (it runs).
   Status remove(const std::string& name);
 
-  /// Connects to a running machine's control socket.
-  Result<UniqueFd> connect(const std::string& name) const;
+  /// Connects to a running machine's control socket. `waits`: for up to two seconds until it is there.
+  Result<UniqueFd> connect(const std::string& name, bool waits = false) const;
   /// What an ended machine last wrote to its console.
   std::string consoleOf(const std::string& name) const;
 

@@ -210,7 +210,8 @@ class Detached(LodgeTest):
     def test_stats(self):
         self.detach("web")
         self.type("web", "one\ntwo\nthree\n", "three")
-        self.assertRegex(self.lodge("stats", "web").stdout, r"fake.lines +3\n")
+        stats = self.lodge("stats", "web")
+        self.assertRegex(stats.stdout, r"fake.lines +3\n", stats.stderr)
         counters = json.loads(self.lodge("stats", "--json", "web").stdout)["counters"]
         self.assertGreater(counters["process.residentBytes"], 100000)
         watch = subprocess.Popen([LODGE, "stats", "--watch", "web"], env=self.env, stdout=subprocess.PIPE)
