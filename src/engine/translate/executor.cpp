@@ -101,7 +101,7 @@ bool Executor::codeWritten(std::uint64_t ramPage, std::uint64_t granules) {
       }
       written_.push_back(linear);
       // Its first piece may be the end of an instruction of the page before.
-      if ((page.granules & granules & 1) != 0) written_.push_back(linear - kPageSize);
+      if ((page.granules & 1) != 0) written_.push_back(linear - kPageSize);
       any = true;
     }
   }
@@ -247,7 +247,10 @@ const std::uint8_t* Executor::codePage(std::uint64_t linear, std::uint64_t& ramP
 /// `isAfterStop`: it is not translated code that wants to go there.
 std::uint64_t Executor::lookUp(std::uint64_t rip, bool isAfterStop) {
   bool mayBeNative = native_ && (isAfterStop || !staysTranslated_);
-  if (mayBeNative && showCode(rip, false)) return rip;
+  if (mayBeNative && showCode(rip, false)) {
+    code_.correctTarget(rip, rip);  // it may have been translated before
+    return rip;
+  }
   if (std::uint64_t host = code_.find(rip)) return enterFromNative(rip, host);
   WorkMark mark(*context_.cpu, Work::translation);
   std::uint64_t clears = counters_.clears;
@@ -398,7 +401,11 @@ std::uint64_t Executor::notePage(std::uint64_t linear, std::uint64_t ramPage, st
   std::scoped_lock lock(mutex_);
   CodePage& page = codePages_[linear];
   std::uint64_t before = page.granules;
-  if (before == 0 || page.ramPage != ramPage) codePagesOf_.emplace(ramPage, linear);
+  if (before == 0 || page.ramPage != ramPage) {
+    auto [first, last] = codePagesOf_.equal_range(ramPage);
+    bool there = std::any_of(first, last, [linear](const auto& pair) { return pair.second == linear; });
+    if (!there) codePagesOf_.emplace(ramPage, linear);
+  }
   page.ramPage = ramPage;
   page.granules |= granules;
   return before;
@@ -524,6 +531,7 @@ Executor::End Executor::run() {
       }
       next = handleStop();
       if (next == Stop::dead) return End::dead;
+      if (native_ && !nativeFits()) next = Stop::leave;  // segment registers, which a return would lose
     }
   }
 }

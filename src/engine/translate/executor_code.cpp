@@ -109,21 +109,28 @@ void ExecutorCode::begin(Assembler& a, std::uint32_t offset) {
 void ExecutorCode::enterTarget(std::uint64_t rip, std::uint64_t host, bool first) {
   auto place = static_cast<std::uint32_t>(rip % ExecutorTarget::kCount);
   ExecutorTarget& entry = process_.targets()[place];
-  if (first || entry.host == 0) {
+  if (first || entry.host == 0 || entry.key == -rip) {
     if (entry.host == 0) entered_.push_back(place);
     entry = {-rip, host};
   }
   auto start = static_cast<std::uint32_t>(rip * EXECUTOR_HASH >> EXECUTOR_HASH_SHIFT), free = start;
   for (unsigned way = 0; way < EXECUTOR_HASH_WAYS; ++way) {
     const ExecutorTarget& there = process_.targets2()[start + way];
-    if (there.key == -rip) return;
-    if (there.host == 0) {
-      free = start + way;
-      entered2_.push_back(free);
-      break;
-    }
+    if (there.host != 0 && there.key != -rip) continue;
+    free = start + way;
+    if (there.host == 0) entered2_.push_back(free);
+    break;
   }
   process_.targets2()[free] = {-rip, host};
+}
+
+void ExecutorCode::correctTarget(std::uint64_t rip, std::uint64_t host) {
+  ExecutorTarget& entry = process_.targets()[rip % ExecutorTarget::kCount];
+  if (entry.key == -rip && entry.host != 0) entry.host = host;
+  ExecutorTarget* ways = process_.targets2() + (rip * EXECUTOR_HASH >> EXECUTOR_HASH_SHIFT);
+  for (unsigned way = 0; way < EXECUTOR_HASH_WAYS; ++way) {
+    if (ways[way].key == -rip && ways[way].host != 0) ways[way].host = host;
+  }
 }
 
 namespace {

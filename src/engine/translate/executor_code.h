@@ -60,6 +60,8 @@ class ExecutorCode {
   std::uint64_t siteOf(std::uint32_t site) const { return site < sites_.size() ? sites_[site] : 0; }
   /// Indirect branches find `host` from now on; with `first`, quickly.
   void enterTarget(std::uint64_t rip, std::uint64_t host, bool first);
+  /// The same, if they found something for `rip` before.
+  void correctTarget(std::uint64_t rip, std::uint64_t host);
   /// False: `host` is no address of translated code.
   bool locate(std::uint64_t host, Place& place) const;
   /// Forgets what begins in the page: whoever leads there stops, until there is new code.

@@ -137,6 +137,14 @@ TEST_F(ExecutorCodeTest, LeadsToCodeThatRunsAsItIsAndBack) {
   EXPECT_EQ(s.exitRip, kCode + 5);
   EXPECT_EQ(s.gpr[3], 0x0303'0303'0303'0305u);
   EXPECT_EQ(s.crossings, 1u);
+  // What is entered anew counts: in both tables, and only if it was there.
+  code->correctTarget(kCode + 5, way);
+  EXPECT_EQ(process->targets()[(kCode + 5) % ExecutorTarget::kCount].host, way);
+  code->correctTarget(kCode + 7, way);
+  EXPECT_EQ(process->targets()[(kCode + 7) % ExecutorTarget::kCount].host, 0u);
+  code->enterTarget(kCode + 5, back, false);
+  run(host);
+  EXPECT_EQ(s.reason, EXECUTOR_REASON_STEP + 0u);
   // What is entered as running as it is, but is not shown, is the machine's.
   code->enterTarget(kPlain, kPlain, false);
   process->ask({kPlain, kPageSize, ExecutorCommand::kNothing, 0});

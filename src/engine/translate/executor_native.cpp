@@ -152,14 +152,20 @@ std::uint64_t digest(std::uint64_t seed, const std::uint8_t* bytes, unsigned cou
 
 bool PageVerdicts::runsAsItIs(const std::uint8_t* before, const std::uint8_t* page, const std::uint8_t* next,
                               bool timeStamps) {
+  // As they are at one moment: other vCPUs may write.
   constexpr unsigned kAfter = 32;  // of the next page, more than it says something of
+  alignas(8) std::uint8_t pages[3 * kPageSize];
+  std::uint8_t *middle = pages + kPageSize, *last = middle + kPageSize;
+  if (before) std::memcpy(middle - kBefore, before + kPageSize - kBefore, kBefore);
+  std::memcpy(middle, page, kPageSize);
+  if (next) std::memcpy(last, next, kAfter);
   std::uint64_t key = (timeStamps ? 1 : 0) | (before ? 2 : 0) | (next ? 4 : 0);
-  if (before) key = digest(key, before + kPageSize - kBefore, kBefore);
-  key = digest(key, page, kPageSize);
-  if (next) key = digest(key, next, kAfter);
+  if (before) key = digest(key, middle - kBefore, kBefore);
+  key = digest(key, middle, kPageSize);
+  if (next) key = digest(key, last, kAfter);
   if (auto found = known_.find(key); found != known_.end()) return found->second;
   if (known_.size() >= kMost) known_.clear();
-  bool verdict = translate::runsAsItIs(before, page, next, timeStamps);
+  bool verdict = translate::runsAsItIs(before ? pages : nullptr, middle, next ? last : nullptr, timeStamps);
   known_.emplace(key, verdict);
   return verdict;
 }

@@ -98,6 +98,7 @@ Executor::Stop Executor::handleSignal() {
     stepping_ = true;
     takeRegisters();
     stepping_ = false;
+    if (state.reason == EXECUTOR_REASON_ABORTED) continue;  // a late kick: nothing has changed
     if (native_ && state.reason == EXECUTOR_REASON_SIGNAL && !process_->covers(e.hostPc)) {
       place = {e.hostPc, Place::Kind::boundary, 0};  // in code that runs as it is
       break;
@@ -158,7 +159,14 @@ Executor::Stop Executor::handleNative() {
   }
   if (e.signal == SIGSYS) {
     ++counters_.calls;
-    s.rip -= kCallBytes;
+    constexpr std::uint64_t kWord = 8;
+    if (e.faultAddress >> 47 !=
+        0) {  // the host's vsyscall page, which has returned already; here is where it was called
+      s.rip = e.faultAddress;
+      s.gpr[rsp] -= kWord;
+    } else {
+      s.rip -= kCallBytes;
+    }
     step();
     return Stop::leave;
   }

@@ -58,7 +58,8 @@ executorStopped:
   cmp $EXECUTOR_GO_ON, %eax  // not that a kick ended the wait
   jne executorStop
   lea SEEN_FROM(EXECUTOR_STACK + EXECUTOR_STACK_BYTES)(%rip), %rsp
-  cld
+  pushq $2                 // no flag of guest code's: IRETQ faults with NT
+  popfq
   lea SEEN_FROM(EXECUTOR_COMMANDS + EXECUTOR_SIGNAL_STACK_SET)(%rip), %rdi
   xor %esi, %esi
   mov $131, %eax           // sigaltstack

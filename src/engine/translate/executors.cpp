@@ -128,7 +128,7 @@ void Executors::noteEvent() {
     for (const Space& space : spaces_) all += space.executor->processorTime();
     counters_.nanoseconds = all;
     auto ended = std::erase_if(spaces_, [&](const Space& space) {
-      if (now - space.lastUse < ticks(kForgotten) || now < space.retryAt) return false;
+      if (now < std::max(space.lastUse, space.retryAt) + ticks(kForgotten)) return false;
       endedNanoseconds_ += space.executor->processorTime();
       return true;
     });

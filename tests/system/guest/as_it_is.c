@@ -98,6 +98,9 @@ static void segments(void) {
   uint64_t there = 0;
   asm volatile("mov %%gs:8, %0" : "=r"(there));
   printf("gs %d\n", there == flags);
+  asm volatile("pushf; orl $0x4000, (%%rsp); popf; mov $110, %%eax; syscall; pushf; pop %0; pushf; andl $~0x4000, (%%rsp); popf"
+               : "=r"(flags) : : "rax", "rcx", "r11", "cc", "memory");
+  printf("nested %lx\n", (unsigned long)flags & 0x4000);
   syscall(SYS_arch_prctl, 0x1001, 0);
 }
 
