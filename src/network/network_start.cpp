@@ -170,6 +170,12 @@ void Network::startServices() {
                               .address6 = serviceAddress6_,
                               .router = {},
                               .mtu = definition_.mtu};
+  // What routers and name servers have on the link is nobody's else, either.
+  if (serviceAddress6_) {
+    book_.assign(linkLocalOf(settings.mac), 0);
+    if (routerMac_) book_.assign(linkLocalOf(*routerMac_), 0);
+    if (auto nat = ipFrom("fe80::2"); nat && definition_.userUplink()) book_.assign(*nat, 0);  // libslirp's
+  }
   if (!definition_.userUplink() && serviceAddress6_) {
     bool routed = definition_.kind == NetworkKind::nat && routerMac_;
     Endpoint router = routerMac_ ? Endpoint{*routerMac_, linkLocalOf(*routerMac_), 0}

@@ -6,6 +6,7 @@ import http.server
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import socket
@@ -63,6 +64,25 @@ class Web:
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
 
+def routers_address_is_its_own(peer):
+    """A packet from the link-local address that the network's router has goes nowhere."""
+    router = re.search(r"default via (fe80::\S+)", peer.run("ip -6 route show default"))[1]
+    peer.run(f"""python3 - {router} <<'END'
+import socket, sys
+own = bytes.fromhex(open('/sys/class/net/eth0/address').read().replace(':', ''))
+packet = bytes.fromhex('6000000000003b01') + socket.inet_pton(10, sys.argv[1]) + socket.inet_pton(10, 'ff02::1')
+card = socket.socket(17, 3)
+card.bind(('eth0', 0))
+for _ in range(20): card.send(bytes.fromhex('333300000001') + own + bytes.fromhex('86dd') + packet + bytes(20))
+END""")
+    for _ in range(50):
+        ports = json.loads(peer.lodge("network", "show", peer.network, "--json").stdout)["ports"]
+        if [p for p in ports if p["counters"]["spoofed"] >= 20]:
+            return
+        time.sleep(0.1)
+    raise AssertionError(ports)
+
+
 def user_network_is_shared():
     need_namespaces()
     web = Web()
@@ -81,6 +101,7 @@ def user_network_is_shared():
             alpha.must_ping(six)
             transfer(alpha, beta, beta.address)
             transfer(beta, alpha, alpha.address6(), 5)
+            routers_address_is_its_own(alpha)
             # Out through NAT, and in through a forward.
             assert "hello from outside" in alpha.run(f"curl -sS --max-time 20 http://10.0.2.2:{web.port}/")
             server = beta.start("cd /; exec python3 -m http.server 8080 --bind 10.0.2.77")
