@@ -155,7 +155,9 @@ class Terminal(LodgeTest):
         self.type("echo in-the-shell")
         self.wait_for("in-the-shell", 2)
         self.type("fg")
-        time.sleep(0.3)
+        terminal = self.tmux("display-message", "-p", "#{pane_tty}").strip()
+        settings = ["stty", "-a", "-F", terminal]
+        self.eventually(lambda: " -isig" in subprocess.run(settings, capture_output=True, text=True).stdout)
         self.keys("C-c")
         self.type("again")
         self.wait_for("again")
