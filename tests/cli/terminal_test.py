@@ -157,7 +157,7 @@ class Terminal(LodgeTest):
         self.type("fg")
         terminal = self.tmux("display-message", "-p", "#{pane_tty}").strip()
         settings = ["stty", "-a", "-F", terminal]
-        self.eventually(lambda: " -isig" in subprocess.run(settings, capture_output=True, text=True).stdout)
+        self.eventually(lambda: "-isig" in subprocess.run(settings, capture_output=True, text=True).stdout)
         self.keys("C-c")
         self.type("again")
         self.wait_for("again")
