@@ -64,7 +64,7 @@ worked() { cat /proc/[0-9]*/comm /proc/[0-9]*/task/*/comm | grep -c "^vhost-"; }
   n=0; while [ $n -lt 200 ] && ! nc 10.77.0.9 99; do n=$((n+1)); sleep 1; done
   echo "after a while: kernel threads $(worked)" ) & watcher=$!
 lodge run --engine ENGINE --name m --kernel /lodge/vmlinuz --initrd /lodge/initrd2 --memory 128M --cpus 2 \
-  --net in,ip=10.77.0.9,queues=2 --append 'console=ttyS0 quiet' </dev/null >>/tmp/console 2>&1
+  --net in,ip=10.77.0.9,queues=2,direct=auto --append 'console=ttyS0 quiet' </dev/null >>/tmp/console 2>&1
 status=$?
 [ $status -eq 0 ] || cat /run/lodge-networks/in/log
 [ $status -ne 0 ] || wait $watcher
