@@ -248,7 +248,7 @@ const std::uint8_t* Executor::codePage(std::uint64_t linear, std::uint64_t& ramP
 std::uint64_t Executor::lookUp(std::uint64_t rip, bool isAfterStop) {
   bool mayBeNative = native_ && (isAfterStop || !staysTranslated_);
   if (mayBeNative && showCode(rip, false)) {
-    code_.correctTarget(rip, rip);  // it may have been translated before
+    if (code_.find(rip) == 0) code_.correctTarget(rip, rip);  // it may have been translated before
     return rip;
   }
   if (std::uint64_t host = code_.find(rip)) return enterFromNative(rip, host);
