@@ -345,7 +345,8 @@ def a_pc_goes_on():
             nothing_broke(machine)
         with Restored(folder / "busy") as machine:
             first = progress(machine)
-            assert first[0] in (last[0], last[0] + 1), (first, last)
+            # One line may have been cut in two by the save, and is then seen whole on neither side.
+            assert last[0] <= first[0] <= last[0] + 2, (first, last)
             picture = folder / "screen.png"
             machine.lodge("screenshot", machine.name, str(picture))
             assert picture.stat().st_size > 100
