@@ -53,7 +53,7 @@ bool isCanonical(std::uint64_t linear) {
 
 class Sweep {
  public:
-  Sweep(Machine& machine, std::uint64_t seed) : machine_(machine), random_(seed), cpu_(false) {
+  Sweep(Machine& machine, std::uint64_t seed) : machine_(machine), random_(seed), cpu_(machine, MachineKind{}) {
     mappings_ = hostMappings();
     canary_ = static_cast<std::uint64_t*>(
         ::mmap(nullptr, kPageSize, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
@@ -139,8 +139,8 @@ std::string Sweep::attempt(const Attempt& a, std::uint64_t at, bool user) {
 /// the devices' business, or a reserved bit.
 std::string Sweep::mapAnything() {
   constexpr std::uint64_t kPresentWritableUser = 7, kReserved = 8, kAddress = 0x000f'ffff'ffff'f000;
-  std::uint64_t gpa = address() & kAddress, linear = pages()[0];
-  if (gpa < 64_MiB) return "";
+  std::uint64_t gpa = address() & kAddress, linear = machine_.layout().pages[0];
+  if (gpa < machine_.ramEnd() + 64_MiB) return "";
   machine_.write(machine_.slotOf(0, linear, 0), gpa | kPresentWritableUser);
   (void)machine_.run(0, {Stub::invlpg, false, false, linear, 0});
   bool user = below(2) != 0;
@@ -187,7 +187,7 @@ int main(int argc, char** argv) {
     if (a == "--seed") seed = std::strtoull(v.c_str(), nullptr, 0);
     if (a == "--count") count = std::strtoull(v.c_str(), nullptr, 0);
   }
-  auto machine = Machine::create(engine, trace, false);
+  auto machine = Machine::create(engine, trace, MachineKind{});
   if (!machine) {
     fmt::print(stderr, "isolation: {}\n", machine.error().message());
     return 3;

@@ -126,7 +126,7 @@ std::string Shootdown::change() {
   if (random_() % 2 == 0) {
     machine_.write(slot, frame | kPresentWritable);
   } else {
-    (void)machine_.run(0, {Stub::store8, false, false, kTablesLinear + slot, frame | kPresentWritable});
+    (void)machine_.run(0, {Stub::store8, false, false, machine_.layout().tables() + slot, frame | kPresentWritable});
   }
   (void)machine_.run(0, {Stub::invlpg, false, false, pages_[page], 0});
   shared(kRequest) = pages_[page];
@@ -163,7 +163,7 @@ std::string Shootdown::run(std::uint64_t changes) {
 }  // namespace
 
 std::string shootdown(std::string_view engine, std::string trace, std::uint64_t seed, std::uint64_t changes) {
-  auto machine = Machine::create(engine, std::move(trace), seed % 2 != 0);
+  auto machine = Machine::create(engine, std::move(trace), MachineKind{Paging::bits64, seed % 2 != 0});
   if (!machine) return machine.error().message();
   return Shootdown(**machine, seed).run(changes);
 }

@@ -110,7 +110,6 @@ bool ExecutorMemory::fill(Cpu& cpu, std::uint64_t linear, bool write) {
     cpu.exception.valid = false;  // the interpreter finds it again
     return false;
   }
-  if ((cpu.state.cr4 & cr4::pke) != 0 && (cpu.state.pkru >> (2 * page.protectionKey) & 3) != 0) return false;
   std::uint64_t offset = cpu.offsetOf(Gpa{page.gpa});
   if (offset == GuestMemory::kNoOffset) return false;
   bool lands = cpu.writableOffsetOf(Gpa{page.gpa}) == offset;
@@ -125,7 +124,7 @@ bool ExecutorMemory::fill(Cpu& cpu, std::uint64_t linear, bool write) {
   if (page.pageSize > kPageSize) cuts_.push_back(linear);
   setPage(linear, offset, writable);
   show(linear, kPageSize, offset, writable);
-  if ((cpu.state.cr4 & cr4::pke) == 0 && lands) fillAround(cpu, linear);
+  if (lands) fillAround(cpu, linear);
   return true;
 }
 

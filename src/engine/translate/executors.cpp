@@ -55,9 +55,10 @@ Executors::Space* Executors::find(std::uint64_t root) {
   return nullptr;
 }
 
+/// Protection keys change what pages give without a change of page tables.
 bool Executors::mayRun() const {
   const CpuState& s = context_.cpu->state;
-  return !impossible_ && s.cpl == 3 && context_.cpu->mode64() && (s.cr4 & cr4::la57) == 0 && s.smm == 0 &&
+  return !impossible_ && s.cpl == 3 && context_.cpu->mode64() && (s.cr4 & (cr4::la57 | cr4::pke)) == 0 && s.smm == 0 &&
          !context_.cpu->memory->isLoading();
 }
 
