@@ -56,7 +56,9 @@ Finding examineHugePages() {
     else if (shared == "never")
       finding.text += fmt::format(" ('echo advise >{}shmem_enabled': for engine kvm)", kFolder);
   }
-  finding.text += fmt::format("; {} reserved", reserved);
+  std::uint64_t free = hostNumber("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages").value_or(0);
+  finding.facts["free"] = free;
+  finding.text += fmt::format("; {} of 2M set aside, {} of them free", reserved, free);
   return finding;
 }
 

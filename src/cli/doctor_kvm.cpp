@@ -97,13 +97,14 @@ Finding examineCapabilities() {
     finding.text = "not known: /dev/kvm cannot be asked";
     return finding;
   }
-  std::vector<std::string> missing, without;
+  std::vector<std::string> missing, with, without;
   for (const kvm::Capability& c : all) {
     finding.facts[std::string(c.name)] = c.value;
-    if (c.value == 0) (c.needed ? missing : without).emplace_back(c.name);
+    (c.value != 0 ? with : c.needed ? missing : without).emplace_back(c.name);
   }
   finding.text = missing.empty() ? "version 12 of its interface, with all that the engine needs"
                                  : "missing what the engine needs: " + listed(missing);
+  finding.text += "; it has " + listed(with);
   if (!without.empty()) finding.text += "; without " + listed(without);
   if (!missing.empty()) finding.grade = Grade::note;
   return finding;

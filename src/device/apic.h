@@ -55,6 +55,8 @@ class ApicKeeper {
   };
   /// All level-triggered messages that I/O APICs may send: EOIs of their vectors are to be told to ApicBus.
   virtual void setLevelMessages(std::span<const Msi> messages) = 0;
+  /// From now on an event of the eventfd sends the message; null: no more, and none is on its way. False: it cannot.
+  virtual bool setMsiEvent(int /*event*/, const Msi* /*message*/) { return false; }
 };
 
 /// A CPU as its local APIC sees it. Any thread; called with no lock held that a CPU could wait for.

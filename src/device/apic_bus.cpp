@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "device/apic_bus.h"
 
+#include <sys/eventfd.h>
+
 #include <algorithm>
+#include <utility>
 
 #include "device/local_apic.h"
 
@@ -81,9 +84,48 @@ bool ApicBus::deliverHere(const ApicMessage& message) {
 
 void ApicBus::setKeeper(ApicKeeper* keeper, const std::function<void()>& move) {
   std::unique_lock lock(keeperMutex_);
+  for (MsiRoute* route : routes_) {
+    if (route->byEvent) keeper_->setMsiEvent(route->event.get(), nullptr);
+    route->byEvent = false;
+  }
   move();
   keeper_ = keeper;
-  if (keeper) tellLevelMessages();
+  if (!keeper) return;
+  tellLevelMessages();
+  for (MsiRoute* route : routes_) tellRouteLocked(*route);
+}
+
+void ApicBus::tellRouteLocked(MsiRoute& route) {
+  if (!route.event) route.event.reset(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  ApicKeeper::Msi message{route.address, route.data};
+  route.byEvent = route.event && keeper_->setMsiEvent(route.event.get(), &message);
+}
+
+void ApicBus::setRoute(MsiRoute& route) {
+  std::shared_lock lock(keeperMutex_);
+  std::lock_guard routes(levelMutex_);
+  if (!std::exchange(route.known, true)) routes_.push_back(&route);
+  if (keeper_) tellRouteLocked(route);
+}
+
+void ApicBus::dropRoute(MsiRoute& route) {
+  std::shared_lock lock(keeperMutex_);
+  std::lock_guard routes(levelMutex_);
+  if (!std::exchange(route.known, false)) return;
+  std::erase(routes_, &route);
+  if (std::exchange(route.byEvent, false)) keeper_->setMsiEvent(route.event.get(), nullptr);
+}
+
+// The table that owns the route calls all three with its mutex held, so that `byEvent` changes under keeperMutex_ only.
+void ApicBus::signal(MsiRoute& route) {
+  {
+    std::shared_lock lock(keeperMutex_);
+    if (route.byEvent) {
+      ::eventfd_write(route.event.get(), 1);
+      return;
+    }
+  }
+  sendMsi(route.address, route.data);
 }
 
 void ApicBus::setLevelMessage(unsigned pin, const ApicMessage* message) {

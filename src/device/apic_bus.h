@@ -12,6 +12,7 @@
 
 #include "device/apic.h"
 #include "device/interrupt.h"
+#include "device/msi_route.h"
 
 namespace lodge {
 
@@ -20,7 +21,7 @@ class LocalApic;
 /// The system bus between local APICs, I/O APICs and devices with MSIs: finds the CPUs that a message is for, or hands
 /// it to the engine that keeps the local APICs. Made by the board before anything that uses it; all are attached before
 /// the first vCPU runs and none leaves, so that CPUs' own messages need no lock. Any thread.
-class ApicBus : public MsiSink, public ApicMessageSink {
+class ApicBus : public MsiSink, public MsiRouter, public ApicMessageSink {
  public:
   void attach(LocalApic& apic);
   void attach(EoiListener& listener) { eoiListeners_.push_back(&listener); }
@@ -29,6 +30,9 @@ class ApicBus : public MsiSink, public ApicMessageSink {
 
   /// A write to 0xfeexxxxx (SDM vol. 3, 11.11); what lies elsewhere is no interrupt and is dropped.
   void sendMsi(std::uint64_t address, std::uint32_t data) override;
+  void setRoute(MsiRoute& route) override;
+  void dropRoute(MsiRoute& route) override;
+  void signal(MsiRoute& route) override;
   /// Delivers to every CPU that the message names, or to one of them for lowest priority.
   bool deliver(const ApicMessage& message) override;
   bool waits(const ApicMessage& message) const override;
@@ -58,12 +62,14 @@ class ApicBus : public MsiSink, public ApicMessageSink {
   LocalApic* lowestPriority(const ApicMessage& message);
   bool deliverHere(const ApicMessage& message);
   void tellLevelMessages();
+  void tellRouteLocked(MsiRoute& route);
 
   static constexpr unsigned kPins = 24;
   mutable std::shared_mutex keeperMutex_;  ///< held for as long as a message takes to its local APIC
   ApicKeeper* keeper_ = nullptr;
   std::mutex levelMutex_;
   std::array<std::optional<ApicKeeper::Msi>, kPins> levelMessages_;
+  std::vector<MsiRoute*> routes_;  ///< under levelMutex_
   std::vector<LocalApic*> apics_;
   std::vector<EoiListener*> eoiListeners_;
   ExtIntSource* extIntSource_ = nullptr;

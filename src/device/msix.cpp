@@ -17,17 +17,44 @@ MsixTable::MsixTable(unsigned vectors)
     : pbaOffset_(static_cast<std::uint32_t>(alignUp(vectors * kEntrySize, 2048))),
       barSize_(std::max<std::uint64_t>(kPageSize, std::bit_ceil(pbaOffset_ + alignUp(vectors, 64) / 8))),
       entries_(vectors, Entry{0, 0, 0, kMasked}),
-      pending_((vectors + 63) / 64) {}
+      pending_((vectors + 63) / 64),
+      routes_(vectors) {}
+
+MsixTable::~MsixTable() {
+  for (MsiRoute& route : routes_) {
+    if (route.known) router_->dropRoute(route);
+  }
+}
 
 void MsixTable::setSink(MsiSink* sink) {
   std::lock_guard lock(mutex_);
   sink_ = sink;
+  router_ = dynamic_cast<MsiRouter*>(sink);
+}
+
+void MsixTable::updateRoutesLocked() {
+  for (unsigned vector = 0; vector < vectors(); ++vector) updateRouteLocked(vector);
+}
+
+/// After anything that decides whether, and what, the vector sends.
+void MsixTable::updateRouteLocked(unsigned vector) {
+  if (!router_) return;
+  const Entry& entry = entries_[vector];
+  MsiRoute& route = routes_[vector];
+  std::uint64_t address = std::uint64_t{entry.addressHigh} << 32 | entry.addressLow;
+  bool open = enabled() && openLocked(vector);
+  if (route.known && (!open || route.address != address || route.data != entry.data)) router_->dropRoute(route);
+  if (!open || route.known) return;
+  route.address = address;
+  route.data = entry.data;
+  router_->setRoute(route);
 }
 
 void MsixTable::setControl(bool enabled, bool functionMask, bool busMaster) {
   std::lock_guard lock(mutex_);
   enabled_.store(enabled, std::memory_order_release);
   blocked_ = functionMask || !busMaster;
+  updateRoutesLocked();
   if (!enabled || blocked_) return;
   for (unsigned vector = 0; vector < vectors(); ++vector) sendPendingLocked(vector);
 }
@@ -44,6 +71,7 @@ void MsixTable::signal(unsigned vector) {
 
 void MsixTable::sendLocked(unsigned vector) {
   const Entry& entry = entries_[vector];
+  if (routes_[vector].known) return router_->signal(routes_[vector]);
   if (sink_) sink_->sendMsi(std::uint64_t{entry.addressHigh} << 32 | entry.addressLow, entry.data);
 }
 
@@ -60,6 +88,7 @@ void MsixTable::reset() {
   blocked_ = true;
   std::fill(entries_.begin(), entries_.end(), Entry{0, 0, 0, kMasked});
   std::fill(pending_.begin(), pending_.end(), 0);
+  updateRoutesLocked();
 }
 
 void MsixTable::transfer(state::Archive& a) {
@@ -71,6 +100,7 @@ void MsixTable::transfer(state::Archive& a) {
   }
   for (std::uint64_t& word : pending_) a(word);
   if (unsigned odd = vectors() % 64; odd != 0) pending_.back() &= (std::uint64_t{1} << odd) - 1;
+  if (a.mayApply()) updateRoutesLocked();
 }
 
 std::uint64_t MsixTable::read(std::uint64_t offset, unsigned size) {
@@ -99,6 +129,7 @@ void MsixTable::write(std::uint64_t offset, unsigned size, std::uint64_t value) 
   for (unsigned vector = first; vector <= last; ++vector) {
     entries_[vector].addressLow &= ~3u;
     entries_[vector].control &= kMasked;
+    updateRouteLocked(vector);
     sendPendingLocked(vector);
   }
 }

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "device/interrupt.h"
+#include "device/msi_route.h"
 #include "memory/io_bus.h"
 #include "state/archive.h"
 
@@ -20,12 +21,14 @@ class MsixTable : public IoDevice {
  public:
   /// `vectors` 1..2048.
   explicit MsixTable(unsigned vectors);
+  ~MsixTable() override;
 
   std::uint64_t barSize() const { return barSize_; }
   std::uint32_t pbaOffset() const { return pbaOffset_; }
   unsigned vectors() const { return static_cast<unsigned>(entries_.size()); }
 
-  /// Where messages go; null until the function is plugged.
+  /// Where messages go; null until the function is plugged. A sink that is an MsiRouter, too, is told of the messages
+  /// of all vectors that may send them now.
   void setSink(MsiSink* sink);
   /// Message control's enable and function mask, and the command register's bus master bit, which messages need as
   /// well.
@@ -46,6 +49,8 @@ class MsixTable : public IoDevice {
   bool openLocked(unsigned vector) const { return !blocked_ && (entries_[vector].control & kMasked) == 0; }
   void sendLocked(unsigned vector);
   void sendPendingLocked(unsigned vector);
+  void updateRouteLocked(unsigned vector);
+  void updateRoutesLocked();
 
   std::uint32_t pbaOffset_;
   std::uint64_t barSize_;
@@ -53,6 +58,8 @@ class MsixTable : public IoDevice {
   std::vector<Entry> entries_;
   std::vector<std::uint64_t> pending_;
   MsiSink* sink_ = nullptr;
+  MsiRouter* router_ = nullptr;
+  std::vector<MsiRoute> routes_;  ///< a vector each
   std::atomic<bool> enabled_{false};
   bool blocked_ = true;  // function mask, or no bus mastering
 };

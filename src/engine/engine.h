@@ -83,6 +83,12 @@ class Engine {
   virtual bool sendMsi(const MsiMessage&) { return false; }
   /// The messages of level-triggered inputs. EOIs of their vectors are told to setEoiListener()'s function.
   virtual void setLevelMessages(std::span<const MsiMessage>) {}
+  /// From now on an event of the eventfd sends the message; null: no more. False: it does not. With keepsLocalApics().
+  virtual bool setMsiEvent(int /*event*/, const MsiMessage*) { return false; }
+  /// From now on each store of guests of two bytes at `gpa` is an event of the eventfd, and no device access. False: it
+  /// stays one.
+  virtual bool watchStores(std::uint64_t /*gpa*/, int /*event*/) { return false; }
+  virtual void unwatchStores(std::uint64_t /*gpa*/, int /*event*/) {}
   /// Called on vCPUs' threads; set before the first vCPU runs.
   virtual void setEoiListener(std::function<void(std::uint8_t vector)>) {}
   /// What the engine made of the guest code at `linear`, as text for people (`lodge stats --dump`); empty if nothing.

@@ -10,6 +10,7 @@
 #include "device/acpi_pm.h"
 #include "device/apic_bus.h"
 #include "device/debug_exit.h"
+#include "device/doorbells.h"
 #include "device/fw_cfg.h"
 #include "device/hpet.h"
 #include "device/i8042.h"
@@ -46,6 +47,7 @@ class Chipset {
                                                  IoBus& ports, IoBus& mmio, BoardEvents events, Uart::Output console);
 
   ApicBus& apicBus() { return apicBus_; }
+  Doorbells& doorbells() { return doorbells_; }
   InterruptRouter& interrupts() { return router_; }
   IoApic& ioApic() { return ioApic_; }
   Pic& pic() { return pic_; }
@@ -69,6 +71,7 @@ class Chipset {
   Status describeToGuest(const MachineConfig& config, const GuestMemory& memory);
 
   BoardEvents events_;
+  Doorbells doorbells_;
   ApicBus apicBus_;
   IoApic ioApic_{apicBus_, 0};
   Pic pic_{apicBus_.lint(0)};

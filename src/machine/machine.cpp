@@ -209,8 +209,8 @@ Status BoardMachine::openProcessors(const std::string& chosen) {
         guestReset();
     });
   };
-  auto processors = Processors::create({*engine_, *model_, loop_, chipset_->apicBus(), ports_, mmio_, smmOnlyBase(),
-                                        traces(config_.trace, "io"), onEnd});
+  auto processors = Processors::create({*engine_, *model_, loop_, chipset_->apicBus(), chipset_->doorbells(), ports_,
+                                        mmio_, smmOnlyBase(), traces(config_.trace, "io"), onEnd});
   if (!processors) return std::move(processors).error();
   processors_ = std::move(*processors);
   devices_->setBeforeLook([this] { engine_->collectVideoStores(); });
@@ -379,6 +379,7 @@ std::vector<std::pair<std::string, std::uint64_t>> BoardMachine::statistics() co
   all.emplace_back("memory.size", memory_->size());
   all.emplace_back("memory.resident", memory_->residentBytes());
   all.emplace_back("engine.start_microseconds", static_cast<std::uint64_t>(engineStart_.count()) / 1000);
+  all.emplace_back("doorbells.rings", chipset_->doorbells().rings());
   for (auto& entry : devices_->statistics()) all.push_back(std::move(entry));
   for (auto& entry : processors_->statistics()) all.push_back(std::move(entry));
   return all;

@@ -33,7 +33,7 @@ Result<std::unique_ptr<PciDevices>> PciDevices::create(const MachineConfig& conf
                                                        GuestMemory& memory, IoBus& ports, IoBus& mmio, Chipset& chipset,
                                                        FlashFiles flash, virtio::ConsoleDevice::Output consoleOutput) {
   unsigned firstSlot = config.board == Board::pc ? layout::kPcFirstFreeSlot : 1;
-  auto devices = std::unique_ptr<PciDevices>(new PciDevices(firstSlot, config));
+  auto devices = std::unique_ptr<PciDevices>(new PciDevices(firstSlot, config, loop, chipset.doorbells()));
   if (config.board == Board::pc) {
     auto pc = PcBoard::create(config, loop, memory, ports, mmio, chipset, devices->drives_, std::move(flash));
     if (!pc) return std::move(pc).error();
@@ -142,6 +142,7 @@ void PciDevices::reset() {
 Result<PciSlots::Place> PciDevices::add(std::unique_ptr<virtio::Device> device, std::string functionName,
                                         const std::string& name) {
   functions_.push_back(std::make_unique<virtio::PciTransport>(std::move(device), std::move(functionName)));
+  functions_.back()->useDoorbells(doorbells_, loop_);
   return slots_.plug(*host_, *functions_.back(), name);
 }
 

@@ -47,7 +47,8 @@ class PciDevices {
   std::vector<std::pair<std::string, std::uint64_t>> statistics() const;
 
  private:
-  PciDevices(unsigned firstSlot, const MachineConfig& config) : slots_(firstSlot, config.pciePorts) {}
+  PciDevices(unsigned firstSlot, const MachineConfig& config, EventLoop& loop, Doorbells& doorbells)
+      : loop_(loop), doorbells_(doorbells), slots_(firstSlot, config.pciePorts) {}
   PciHost::Setup hostSetup(GuestMemory& memory, IoBus& ports, IoBus& mmio, Chipset& chipset);
   /// `name` is the device's for users (PciSlots).
   Result<PciSlots::Place> add(std::unique_ptr<virtio::Device> device, std::string functionName,
@@ -56,6 +57,8 @@ class PciDevices {
   Status addPointer(const MachineConfig& config, GuestMemory& memory);
   Status addNets(const MachineConfig& config, EventLoop& loop, GuestMemory& memory);
 
+  EventLoop& loop_;
+  Doorbells& doorbells_;
   // Functions go before the host that they are plugged into.
   std::unique_ptr<PciHost> host_;
   std::unique_ptr<PcBoard> pc_;  ///< of the pc board

@@ -71,6 +71,7 @@ Status Processors::add(unsigned index) {
 
 Processors::~Processors() {
   stop();
+  setup_.doorbells.setWatcher(nullptr);
   setup_.apicBus.setKeeper(nullptr, [] {});
 }
 
@@ -115,7 +116,9 @@ void Processors::clockWasSet() {
 }
 
 void Processors::useEngine(Engine& engine) {
+  setup_.doorbells.setWatcher(nullptr);
   keeper_.engine = &engine;
+  setup_.doorbells.setWatcher(&keeper_);
   engine.setEoiListener([bus = &setup_.apicBus](std::uint8_t vector) { bus->broadcastEoi(vector); });
 }
 

@@ -9,6 +9,7 @@
 
 #include "base/event_loop.h"
 #include "device/apic_bus.h"
+#include "device/doorbells.h"
 #include "device/local_apic.h"
 #include "engine/engine.h"
 #include "machine/tracing_environment.h"
@@ -27,6 +28,7 @@ class Processors {
     const x86::CpuModel& model;
     EventLoop& loop;
     ApicBus& apicBus;
+    Doorbells& doorbells;
     IoBus& ports;
     IoBus& memory;
     std::uint64_t smmOnlyBase;            ///< VcpuEnvironment's
@@ -88,14 +90,21 @@ class Processors {
     return p.tracer ? static_cast<x86::CpuEnvironment&>(*p.tracer) : *p.environment;
   }
 
-  /// An engine that keeps the local APICs, as the bus sees it.
-  struct Keeper : ApicKeeper {
+  /// The engine as the bus sees it, if it keeps the local APICs, and as doorbells do.
+  struct Keeper : ApicKeeper, DoorbellWatcher {
     bool sendMsi(std::uint64_t address, std::uint32_t data) override { return engine->sendMsi({address, data}); }
     void setLevelMessages(std::span<const Msi> messages) override {
       std::vector<MsiMessage> all;
       for (const Msi& each : messages) all.push_back({each.address, each.data});
       engine->setLevelMessages(all);
     }
+    bool setMsiEvent(int event, const Msi* message) override {
+      if (!message) return engine->setMsiEvent(event, nullptr);
+      MsiMessage given{message->address, message->data};
+      return engine->setMsiEvent(event, &given);
+    }
+    bool watch(std::uint64_t address, int event) override { return engine->watchStores(address, event); }
+    void unwatch(std::uint64_t address, int event) override { engine->unwatchStores(address, event); }
     Engine* engine = nullptr;
   };
 

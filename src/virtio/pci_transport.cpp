@@ -96,7 +96,30 @@ PciTransport::PciTransport(std::unique_ptr<Device> device, std::string name)
 }
 
 PciTransport::~PciTransport() {
+  doorbells_.reset();
   device_->reset();
+}
+
+void PciTransport::useDoorbells(Doorbells& doorbells, EventLoop& loop) {
+  doorbells_ = std::make_unique<QueueDoorbells>(doorbells, loop, device_->queueCount(), kNotifyMultiplier,
+                                                [this](unsigned queue) { notify(queue); });
+}
+
+void PciTransport::barPlaced(unsigned slot, std::optional<std::uint64_t> base) {
+  if (slot != 0 || !doorbells_) return;
+  if (base) *base += kNotify;
+  doorbells_->place(base);
+}
+
+void PciTransport::updateDoorbellsLocked() {
+  if (!doorbells_) return;
+  bool works = (status_ & (status::driverOk | status::needsReset)) == status::driverOk;
+  for (unsigned i = 0; i < queues_.size(); ++i) doorbells_->setLive(i, works && queues_[i].enabled);
+}
+
+void PciTransport::notify(unsigned queue) {
+  if (queue < queues_.size() && (status_ & (status::driverOk | status::needsReset)) == status::driverOk)
+    device_->notify(queue);
 }
 
 void PciTransport::addCapabilities() {
@@ -139,6 +162,7 @@ void PciTransport::resetLocked() {
   deviceFeatureSelect_ = driverFeatureSelect_ = 0;
   driverFeatures_ = 0;
   queueSelect_ = 0;
+  updateDoorbellsLocked();
   setIntx(false);
 }
 
@@ -178,6 +202,7 @@ void PciTransport::applyLoaded(state::Archive& a) {
     device_->enableQueue(i, queues_[i].setup, accepted);
     a.require(accepted, "a queue outside of memory");
   }
+  updateDoorbellsLocked();
 }
 
 void PciTransport::resume() {
@@ -232,9 +257,7 @@ void PciTransport::write(std::uint64_t offset, unsigned size, std::uint64_t valu
     write(offset, 4, value & 0xffffffff);
     write(offset + 4, 4, value >> 32);
   } else if (offset >= kNotify) {
-    auto queue = static_cast<unsigned>((offset - kNotify) / kNotifyMultiplier);
-    if (queue < queues_.size() && (status_ & (status::driverOk | status::needsReset)) == status::driverOk)
-      device_->notify(queue);
+    notify(static_cast<unsigned>((offset - kNotify) / kNotifyMultiplier));
   } else if (offset >= kDeviceConfig) {
     device_->writeConfig(offset - kDeviceConfig, size, static_cast<std::uint32_t>(value));
   } else if (offset < kIsr) {
@@ -332,6 +355,7 @@ void PciTransport::writeQueueLocked(std::uint64_t offset, unsigned size, std::ui
     queue = QueueState{};
     queue.setup.size = device_->maxQueueSize();
     vectors_[queueSelect_] = kNoVector;
+    updateDoorbellsLocked();
     return;
   }
   if (queue.enabled) return;  // the rest must not change then (4.1.4.3.2)
@@ -341,6 +365,7 @@ void PciTransport::writeQueueLocked(std::uint64_t offset, unsigned size, std::ui
       break;
     case reg::queueEnable:
       if (value == 1) enableQueueLocked(queue);
+      updateDoorbellsLocked();
       break;
     case reg::queueDescriptors:
     case reg::queueDescriptors + 4:
@@ -380,6 +405,7 @@ void PciTransport::setStatusLocked(std::uint8_t value) {
   }
   if ((raised & status::driverOk) != 0) device_->activate(driverFeatures_);
   status_ = static_cast<std::uint8_t>(value | (status_ & status::needsReset));
+  updateDoorbellsLocked();
 }
 
 bool PciTransport::accessWindow(std::uint64_t& offset, unsigned& size) {

@@ -9,6 +9,7 @@
 
 #include "device/pci.h"
 #include "virtio/device.h"
+#include "virtio/queue_doorbells.h"
 
 namespace lodge::virtio {
 
@@ -21,6 +22,8 @@ class PciTransport : public PciFunction, private Transport, private IoDevice {
   ~PciTransport() override;
 
   Device& device() { return *device_; }
+  /// Notifications may be events. Before the function is plugged.
+  void useDoorbells(Doorbells& doorbells, EventLoop& loop);
   void reset() override;
   void transfer(state::Archive& a) override;
   /// A loaded device looks at its queues: what the driver asked before may be waiting. Before vCPUs run; I/O thread.
@@ -43,6 +46,7 @@ class PciTransport : public PciFunction, private Transport, private IoDevice {
   // The configuration access capability (4.1.4.9)
   void configAboutToBeRead(unsigned offset, unsigned size) override;
   void configWritten(unsigned offset, unsigned size) override;
+  void barPlaced(unsigned slot, std::optional<std::uint64_t> base) override;
 
   void addCapabilities();
   std::uint64_t offeredFeatures() const;
@@ -54,11 +58,14 @@ class PciTransport : public PciFunction, private Transport, private IoDevice {
   void resetLocked();
   void transferQueue(state::Archive& a, QueueState& queue) const;
   void applyLoaded(state::Archive& a);
+  void notify(unsigned queue);
+  void updateDoorbellsLocked();
   void interrupt(std::uint16_t vector, std::uint8_t isrBit);
   bool accessWindow(std::uint64_t& offset, unsigned& size);
 
   std::unique_ptr<Device> device_;
-  std::mutex mutex_;  // everything below but what is atomic
+  std::unique_ptr<QueueDoorbells> doorbells_;  ///< null: every notification is a device access
+  std::mutex mutex_;                           // everything below but what is atomic
   std::vector<QueueState> queues_;
   std::vector<std::atomic<std::uint16_t>> vectors_;  // of the queues, readable without the mutex
   std::atomic<std::uint16_t> configVector_{kNoVector};

@@ -98,7 +98,7 @@ while [ $round -lt ROUNDS ]; do
 done
 further 2
 mark end
-lodge stats m | grep -E 'exits|runs'
+lodge stats m | grep -E 'exits|runs|doorbells'
 grep -E 'BROKEN|LOST' /tmp/console
 grep 'goes on' /tmp/errors | tail -n 3
 lodge kill m
@@ -135,6 +135,8 @@ def moves():
     host, _, up, date, *done = (after - before for before, after in zip(seen["begin"], seen["end"]))
     assert abs(up - host) < 5 and abs(date - host) < 5, seen  # a line is some time on its way
     assert all(each > 0 for each in done), seen
+    rings = re.search(r"^doorbells\.rings +(\d+)$", output, re.MULTILINE)
+    assert rings and int(rings.group(1)) > 0, "disk and card were never notified by events"
     slow = re.findall(r"^vcpu0\.(translations|instructions) +(\d+)$", output, re.MULTILINE)
     assert len(slow) == 2 * rounds and all(int(count) > 0 for _, count in slow), slow
     print(f"  {3 * rounds} moves in {host:.1f} s: the guest's clock {up:.1f} s, {done[0]:.0f} files, {done[1]:.0f} sums, {done[2]:.0f} messages")

@@ -23,6 +23,9 @@ class KvmEngine : public Engine {
   bool keepsLocalApics() const override { return vm_->hasApics(); }
   bool sendMsi(const MsiMessage& message) override { return vm_->sendMsi(message); }
   void setLevelMessages(std::span<const MsiMessage> messages) override { vm_->setLevelMessages(messages); }
+  bool setMsiEvent(int event, const MsiMessage* message) override { return vm_->setMsiEvent(event, message); }
+  bool watchStores(std::uint64_t gpa, int event) override { return vm_->watchStores(gpa, event, true); }
+  void unwatchStores(std::uint64_t gpa, int event) override { vm_->watchStores(gpa, event, false); }
   void setEoiListener(std::function<void(std::uint8_t)> listener) override { vm_->onEoi = std::move(listener); }
 
  private:
@@ -32,8 +35,8 @@ class KvmEngine : public Engine {
 
 }  // namespace
 
-Result<std::unique_ptr<Engine>> makeEngine(const EngineSetup& setup, const char* device) {
-  auto vm = Vm::create(device, setup.memory, setup.irqchip);
+Result<std::unique_ptr<Engine>> makeEngine(const EngineSetup& setup, const char* device, VmUses uses) {
+  auto vm = Vm::create(device, setup.memory, setup.irqchip, uses);
   if (!vm) return std::move(vm).error();
   return std::unique_ptr<Engine>(std::make_unique<KvmEngine>(setup, std::move(*vm)));
 }

@@ -48,7 +48,9 @@ Result<std::unique_ptr<Vcpu>> KvmVcpu::create(Vm& vm, const EngineSetup& setup, 
 }
 
 KvmVcpu::~KvmVcpu() {
-  if (run_) ::munmap(run_, vm_.runSize());
+  if (!run_) return;
+  vm_.detach(fd_.get());
+  ::munmap(run_, vm_.runSize());
 }
 
 Status KvmVcpu::open(const EngineSetup& setup, unsigned index, x86::CpuEnvironment& environment) {
@@ -64,6 +66,8 @@ Status KvmVcpu::open(const EngineSetup& setup, unsigned index, x86::CpuEnvironme
   void* run = ::mmap(nullptr, vm_.runSize(), PROT_READ | PROT_WRITE, MAP_SHARED, fd_.get(), 0);
   if (run == MAP_FAILED) return Error::fromErrno(errno, "map struct kvm_run");
   run_ = static_cast<kvm_run*>(run);
+  if (Status attached = vm_.attach(fd_.get(), run_, environment); !attached) return attached;
+  syncsEvents_ = vm_.hasApics() && (vm_.capability(KVM_CAP_SYNC_REGS) & KVM_SYNC_X86_EVENTS) != 0;
   stats_.reset(call(fd_.get(), KVM_GET_STATS_FD));  // from Linux 5.14 on; nobody needs it
   x86::resetCpu(cpu_, false);
   return setCpuid();
@@ -125,6 +129,8 @@ bool KvmVcpu::enter() {
   int result = ::ioctl(fd_.get(), KVM_RUN, 0);
   int error = errno;
   inKvmRun_.store(false, std::memory_order_seq_cst);
+  vm_.drainStores();
+  eventsInRun_ = (run_->kvm_valid_regs & KVM_SYNC_X86_EVENTS) != 0;
   accessOpen_ = false;
   interruptFlag_ = run_->if_flag != 0;
   windowOpen_ = run_->ready_for_interrupt_injection != 0;

@@ -98,6 +98,8 @@ class KvmVcpu : public Vcpu {
   bool failed_ = false;            ///< since the last run()
   bool interruptFlag_ = false, windowOpen_ = false;
   bool interruptWanted_ = false;    ///< the APIC had something when the window was closed
+  bool syncsEvents_ = false;        ///< KVM hands over kvm_vcpu_events with an exit, and takes them with an entry
+  bool eventsInRun_ = false;        ///< it did with the last exit
   bool windowKnown_ = false;        ///< whether windowOpen_ is of the state that KVM has
   std::uint64_t tscOffset_ = 0;     ///< what KVM has
   std::uint64_t taskPriority_ = 0;  ///< CR8 of the local APIC in KVM, while the registers are CpuState's

@@ -50,6 +50,7 @@ void KvmVcpu::latchInit() {
 /// Before KVM_RUN: the 8259A's interrupt, if the guest takes it now; else a window for it is asked for.
 void KvmVcpu::prepareExtInt() {
   run_->request_interrupt_window = 0;
+  run_->kvm_valid_regs = 0;
   if ((cpu_.deferredEvents & event::nmi) != 0) {
     cpu_.deferredEvents &= ~event::nmi;
     call(fd_.get(), KVM_NMI);
@@ -57,6 +58,8 @@ void KvmVcpu::prepareExtInt() {
   x86::LocalApic& board = cpu_.environment->apic();
   interruptWanted_ = false;
   if (!board.pending()) return;
+  // The exit that opens the window brings along what injectExtInt() needs.
+  if (syncsEvents_) run_->kvm_valid_regs = KVM_SYNC_X86_EVENTS;
   if (!windowKnown_) {
     // KVM_RUN comes back at once and has said whether the window is open. A guest in HLT would sleep otherwise.
     std::atomic_ref(run_->immediate_exit).store(1, std::memory_order_seq_cst);
@@ -77,8 +80,9 @@ void KvmVcpu::injectExtInt(int vector) {
     activity.mp_state = KVM_MP_STATE_RUNNABLE;
     if (call(fd_.get(), KVM_SET_MP_STATE, &activity) != 0) failCall("KVM_SET_MP_STATE");
   }
-  kvm_vcpu_events events{};
-  if (call(fd_.get(), KVM_GET_VCPU_EVENTS, &events) != 0) {
+  kvm_vcpu_events own{};
+  kvm_vcpu_events& events = eventsInRun_ ? run_->s.regs.events : own;
+  if (!eventsInRun_ && call(fd_.get(), KVM_GET_VCPU_EVENTS, &events) != 0) {
     failCall("KVM_GET_VCPU_EVENTS");
     return;
   }
@@ -86,7 +90,11 @@ void KvmVcpu::injectExtInt(int vector) {
   events.interrupt.nr = static_cast<std::uint8_t>(vector);
   events.interrupt.soft = 0;
   events.flags = 0;
-  if (call(fd_.get(), KVM_SET_VCPU_EVENTS, &events) != 0) failCall("KVM_SET_VCPU_EVENTS");
+  if (eventsInRun_)
+    run_->kvm_dirty_regs = KVM_SYNC_X86_EVENTS;  // KVM_RUN, which follows, takes them first of all
+  else if (call(fd_.get(), KVM_SET_VCPU_EVENTS, &events) != 0)
+    failCall("KVM_SET_VCPU_EVENTS");
+  eventsInRun_ = false;
   windowOpen_ = false;
   count(kInterrupts);
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A vCPU whose local APIC is KVM's, on a real KVM; skipped where the probe finds none.
 #include <gtest/gtest.h>
+#include <sys/eventfd.h>
 
 #include <thread>
 
@@ -232,6 +233,56 @@ TEST_F(KvmApicTest, MessagesReachASleeperAndItsEoiIsTold) {
   x86::LocalApicRegisters back = readApic();
   EXPECT_EQ(back.words[kTmr + 2], 1u);
   EXPECT_EQ(back.words[kIsr + 2], 0u);
+}
+
+TEST_F(KvmApicTest, AnEventSendsItsMessage) {
+  ASSERT_TRUE(vcpu().writeApic(powerOn(0)));
+  UniqueFd first(::eventfd(0, EFD_NONBLOCK)), second(::eventfd(0, EFD_NONBLOCK));
+  MsiMessage wrong{kBase, 0x4041}, right{kBase, 0x4040};
+  // What else is routed changes meanwhile.
+  ASSERT_TRUE(engine_->setMsiEvent(first.get(), &wrong));
+  ASSERT_TRUE(engine_->setMsiEvent(second.get(), &right));
+  engine_->setLevelMessages(std::span(&wrong, 1));
+  startHalted();
+  std::thread other([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    EXPECT_EQ(::eventfd_write(second.get(), 1), 0);
+  });
+  run();
+  other.join();
+  EXPECT_TRUE(handled());
+  EXPECT_EQ(readApic().words[kIsr + 2], 1u);
+  // Another message, and none.
+  ASSERT_TRUE(engine_->setMsiEvent(second.get(), &wrong));
+  EXPECT_EQ(::eventfd_write(second.get(), 1), 0);
+  EXPECT_EQ(readApic().words[kIrr + 2], 2u);
+  EXPECT_FALSE(engine_->setMsiEvent(first.get(), nullptr));
+  EXPECT_FALSE(engine_->setMsiEvent(second.get(), nullptr));
+  EXPECT_EQ(::eventfd_write(first.get(), 1), 0);
+  eventfd_t count = 0;
+  EXPECT_EQ(::eventfd_read(first.get(), &count), 0) << "nobody took it";
+}
+
+TEST_F(KvmApicTest, AStoreThatIsWatchedIsAnEvent) {
+  ASSERT_TRUE(vcpu().writeApic(powerOn(0)));
+  UniqueFd event(::eventfd(0, EFD_NONBLOCK));
+  ASSERT_TRUE(engine_->watchStores(8_MiB + 0x20, event.get()));
+  // mov [0x20], ax; mov [0x20], ax; mov [0x22], ax; mov [0x20], al; out 0x12, al; hlt
+  startReal({0xa3, 0x20, 0, 0xa3, 0x20, 0, 0xa3, 0x22, 0, 0xa2, 0x20, 0, 0xe6, 0x12, 0xf4});
+  state().segment[x86::ds] = {8_MiB, 0xffff, 0, 0x93};
+  state().gpr[x86::rax] = 0x1234;
+  run();
+  ASSERT_EQ(environment_.stores.size(), 2u) << "what is not watched, and what is not of two bytes";
+  EXPECT_EQ(environment_.stores[0], std::make_tuple(8_MiB + 0x22, 2u, 0x1234u));
+  EXPECT_EQ(environment_.stores[1], std::make_tuple(8_MiB + 0x20, 1u, 0x34u));
+  eventfd_t count = 0;
+  ASSERT_EQ(::eventfd_read(event.get(), &count), 0);
+  EXPECT_EQ(count, 2u);
+  engine_->unwatchStores(8_MiB + 0x20, event.get());
+  startReal({0xa3, 0x20, 0, 0xe6, 0x12, 0xf4});
+  state().segment[x86::ds] = {8_MiB, 0xffff, 0, 0x93};
+  run();
+  EXPECT_EQ(environment_.stores.size(), 3u);
 }
 
 TEST_F(KvmApicTest, The8259AsInterruptWakesAHaltIfTheApicLetsIt) {

@@ -30,6 +30,9 @@ bool KvmVcpu::handleExit() {
     case KVM_EXIT_IRQ_WINDOW_OPEN:
     case KVM_EXIT_SET_TPR:
       return true;
+    case KVM_EXIT_DIRTY_RING_FULL:
+      vm_.collectVideoStores();
+      return true;
     case KVM_EXIT_IO:
       portAccess();
       return true;

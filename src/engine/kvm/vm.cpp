@@ -5,7 +5,6 @@
 #include <sys/mman.h>
 
 #include <algorithm>
-#include <bit>
 
 #include "engine/kvm/abi.h"
 #include "engine/kvm/capabilities.h"
@@ -24,8 +23,8 @@ Error failed(const char* what) {
 
 }  // namespace
 
-Result<std::unique_ptr<Vm>> Vm::create(const char* device, GuestMemory& memory, Irqchip irqchip) {
-  auto vm = std::unique_ptr<Vm>(new Vm(memory));
+Result<std::unique_ptr<Vm>> Vm::create(const char* device, GuestMemory& memory, Irqchip irqchip, VmUses uses) {
+  auto vm = std::unique_ptr<Vm>(new Vm(memory, uses));
   if (Status opened = vm->open(device, irqchip); !opened) return std::move(opened).error();
   return vm;
 }
@@ -50,6 +49,7 @@ Status Vm::open(const char* device, Irqchip irqchip) {
   if (capability(KVM_CAP_SET_TSS_ADDR) > 0 && call(vm_.get(), KVM_SET_TSS_ADDR, kTss) != 0)
     return failed("KVM_SET_TSS_ADDR");
   hasSmm_ = capability(KVM_CAP_X86_SMM) > 0 && capability(KVM_CAP_MULTI_ADDRESS_SPACE) >= 2;
+  hasEvents_ = capability(KVM_CAP_IOEVENTFD) > 0 && capability(KVM_CAP_IRQFD) > 0 && uses_.events;
   // Each first touch of a page is an exit. Where the host's shmem_enabled says "advise", guest memory then comes in
   // huge pages; else this changes nothing.
   // Not while memory is still being loaded: before Linux 6.4 a huge page may fill what is not there yet with zeroes.
@@ -59,6 +59,7 @@ Status Vm::open(const char* device, Irqchip irqchip) {
   }
   if (Status s = takeApics(irqchip); !s) return s;
   if (Status s = interceptMsrs(); !s) return s;
+  openDirtyRings();
   // Also in user mode, where KVM would give the guest #UD (Linux 5.15).
   kvm_enable_cap emulation{};
   emulation.cap = KVM_CAP_EXIT_ON_EMULATION_FAILURE;
@@ -131,6 +132,7 @@ Status Vm::syncSpace(std::uint32_t space, bool smm) {
   auto wanted = memoryMappings(memory_, smm);
   for (std::size_t i = 0; i < slots.size(); ++i) {
     if (!slots[i] || std::find(wanted.begin(), wanted.end(), *slots[i]) != wanted.end()) continue;
+    if (slots[i]->video) collectLocked();
     if (Status s = setSlot(static_cast<std::uint32_t>(i) | space << 16, *slots[i], 0); !s) return s;
     slots[i].reset();
   }
@@ -143,25 +145,6 @@ Status Vm::syncSpace(std::uint32_t space, bool smm) {
     *free = mapping;
   }
   return {};
-}
-
-void Vm::collectVideoStores() {
-  std::lock_guard lock(slotsMutex_);
-  for (std::size_t i = 0; i < slots_[0].size(); ++i) {
-    const auto& slot = slots_[0][i];
-    if (!slot || !slot->video) continue;
-    std::vector<std::uint64_t> bits((slot->length / kPageSize + 63) / 64);
-    kvm_dirty_log log{};
-    log.slot = static_cast<std::uint32_t>(i);
-    log.dirty_bitmap = bits.data();
-    if (call(vm_.get(), KVM_GET_DIRTY_LOG, &log) != 0) continue;
-    for (std::size_t word = 0; word < bits.size(); ++word) {
-      for (std::uint64_t left = bits[word]; left != 0; left &= left - 1) {
-        std::uint64_t page = word * 64 + static_cast<unsigned>(std::countr_zero(left));
-        memory_.noteStore(slot->offset + page * kPageSize);
-      }
-    }
-  }
 }
 
 }  // namespace lodge::kvm

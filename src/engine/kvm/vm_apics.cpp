@@ -14,6 +14,8 @@ namespace {
 
 // Routes with these numbers are the level-triggered inputs of I/O APICs, whose EOIs KVM tells.
 constexpr unsigned kLevelRoutes = 24;
+/// Of devices' messages. KVM takes 4096 in all.
+constexpr std::size_t kEventRoutes = 1024;
 
 }  // namespace
 
@@ -45,18 +47,71 @@ bool Vm::sendMsi(const MsiMessage& message) {
 }
 
 void Vm::setLevelMessages(std::span<const MsiMessage> messages) {
-  RoutingList list(std::min<std::size_t>(messages.size(), kLevelRoutes));
-  for (std::uint32_t n = 0; n < list.count(); ++n) {
-    kvm_irq_routing_entry& route = list.entries()[n];
-    route = {};
-    route.gsi = n;
-    route.type = KVM_IRQ_ROUTING_MSI;
-    route.u.msi.address_lo = static_cast<std::uint32_t>(messages[n].address);
-    route.u.msi.address_hi = static_cast<std::uint32_t>(messages[n].address >> 32);
-    route.u.msi.data = messages[n].data;
+  std::lock_guard lock(routesMutex_);
+  levelRoutes_.assign(messages.begin(),
+                      messages.begin() + std::min<std::ptrdiff_t>(std::ssize(messages), kLevelRoutes));
+  storeRoutesLocked();
+}
+
+/// KVM takes the whole table at once.
+bool Vm::storeRoutesLocked() {
+  RoutingList list(levelRoutes_.size() + eventRoutes_.size());
+  kvm_irq_routing_entry* entry = list.entries();
+  auto add = [&](std::size_t gsi, const MsiMessage& message) {
+    *entry = {};
+    entry->gsi = static_cast<std::uint32_t>(gsi);
+    entry->type = KVM_IRQ_ROUTING_MSI;
+    entry->u.msi.address_lo = static_cast<std::uint32_t>(message.address);
+    entry->u.msi.address_hi = static_cast<std::uint32_t>(message.address >> 32);
+    entry->u.msi.data = message.data;
+    ++entry;
+  };
+  for (std::size_t n = 0; n < levelRoutes_.size(); ++n) add(n, levelRoutes_[n]);
+  for (std::size_t n = 0; n < eventRoutes_.size(); ++n) {
+    if (eventRoutes_[n].event >= 0) add(kLevelRoutes + n, eventRoutes_[n].message);
   }
-  if (call(vm_.get(), kSetGsiRouting, list.data()) != 0)
-    log(LogLevel::error, "{}", Error::fromErrno(errno, "KVM_SET_GSI_ROUTING").message());
+  list.setCount(static_cast<std::uint32_t>(entry - list.entries()));
+  if (call(vm_.get(), kSetGsiRouting, list.data()) == 0) return true;
+  log(LogLevel::error, "{}", Error::fromErrno(errno, "KVM_SET_GSI_ROUTING").message());
+  return false;
+}
+
+bool Vm::setIrqfd(int event, std::uint32_t gsi, bool on) {
+  kvm_irqfd irqfd{};
+  irqfd.fd = static_cast<std::uint32_t>(event);
+  irqfd.gsi = gsi;
+  irqfd.flags = on ? 0 : KVM_IRQFD_FLAG_DEASSIGN;
+  return call(vm_.get(), KVM_IRQFD, &irqfd) == 0;
+}
+
+bool Vm::setMsiEvent(int event, const MsiMessage* message) {
+  std::lock_guard lock(routesMutex_);
+  auto at = std::ranges::find(eventRoutes_, event, &EventRoute::event);
+  auto gsi = [&] { return kLevelRoutes + static_cast<std::uint32_t>(at - eventRoutes_.begin()); };
+  if (at != eventRoutes_.end()) {
+    setIrqfd(event, gsi(), false);  // comes back when what it has sent has arrived
+    at->event = -1;
+  }
+  if (!message || !hasApics_ || !hasEvents_) return false;
+  at = std::ranges::find(eventRoutes_, -1, &EventRoute::event);
+  if (at == eventRoutes_.end()) {
+    if (eventRoutes_.size() >= kEventRoutes) return false;
+    at = eventRoutes_.insert(at, EventRoute{});
+  }
+  *at = {event, *message};
+  if (storeRoutesLocked() && setIrqfd(event, gsi(), true)) return true;
+  at->event = -1;
+  return false;
+}
+
+bool Vm::watchStores(std::uint64_t gpa, int event, bool watch) {
+  if (!hasEvents_) return false;
+  kvm_ioeventfd bell{};
+  bell.addr = gpa;
+  bell.len = 2;
+  bell.fd = event;
+  bell.flags = watch ? 0 : KVM_IOEVENTFD_FLAG_DEASSIGN;
+  return call(vm_.get(), KVM_IOEVENTFD, &bell) == 0;
 }
 
 }  // namespace lodge::kvm

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <mutex>
+#include <optional>
+#include <vector>
+
+#include "base/event_loop.h"
+#include "base/file.h"
+#include "device/doorbells.h"
+
+namespace lodge::virtio {
+
+/// The notification addresses of a function's queues (virtio 1.2, 4.1.4.4) as doorbells: where the engine watches them,
+/// a notification is an event, and the I/O thread does what else the vCPU's thread would have.
+class QueueDoorbells {
+ public:
+  /// `ring` is called on the I/O thread with the queue's number. Made and destroyed on that thread, or before it runs.
+  QueueDoorbells(Doorbells& doorbells, EventLoop& loop, unsigned queues, unsigned step,
+                 std::function<void(unsigned)> ring);
+  ~QueueDoorbells();
+  QueueDoorbells(const QueueDoorbells&) = delete;
+  QueueDoorbells& operator=(const QueueDoorbells&) = delete;
+
+  /// Queue 0's address; each further one's is `step` bytes behind.
+  void place(std::optional<std::uint64_t> address);
+  /// Whether the driver uses a queue now.
+  void setLive(unsigned queue, bool live);
+
+ private:
+  struct Bell {
+    UniqueFd event;
+    bool live = false;
+    std::optional<std::uint64_t> at{};  ///< where it is
+  };
+  void updateLocked(unsigned queue);
+
+  Doorbells& doorbells_;
+  EventLoop& loop_;
+  const unsigned step_;
+  std::mutex mutex_;
+  std::optional<std::uint64_t> address_;
+  std::vector<Bell> bells_;
+};
+
+}  // namespace lodge::virtio
