@@ -46,9 +46,18 @@ int list(const Invocation& invocation, const Program&) {
   return print(columns(rows, {4})) ? exit_status::kSuccess : exit_status::kLodgeError;
 }
 
+/// How a machine's frames go: through the network's switch, or by a device of its own in the host's bridge.
+std::string wayOf(const Json& port) {
+  if (port.value("role", "") != "machine") return "-";
+  Json direct = port.value("direct", Json());
+  if (!direct.is_object()) return "switch";
+  if (direct.value("held", false)) return "switch, held";
+  return direct.value("vhost", false) ? "bridge, vhost" : "bridge";
+}
+
 std::string portRows(const Json& ports) {
   std::vector<std::vector<std::string>> rows = {
-      {"PORT", "ROLE", "LINK", "MAC", "ADDRESSES", "VLAN", "IN", "OUT", "DROPPED"}};
+      {"PORT", "ROLE", "LINK", "BY", "MAC", "ADDRESSES", "VLAN", "IN", "OUT", "DROPPED"}};
   for (const Json& p : ports) {
     std::vector<std::string> addresses;
     for (const char* key : {"addresses", "seen"}) {
@@ -64,12 +73,12 @@ std::string portRows(const Json& ports) {
     std::string vlan = std::to_string(p.value("vlan", 1));
     if (p.contains("trunk")) vlan += "+tagged";
     rows.push_back(
-        {p.value("name", ""), p.value("role", ""), p.value("up", true) ? "up" : "down", p.value("mac", "-"),
+        {p.value("name", ""), p.value("role", ""), p.value("up", true) ? "up" : "down", wayOf(p), p.value("mac", "-"),
          addresses.empty() ? "-" : join(addresses, " "), vlan, std::to_string(number("framesIn")),
          std::to_string(number("framesOut")),
          std::to_string(number("spoofed") + number("refused") + number("shapedAway") + number("whileDown"))});
   }
-  return columns(rows, {6, 7, 8});
+  return columns(rows, {7, 8, 9});
 }
 
 std::string policyText(const NetworkDefinition& d) {
@@ -86,7 +95,9 @@ std::string refusals(const std::string& name) {
   if (!content) return "";
   std::vector<std::string> found;
   for (std::string_view line : split({reinterpret_cast<const char*>(content->data()), content->size()}, '\n')) {
-    if (line.find(" refused by rule ") != std::string_view::npos) found.emplace_back(line);
+    bool refusal = line.find(" refused by rule ") != std::string_view::npos ||
+                   line.find(" not its own: ") != std::string_view::npos;
+    if (refusal) found.emplace_back(line);
   }
   std::string text;
   for (std::size_t i = found.size() > 10 ? found.size() - 10 : 0; i < found.size(); ++i) text += "  " + found[i] + "\n";
@@ -152,14 +163,16 @@ VerbSpec networkList() {
 }
 
 VerbSpec networkShow() {
-  return {.name = "network show",
-          .summary = "show a network",
-          .description =
-              "Shows a network's description and, if it is up, its ports with their addresses and counters "
-              "(frames in: from the machine), and what its egress rules refused lately.",
-          .arguments = {networkArgument()},
-          .options = {kJson},
-          .run = show};
+  return {
+      .name = "network show",
+      .summary = "show a network",
+      .description =
+          "Shows a network's description and, if it is up, its ports with their addresses and counters "
+          "(frames in: from the machine), how their frames go (by the network's switch, or by a device in the host's "
+          "bridge, which the host's kernel may serve: vhost), and what its egress rules and its guard refused lately.",
+      .arguments = {networkArgument()},
+      .options = {kJson},
+      .run = show};
 }
 
 VerbSpec networkLeases() {

@@ -20,12 +20,8 @@ namespace lodge::network {
 Result<DirectLink::Made> DirectLink::make(EventLoop& loop, HelperClient& helper, Plug plug) {
   std::vector<int> fds;
   if (plug.existing) fds.push_back(plug.existing.get());
-  auto answer = helper.ask({{"do", "plug"},
-                            {"number", plug.number},
-                            {"queues", plug.queues},
-                            {"guard", plug.guard},
-                            {"network", std::move(plug.network)}},
-                           fds);
+  auto answer =
+      helper.ask({{"do", "plug"}, {"number", plug.number}, {"queues", plug.queues}, {"guard", plug.guard}}, fds);
   if (!answer) return std::move(answer).error();
   if (answer->fds.empty()) return Error(ErrorKind::internal, "the helper gave no descriptor");
   Made made{std::unique_ptr<DirectLink>(new DirectLink(loop, helper)), {}};
@@ -65,12 +61,9 @@ Status DirectLink::listen(bool on) {
 
 Status DirectLink::set(const DirectRules& rules) {
   if (rules == rules_) return {};
-  nlohmann::json own = nlohmann::json::array();
-  for (const IpAddress& a : rules.own) own.push_back(toText(a));
   auto done = helper_.ask({{"do", "rules"},
                            {"tap", tap_},
                            {"mac", toText(rules.mac)},
-                           {"own", own},
                            {"only4", rules.only4},
                            {"only6", rules.only6},
                            {"guard", rules.guard},

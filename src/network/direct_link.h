@@ -22,8 +22,7 @@ class DirectLink : public NetBackend {
   struct Plug {
     unsigned number = 1, queues = 1;
     bool guard = true;
-    nlohmann::json network = nlohmann::json::array();  ///< what is the network's own: {"mac":...,"address":...}
-    UniqueFd existing;                                 ///< a queue of a device that is there
+    UniqueFd existing;  ///< a queue of a device that is there
   };
   struct Made {
     std::unique_ptr<DirectLink> link;
@@ -36,6 +35,10 @@ class DirectLink : public NetBackend {
   /// Errors: the helper's; then all is as before.
   Status set(const DirectRules& rules);
   bool held() const { return rules_.held; }
+  const MacAddress& mac() const { return rules_.mac; }
+  /// Whether its machine said that the host's kernel moves the frames.
+  bool byVhost() const { return byVhost_; }
+  void setByVhost(bool by) { byVhost_ = by; }
   unsigned number() const { return number_; }
   const std::string& tap() const { return tap_; }
   /// What passed the device, as the kernel counted; in: from the machine.
@@ -59,6 +62,7 @@ class DirectLink : public NetBackend {
   HelperClient& helper_;
   std::string tap_;
   unsigned index_ = 0, number_ = 0;
+  bool byVhost_ = false;
   UniqueFd packets_;
   DirectRules rules_;
   Receiver receiver_;

@@ -2,6 +2,7 @@
 #include "network/guard.h"
 
 #include <algorithm>
+#include <array>
 
 #include "network/dhcp.h"
 
@@ -21,6 +22,37 @@ bool own(const Guard::Identity& who, const IpAddress& address, AddressBook& book
     if (family) return std::find(who.addresses.begin(), who.addresses.end(), address) != who.addresses.end();
   }
   return book.use(address, who.port);
+}
+
+/// What a receiver may unwrap although nobody here looks inside, and what is for bridges alone (IEEE 802.1Q, 8.6.3).
+const char* wrap(std::span<const std::uint8_t> frame, const Packet& p) {
+  constexpr std::array<std::uint8_t, 5> kBridges = {0x01, 0x80, 0xc2, 0x00, 0x00};
+  constexpr std::array<std::uint8_t, 6> kSnap = {0xaa, 0xaa, 0x03, 0x00, 0x00, 0x00};
+  if (std::equal(kBridges.begin(), kBridges.end(), p.destination.begin()) && p.destination[5] < 16)
+    return refusal::kBridgeGroup;
+  // Receivers take any number of tags off that name no VLAN.
+  if (p.etherType == ether::kVlan || p.etherType == ether::kServiceVlan) return refusal::kTag;
+  auto payload = frame.subspan(p.network);
+  bool snap = p.etherType <= ether::kLongest && payload.size() >= kSnap.size() &&
+              std::equal(kSnap.begin(), kSnap.end(), payload.begin());
+  return snap ? refusal::kSnap : nullptr;
+}
+
+/// What only servers, routers and bridges say.
+const char* office(std::span<const std::uint8_t> frame, const Packet& p) {
+  if (p.protocol == protocol::kUdp && p.payload != 0) {
+    // Not all clients look at the port that an answer comes from.
+    if (!p.from.v6 && (p.fromPort == kDhcpServerPort || p.toPort == kDhcpClientPort)) return refusal::kDhcp;
+    if (p.from.v6 && (p.fromPort == 547 || p.toPort == 546)) return refusal::kDhcp6;
+  }
+  if (!p.firstFragment || p.transport == 0 || p.transport >= p.end) return nullptr;
+  const std::uint8_t type = frame[p.transport];
+  if (p.from.v6 && p.protocol == protocol::kIcmp6) {
+    if (type == 134) return refusal::kRouter;
+    return type == 137 ? refusal::kRedirect : type == 130 ? refusal::kQuery : nullptr;
+  }
+  if (!p.from.v6 && p.protocol == protocol::kIcmp && type == 5) return refusal::kRedirect;
+  return !p.from.v6 && p.protocol == protocol::kIgmp && type == 0x11 ? refusal::kQuery : nullptr;
 }
 
 }  // namespace
@@ -83,27 +115,25 @@ std::vector<IpAddress> AddressBook::addressesOf(PortId port) const {
 
 const char* Guard::refuse(const Identity& who, std::span<const std::uint8_t> frame, const Packet& p,
                           AddressBook& book) {
-  if (isGroup(p.source)) return "group address as source";
-  if (who.mac && p.source != *who.mac) return "source MAC";
+  if (isGroup(p.source)) return refusal::kGroupSource;
+  if (who.mac && p.source != *who.mac) return refusal::kSourceMac;
+  if (const char* why = wrap(frame, p)) return why;
   if (p.etherType == ether::kArp) {
     auto arp = parseArp(frame, p);
-    if (!arp) return "broken ARP";
-    if (who.mac && arp->senderMac != *who.mac) return "sender MAC in ARP";
-    return own(who, arp->sender, book) ? nullptr : "sender address in ARP";
+    if (!arp) return refusal::kBrokenArp;
+    if (who.mac && arp->senderMac != *who.mac) return refusal::kArpMac;
+    return own(who, arp->sender, book) ? nullptr : refusal::kArpAddress;
   }
-  if (!p.ip) return p.etherType == ether::kIp4 || p.etherType == ether::kIp6 ? "broken IP header" : nullptr;
-  if (p.protocol == protocol::kUdp && p.payload != 0) {
-    if (!p.from.v6 && p.fromPort == kDhcpServerPort) return "DHCP server";
-    if (p.from.v6 && p.fromPort == 547) return "DHCPv6 server";
-  }
+  if (!p.ip) return p.etherType == ether::kIp4 || p.etherType == ether::kIp6 ? refusal::kBrokenIp : nullptr;
+  if (const char* why = office(frame, p)) return why;
   if (auto n = parseNeighbour(frame, p)) {
-    if (n->type == Neighbour::Type::routerAdvertisement) return "router advertisement";
-    if (n->type == Neighbour::Type::advertisement && !own(who, n->target, book)) return "target of an advertisement";
+    if (n->type == Neighbour::Type::advertisement && !own(who, n->target, book)) return refusal::kTarget;
     bool macGiven = n->linkLayerAddress != 0 && who.mac;
-    if (macGiven && !std::equal(who.mac->begin(), who.mac->end(), &frame[n->linkLayerAddress]))
-      return "link-layer address";
+    if (n->linkLayerOptions > 1 ||
+        (macGiven && !std::equal(who.mac->begin(), who.mac->end(), &frame[n->linkLayerAddress])))
+      return refusal::kLinkLayer;
   }
-  return own(who, p.from, book) ? nullptr : "source address";
+  return own(who, p.from, book) ? nullptr : refusal::kSource;
 }
 
 }  // namespace lodge::network

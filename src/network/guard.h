@@ -40,8 +40,21 @@ class AddressBook {
   std::map<PortId, std::size_t> counts_;  ///< of claims that are not fixed
 };
 
+/// Why a frame is not its sender's, as logs and counters have it.
+namespace refusal {
+inline constexpr const char *kGroupSource = "group address as source", *kSourceMac = "source MAC",
+                            *kTag = "tag behind a tag, or a provider's", *kSnap = "SNAP header",
+                            *kBridgeGroup = "group of bridges", *kBrokenArp = "broken ARP",
+                            *kArpMac = "sender MAC in ARP", *kArpAddress = "sender address in ARP",
+                            *kBrokenIp = "broken IP header", *kDhcp = "DHCP server", *kDhcp6 = "DHCPv6 server",
+                            *kRouter = "router advertisement", *kRedirect = "redirect of a router",
+                            *kQuery = "query for groups", *kTarget = "target of an advertisement",
+                            *kLinkLayer = "link-layer address", *kSource = "source address", *kFlood = "flood";
+}  // namespace refusal
+
 /// Keeps a machine from speaking under names that are not its own: hardware and IP addresses (in ARP and neighbour
-/// discovery too), and from acting as a DHCP server or a router. What it may not send is dropped at its own port.
+/// discovery too), and from acting as a DHCP server, a router or a bridge. What it may not send is dropped at its own
+/// port.
 class Guard {
  public:
   struct Identity {

@@ -50,9 +50,12 @@ std::string rulesOf(const std::string& table, const std::string& bridge, const I
     dnat += fmt::format("    {} {} dport {} dnat ip to {}:{}\n", host, f.udp ? "udp" : "tcp", f.hostPort,
                         toText(*guest), f.guestPort);
   }
-  std::string masquerade = fmt::format("    ip saddr {} ip daddr != {} masquerade\n", toText(block), toText(block));
-  if (block6)
-    masquerade += fmt::format("    ip6 saddr {} ip6 daddr != {} masquerade\n", toText(*block6), toText(*block6));
+  // Not what stays in the bridge: with br_netfilter, a frame for everybody there comes by here, too.
+  auto leaving = [&](const char* family, const IpBlock& b) {
+    return fmt::format("    oifname != \"{0}\" {1} saddr {2} {1} daddr != {2} masquerade\n", bridge, family, toText(b));
+  };
+  std::string masquerade = leaving("ip", block);
+  if (block6) masquerade += leaving("ip6", *block6);
   return fmt::format(
       "table inet {0} {{\n"
       "  chain forward {{\n    type filter hook forward priority 0; policy accept;\n"
@@ -124,6 +127,9 @@ Result<Message> Helper::answer(const Json& request, std::vector<UniqueFd> fds) {
                 : what == "tap"    ? device(request)
                 : what == "plug"   ? direct_.plug(request, fds.empty() ? UniqueFd() : std::move(fds[0]))
                   : what == "rules" ? direct_.rules(request)
+                : what == "given"  ? direct_.given(request)
+                : what == "forget" ? direct_.forget(request)
+                : what == "drops"  ? direct_.drops()
                 : what == "unplug" ? direct_.unplug(request)
                 : what == "clean"  ? cleaned(request)
                                    : Result<Message>(Error(ErrorKind::invalidArgument, "an unknown request"));
@@ -171,7 +177,7 @@ Result<UniqueFd> Helper::makeTap(const std::string& tap, const std::string& brid
 void Helper::clean(const std::string& name) {
   std::string bridge = bridgeNameOf(name), table = tableNameOf(bridge);
   takeDownBridge(bridge);
-  for (const char* family : {"inet", "bridge"}) (void)runTool({"nft", "delete", "table", family, table});
+  for (const char* family : {"inet", "bridge", "netdev"}) (void)runTool({"nft", "delete", "table", family, table});
   closeForward(name, bridge);
 }
 
@@ -242,6 +248,8 @@ Result<Message> Helper::segment(const Json& request) {
   }
   auto mac = macOf(bridge);
   if (!mac) return std::move(mac).error();
+  // A bridge has the least of its ports' addresses, unless it was given one: the gateway's is not to change.
+  if (Status s = step({"ip", "link", "set", bridge, "address", toText(*mac)}); !s) return std::move(s).error();
   direct_.setPlace({name, bridge, tap});
   Message message{{{"ok", true}, {"bridge", bridge}, {"tap", tap}, {"mac", toText(*mac)}}, {}};
   message.fds.push_back(std::move(*fd));

@@ -23,7 +23,8 @@ namespace lodge::network {
 ///     a packet socket on the card, and a tap device for what the host and the machines have among themselves
 ///   {"do":"route","tap":T,"address":A,"from":H,"set":true}   the host's route through that tap device to a machine
 ///   {"do":"tap","tap":"tap0"}        a tap or macvtap device that exists
-///   {"do":"plug" | "rules" | "unplug",...}  a machine's own tap device in the bridge (network/direct_ports.h)
+///   {"do":"plug" | "rules" | "given" | "forget" | "drops" | "unplug",...}
+///     a machine's own tap device in the bridge (network/direct_ports.h)
 ///   {"do":"clean","name":N}          what a helper that was killed left: its bridge, its rules
 class Helper {
  public:
@@ -54,6 +55,9 @@ class Helper {
   std::vector<std::string> hostTaps_;           ///< made for routes
   std::vector<std::vector<std::string>> undo_;  ///< commands; "write PATH VALUE"; "batch LINES", for `ip -batch`
 };
+
+/// Where the helper has its network's lock, if it was given one.
+inline constexpr int kHelperLock = 3;
 
 /// Names of what a network makes on the host: at most 13 characters, the same at each start.
 std::string bridgeNameOf(const std::string& network);

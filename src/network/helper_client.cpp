@@ -14,6 +14,7 @@
 #include <climits>
 
 #include "base/text.h"
+#include "network/helper.h"
 #include "network/reply.h"
 
 namespace lodge::network {
@@ -37,7 +38,7 @@ std::string helperPath() {
   return {};
 }
 
-Result<std::unique_ptr<HelperClient>> HelperClient::start() {
+Result<std::unique_ptr<HelperClient>> HelperClient::start(int lock) {
   std::string path = helperPath();
   if (path.empty()) {
     return Error(ErrorKind::notFound, "there is no lodge-network-helper that this user may run")
@@ -54,6 +55,7 @@ Result<std::unique_ptr<HelperClient>> HelperClient::start() {
   // Whoever waits for the end of this process's output shall not wait for the helper.
   for (int fd : {STDOUT_FILENO, STDERR_FILENO})
     ::posix_spawn_file_actions_addopen(&actions, fd, "/dev/null", O_RDWR, 0);
+  if (lock >= 0) ::posix_spawn_file_actions_adddup2(&actions, lock, kHelperLock);
   sigset_t none;
   ::sigemptyset(&none);
   ::posix_spawnattr_setsigmask(&attributes, &none);

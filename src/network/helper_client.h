@@ -22,7 +22,8 @@ class HelperClient {
  public:
   using Answer = Message;
   /// Errors: permissionDenied with what would help, notFound (no helper is installed).
-  static Result<std::unique_ptr<HelperClient>> start();
+  /// `lock`: a descriptor that the helper keeps open while it lives; -1: none.
+  static Result<std::unique_ptr<HelperClient>> start(int lock = -1);
   ~HelperClient();
   HelperClient(const HelperClient&) = delete;
   HelperClient& operator=(const HelperClient&) = delete;

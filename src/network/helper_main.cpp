@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // lodge-network-helper: standard input is the socket that its requests come from.
+#include <fcntl.h>
 #include <linux/capability.h>
 #include <signal.h>
 #include <sys/prctl.h>
@@ -40,6 +41,7 @@ int main() {
     std::fputs("lodge-network-helper: started by 'lodge network', not by hand\n", stderr);
     return 2;
   }
+  ::fcntl(kHelperLock, F_SETFD, FD_CLOEXEC);  // until this process ends, and no other's
   keepOnlyNetworkRights();
   Helper helper;
   for (;;) {

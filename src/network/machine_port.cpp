@@ -8,7 +8,9 @@
 #include "base/text.h"
 #include "net/message_net.h"
 #include "net/tap_net.h"
+#include "net/vhost_net.h"
 #include "network/client.h"
+#include "network/message.h"
 
 namespace lodge::network {
 
@@ -87,6 +89,12 @@ class Membership {
         })) {
     settings_["direct"] = Json{{"queues", 1}, {"must", true}};
   }
+
+  /// Whether the host's kernel moves the frames: for who looks at the network.
+  void tell(bool vhost) {
+    vhost_ = vhost;
+    [[maybe_unused]] Status sent = sendMessage(socket_.get(), {{"vhost", vhost_}}, {});
+  }
   ~Membership() {
     *alive_ = false;
     if (socket_) loop_.unwatch(socket_.get());
@@ -109,6 +117,7 @@ class Membership {
     if (joined) {
       log(LogLevel::warning, "network {} is back", inQuotes(name_));
       socket_ = std::move(joined->fd);
+      tell(vhost_);
       if (watch()) return;
     }
     retry_->arm(loop_.clock().now() + kNanosecondsPerSecond);
@@ -118,6 +127,7 @@ class Membership {
   std::string name_;
   Json settings_;
   UniqueFd socket_, tap_;
+  bool vhost_ = false;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
   std::unique_ptr<Timer> retry_;
 };
@@ -129,7 +139,9 @@ Result<std::unique_ptr<NetBackend>> openDirect(EventLoop& loop, const std::strin
   if (!tap) return Error::fromErrno(errno, "tap device");
   auto membership = std::make_shared<Membership>(loop, name, settings, std::move(joined.fd), std::move(tap));
   if (Status watched = membership->watch(); !watched) return std::move(watched).error();
-  return openTapNet(loop, TapQueues{std::move(joined.queues), joined.mtu, vhost, std::move(membership)});
+  auto net = openTapNet(loop, TapQueues{std::move(joined.queues), joined.mtu, vhost, membership});
+  if (net) membership->tell(dynamic_cast<VhostBackend*>(net->get()) != nullptr);
+  return net;
 }
 
 /// Takes a text out of the settings.

@@ -22,14 +22,20 @@ std::string portName(const PortSettings& settings) {
 }  // namespace
 
 Network::Network(EventLoop& loop, NetworkDefinition definition)
-    : loop_(loop), definition_(std::move(definition)), switch_(loop.clock()), book_(loop.clock()) {}
+    : loop_(loop),
+      definition_(std::move(definition)),
+      switch_(loop.clock()),
+      book_(loop.clock()),
+      fromBridge_([this](std::span<const std::uint8_t> frame) { return admitsFromBridge(frame); }) {}
 
 Network::~Network() {
+  *alive_ = false;
+  bridged_.clear();
   ports_.clear();
   if (!helper_ || helper_->alive()) return;
   // A helper that was killed left what it made: another one takes it down.
   helper_.reset();
-  auto other = HelperClient::start();
+  auto other = HelperClient::start(lock_);
   if (other) [[maybe_unused]]
     auto cleaned = (*other)->ask({{"do", "clean"}, {"name", definition_.name}});
 }
@@ -173,13 +179,16 @@ Result<PortId> Network::join(PortSettings settings, std::unique_ptr<NetBackend> 
   if (Status admitted = admit(settings, 0); !admitted) return std::move(admitted).error();
   Port& port = addPort(settings, Port::Role::machine, std::move(link));
   if (Status applied = applyTo(port, settings); !applied && port.direct()) {
+    unsettle(port);
     ports_.erase(port.id());
     return std::move(applied).error();
   }
   if (dhcp_ && settings.mac) {
     dhcp_->rename(*settings.mac, settings.name);
-    if (auto lease = dhcp_->here(*settings.mac)) book_.assign(lease->address, port.id());
-    (void)settle(port);
+    if (auto lease = dhcp_->here(*settings.mac)) {
+      book_.assign(lease->address, port.id());
+      (void)settleAll();
+    }
   }
   log(LogLevel::info, "{} joined as port {}", portName(settings), port.id());
   return port.id();
@@ -193,7 +202,9 @@ void Network::leave(PortId id) {
   if (dhcp_ && settings.mac) dhcp_->left(*settings.mac);
   if (settings.mac && hostLeg_) hostLeg_->forget(*settings.mac);
   if (settings.mac && translator_) translator_->forget(*settings.mac);
+  unsettle(*it->second);
   ports_.erase(it);
+  (void)settleAll();
 }
 
 Status Network::changePort(const std::string& name, const Json& json) {

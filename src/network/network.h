@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 
 #include "base/event_loop.h"
@@ -32,6 +33,9 @@ class Network {
   Network(const Network&) = delete;
   Network& operator=(const Network&) = delete;
 
+  /// A descriptor that holds the network's lock: its helper has it, too, so that no successor starts before all is
+  /// taken down.
+  void setLock(int lock) { lock_ = lock; }
   /// Errors: what the uplink's making says; nothing is left then.
   Status start();
 
@@ -52,6 +56,8 @@ class Network {
   void hold() { held_ = true; }
   bool stays() const { return held_ || definition_.keep; }
 
+  /// Looks what the kernel's guard of direct ports has dropped. Waits for the helper.
+  void countDrops();
   Json describe() const;
   Json leases() const;
   /// Leases that a process before this one gave, as leases() had them; what does not fit is left out.
@@ -70,7 +76,7 @@ class Network {
   std::vector<IpAddress> addressesOf(const std::string& name) const;
 
  private:
-  Port::Context context() { return {loop_, switch_, book_, tap_}; }
+  Port::Context context() { return {loop_, switch_, book_, tap_, fromBridge_}; }
   void layOut();
   Status startUplink();
   Status startUser();
@@ -83,6 +89,10 @@ class Network {
   Status applyTo(Port& port, const PortSettings& settings);
   Status settle(Port& port);
   Status settleAll();
+  void unsettle(const Port& port);
+  std::map<IpAddress, MacAddress> givenAddresses() const;
+  Status tellGiven();
+  bool admitsFromBridge(std::span<const std::uint8_t> frame);
   std::shared_ptr<const EgressPolicy> policy() const;
   void setFilter(Port& port);
   void applyMirrors();
@@ -107,6 +117,12 @@ class Network {
   HostLeg* hostLeg_ = nullptr;
   std::optional<MacAddress> routerMac_;
   std::map<PortId, std::unique_ptr<Port>> ports_;
+  std::map<MacAddress, Port*> bridged_;    ///< direct ports that are not held
+  std::map<IpAddress, MacAddress> given_;  ///< what the helper knows of it
+  Port::FromBridge fromBridge_;
+  std::unique_ptr<Timer> drops_;
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
+  int lock_ = -1;
 };
 
 }  // namespace lodge::network

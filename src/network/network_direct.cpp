@@ -10,6 +10,12 @@
 
 namespace lodge::network {
 
+namespace {
+
+constexpr Nanoseconds kCountAgain = 15 * kNanosecondsPerSecond;
+
+}  // namespace
+
 /// What the host's bridge cannot do for a port: then its frames go through the switch.
 const char* Network::needsSwitch(const PortSettings& settings) const {
   const CableSettings& cable = settings.cable ? *settings.cable : definition_.cable;
@@ -39,18 +45,62 @@ Result<DirectLink::Made> Network::plug(const PortSettings& settings, unsigned qu
     if (port->direct()) numbers.insert(port->direct()->number());
   }
   while (numbers.count(plug.number) != 0) ++plug.number;
+  plug.existing = std::move(existing);
+  return DirectLink::make(loop_, *helper_, std::move(plug));
+}
+
+/// Whose addresses are whose for good: the network's own, and what machines that are here were given or leased.
+std::map<IpAddress, MacAddress> Network::givenAddresses() const {
+  std::map<IpAddress, MacAddress> all;
   auto own = [&](const std::optional<IpAddress>& address, const std::optional<MacAddress>& mac) {
-    if (address && mac) plug.network.push_back({{"address", toText(*address)}, {"mac", toText(*mac)}});
+    if (address && mac) all[*address] = *mac;
   };
+  std::map<MacAddress, IpAddress> leased;
+  for (const Lease& lease : dhcp_ ? dhcp_->leases() : std::vector<Lease>()) leased[lease.mac] = lease.address;
+  for (const auto& [id, port] : ports_) {
+    const PortSettings& settings = port->settings();
+    if (port->role() != Port::Role::machine || !settings.mac) continue;
+    if (auto lease = leased.find(*settings.mac); lease != leased.end()) all[lease->second] = *settings.mac;
+    for (const IpAddress& a : settings.addresses) all[a] = *settings.mac;
+  }
+  if (definition_.subnet) {
+    all[definition_.subnet->base] = {};
+    all[definition_.subnet->last()] = {};
+  }
   own(gateway_, routerMac_);
   if (definition_.subnet6 && definition_.ipv6) own(definition_.subnet6->at(1), routerMac_);
+  if (routerMac_) own(linkLocalOf(*routerMac_), routerMac_);
   for (const auto& [id, port] : ports_) {
     if (port->role() != Port::Role::services) continue;
     own(serviceAddress_, port->settings().mac);
     own(serviceAddress6_, port->settings().mac);
+    if (port->settings().mac) own(linkLocalOf(*port->settings().mac), port->settings().mac);
   }
-  plug.existing = std::move(existing);
-  return DirectLink::make(loop_, *helper_, std::move(plug));
+  return all;
+}
+
+Status Network::tellGiven() {
+  constexpr std::size_t kMostAtOnce = 500;
+  auto all = givenAddresses();
+  while (all != given_) {
+    Json set = Json::array(), unset = Json::array();
+    auto next = given_;
+    for (const auto& [address, mac] : given_) {
+      if (all.count(address) != 0 || unset.size() >= kMostAtOnce) continue;
+      unset.push_back(toText(address));
+      next.erase(address);
+    }
+    for (const auto& [address, mac] : all) {
+      auto old = given_.find(address);
+      if ((old != given_.end() && old->second == mac) || set.size() >= kMostAtOnce) continue;
+      set.push_back({toText(address), toText(mac)});
+      next[address] = mac;
+    }
+    auto done = helper_->ask({{"do", "given"}, {"set", set}, {"unset", unset}});
+    if (!done) return std::move(done).error();
+    given_ = std::move(next);
+  }
+  return {};
 }
 
 /// Brings what the kernel does for a direct port, and whether it is held, in line with what is wanted of it.
@@ -58,17 +108,13 @@ Status Network::settle(Port& port) {
   DirectLink* link = port.direct();
   if (!link) return {};
   const PortSettings& settings = port.settings();
-  DirectRules rules{.mac = settings.mac.value_or(MacAddress{}),
-                    .own = settings.addresses,
-                    .guard = port.guarded(),
-                    .held = needsSwitch(settings) != nullptr};
+  DirectRules rules{
+      .mac = settings.mac.value_or(MacAddress{}), .guard = port.guarded(), .held = needsSwitch(settings) != nullptr};
   for (const IpAddress& a : settings.addresses) (a.v6 ? rules.only6 : rules.only4) = true;
-  for (const Lease& lease : dhcp_ ? dhcp_->leases() : std::vector<Lease>()) {
-    bool listed = std::find(rules.own.begin(), rules.own.end(), lease.address) != rules.own.end();
-    if (lease.mac == settings.mac && !listed) rules.own.push_back(lease.address);
-  }
   bool was = link->held();
+  bridged_.erase(link->mac());
   Status set = link->set(rules);
+  if (!link->held()) bridged_[link->mac()] = &port;
   // Where the switch has nothing to do with its frames, they come from the bridge as everybody's there do.
   if (link->held())
     switch_.pin(port.id(), rules.mac);
@@ -80,14 +126,56 @@ Status Network::settle(Port& port) {
 }
 
 Status Network::settleAll() {
-  Status all;
+  bool any = std::any_of(ports_.begin(), ports_.end(), [](const auto& p) { return p.second->direct() != nullptr; });
+  if (!any) return {};
+  Status all = tellGiven();
+  if (!all) log(LogLevel::error, "the addresses of direct ports: {}", all.error().message());
   for (auto& [id, port] : ports_) {
     Status settled = settle(*port);
     if (settled) continue;
     log(LogLevel::error, "port {}: {}", inQuotes(port->settings().name), settled.error().message());
     all = std::move(settled);
   }
+  if (!drops_) {
+    drops_ = loop_.makeTimer([this] {
+      loop_.post([this, alive = alive_] {
+        if (*alive) countDrops();
+      });
+    });
+    drops_->arm(loop_.clock().now() + kCountAgain);
+  }
   return all;
+}
+
+/// A port that goes: nothing is to be known of it any more.
+void Network::unsettle(const Port& port) {
+  if (port.direct()) bridged_.erase(port.direct()->mac());
+  bool others = std::any_of(ports_.begin(), ports_.end(), [](const auto& p) { return p.second->direct() != nullptr; });
+  if (!port.direct() && others && port.settings().mac)
+    (void)helper_->ask({{"do", "forget"}, {"mac", toText(*port.settings().mac)}});
+}
+
+/// Frames from the bridge that direct ports sent. The kernel has judged them by what it knows; who spoke behind the
+/// switch alone is known here alone.
+bool Network::admitsFromBridge(std::span<const std::uint8_t> frame) {
+  if (bridged_.empty()) return true;
+  MacAddress source;
+  std::copy_n(frame.begin() + 6, source.size(), source.begin());
+  auto it = bridged_.find(source);
+  return it == bridged_.end() || it->second->guards(frame);
+}
+
+void Network::countDrops() {
+  bool any = false;
+  for (const auto& [id, port] : ports_) any = any || port->direct();
+  if (!any || !helper_) return drops_.reset();
+  if (drops_) drops_->arm(loop_.clock().now() + kCountAgain);
+  auto answer = helper_->ask({{"do", "drops"}});
+  if (!answer) return;
+  Json all = answer->facts.value("drops", Json::object());
+  for (const auto& [id, port] : ports_) {
+    if (port->direct() && all.contains(port->direct()->tap())) port->kernelDropped(all[port->direct()->tap()]);
+  }
 }
 
 }  // namespace lodge::network

@@ -78,7 +78,7 @@ Status Network::startUser() {
 
 /// What needs a privilege: the helper makes it, and what comes back is a descriptor that frames go through.
 Status Network::startHelped() {
-  auto helper = HelperClient::start();
+  auto helper = HelperClient::start(lock_);
   std::string what = fmt::format("network {} of kind {}", inQuotes(definition_.name), toString(definition_.kind));
   if (!helper) return std::move(helper).error().context(what);
   helper_ = std::move(*helper);
@@ -188,8 +188,8 @@ void Network::startServices() {
         for (const auto& [id, port] : ports_) {
           if (port->settings().mac != lease.mac) continue;
           book_.assign(lease.address, id);
-          (void)settle(*port);
         }
+        (void)settleAll();
         if (leased_) leased_();
       });
   PortSettings port{.name = "services", .mac = ownMac(definition_.name, 1)};

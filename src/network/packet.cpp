@@ -145,7 +145,10 @@ std::optional<Neighbour> parseNeighbour(Bytes frame, const Packet& packet) {
   while (at + 8 <= icmp.size()) {
     std::size_t length = std::size_t{8} * icmp[at + 1];
     if (length == 0 || at + length > icmp.size()) break;
-    if (icmp[at] == (icmp[0] == 136 ? 2 : 1)) n.linkLayerAddress = packet.transport + at + 2;
+    if (icmp[at] == (icmp[0] == 136 ? 2 : 1)) {
+      n.linkLayerAddress = packet.transport + at + 2;
+      ++n.linkLayerOptions;
+    }
     at += length;
   }
   return n;

@@ -10,12 +10,13 @@
 namespace lodge::network {
 
 namespace ether {
-inline constexpr std::uint16_t kIp4 = 0x0800, kArp = 0x0806, kVlan = 0x8100, kIp6 = 0x86dd;
+inline constexpr std::uint16_t kIp4 = 0x0800, kArp = 0x0806, kVlan = 0x8100, kIp6 = 0x86dd, kServiceVlan = 0x88a8;
+inline constexpr std::uint16_t kLongest = 1500;  ///< up to here it is no type, but the length (IEEE 802.3, 3.2.6)
 inline constexpr std::size_t kHeader = 14;
 }  // namespace ether
 
 namespace protocol {
-inline constexpr std::uint8_t kIcmp = 1, kTcp = 6, kUdp = 17, kIcmp6 = 58;
+inline constexpr std::uint8_t kIcmp = 1, kIgmp = 2, kTcp = 6, kUdp = 17, kIcmp6 = 58;
 }  // namespace protocol
 
 inline constexpr MacAddress kBroadcast = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
@@ -52,9 +53,11 @@ std::optional<Arp> parseArp(std::span<const std::uint8_t> frame, const Packet& p
 struct Neighbour {
   enum class Type : std::uint8_t { routerSolicitation = 133, routerAdvertisement, solicitation, advertisement };
   Type type{};
-  IpAddress target;                  ///< of solicitation and advertisement
-  std::size_t icmp = 0;              ///< offset of the ICMPv6 header
-  std::size_t linkLayerAddress = 0;  ///< offset of the 6 bytes in the source or target link-layer option; 0: none
+  IpAddress target;      ///< of solicitation and advertisement
+  std::size_t icmp = 0;  ///< offset of the ICMPv6 header
+  std::size_t linkLayerAddress =
+      0;  ///< offset of the 6 bytes in the source or target link-layer option, the last; 0: none
+  unsigned linkLayerOptions = 0;
 };
 std::optional<Neighbour> parseNeighbour(std::span<const std::uint8_t> frame, const Packet& packet);
 

@@ -3,6 +3,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <utility>
+
 #include "base/log.h"
 #include "base/text.h"
 
@@ -143,21 +146,45 @@ void Port::apply(const PortSettings& settings, const CableSettings& cable, bool 
   out_.set(cable);
 }
 
+bool Port::guards(std::span<const std::uint8_t> frame) {
+  if (!guarded_) return true;
+  auto packet = parsePacket(frame);
+  return packet && guards(frame, *packet);
+}
+
+bool Port::guards(std::span<const std::uint8_t> frame, const Packet& packet) {
+  const char* why = guarded_ ? Guard::refuse(identity_, frame, packet, context_.book) : nullptr;
+  if (!why) return true;
+  ++counters_.spoofed;
+  ++refused_[why];
+  Nanoseconds now = context_.loop.clock().now();
+  if (spoofLogged_ < 0 || now - spoofLogged_ > kLogAgain) {
+    log(LogLevel::warning, "port {}: dropped a frame that is not its own: {}", inQuotes(settings_.name), why);
+    spoofLogged_ = now;
+  }
+  return false;
+}
+
+void Port::kernelDropped(const Json& drops) {
+  std::string text;
+  std::uint64_t all = 0;
+  for (const auto& [why, count] : drops.items()) {
+    if (!count.is_number_unsigned()) continue;
+    auto frames = count.get<std::uint64_t>();
+    std::uint64_t fresh = frames - std::min(frames, std::exchange(inKernel_[why], frames));
+    if (fresh == 0) continue;
+    text += fmt::format("{}{} {}", text.empty() ? "" : ", ", why, fresh);
+    all += fresh;
+  }
+  if (all != 0)
+    log(LogLevel::warning, "port {}: the host's kernel dropped {} frames that are not its own: {}",
+        inQuotes(settings_.name), all, text);
+}
+
 bool Port::admits(std::span<const std::uint8_t> frame) {
   if (!guarded_ && !filter_) return true;
   auto packet = parsePacket(frame);
-  if (!packet) return false;
-  if (guarded_) {
-    if (const char* why = Guard::refuse(identity_, frame, *packet, context_.book)) {
-      ++counters_.spoofed;
-      Nanoseconds now = context_.loop.clock().now();
-      if (spoofLogged_ < 0 || now - spoofLogged_ > kLogAgain) {
-        log(LogLevel::warning, "port {}: dropped a frame that is not its own: {}", inQuotes(settings_.name), why);
-        spoofLogged_ = now;
-      }
-      return false;
-    }
-  }
+  if (!packet || !guards(frame, *packet)) return false;
   if (filter_ && !filter_->allows(frame, *packet)) {
     ++counters_.refused;
     return false;
@@ -174,6 +201,7 @@ void Port::fromLink(std::span<const std::uint8_t> frame, const FrameOffload& off
   ++counters_.framesIn;
   counters_.bytesIn += frame.size();
   if (context_.tap) context_.tap(*this, frame, CaptureFormat::Direction::in);
+  if (role_ == Role::uplink && context_.fromBridge && !context_.fromBridge(frame)) return;
   if (admits(frame)) in_.push(frame, offload);
 }
 
@@ -191,6 +219,7 @@ void Port::toLink(std::span<const std::uint8_t> frame, const FrameOffload& offlo
 PortCounters Port::counters() const {
   PortCounters c = counters_;
   c.shaped = in_.dropped() + out_.dropped();
+  for (const auto& [why, count] : inKernel_) c.spoofed += count;
   if (direct_) {
     // The device counts what passes either way, through the switch or past it.
     auto passed = direct_->counters();
@@ -208,7 +237,11 @@ Json Port::describe() const {
   json["id"] = id_;
   json["role"] = toString(role_);
   json["guarded"] = guarded_;
-  if (direct_) json["direct"] = {{"device", direct_->tap()}, {"held", direct_->held()}};
+  if (direct_) json["direct"] = {{"device", direct_->tap()}, {"held", direct_->held()}, {"vhost", direct_->byVhost()}};
+  for (const auto* reasons : {&refused_, &inKernel_}) {
+    for (const auto& [why, count] : *reasons)
+      json["dropped"][why] = count + (json.contains("dropped") ? json["dropped"].value(why, std::uint64_t{0}) : 0);
+  }
   json["counters"] = {{"framesIn", c.framesIn}, {"bytesIn", c.bytesIn}, {"framesOut", c.framesOut},
                       {"bytesOut", c.bytesOut}, {"spoofed", c.spoofed}, {"refused", c.refused},
                       {"shapedAway", c.shaped}, {"whileDown", c.down}};

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -49,11 +50,15 @@ class Port {
   /// Gets each frame that passes; for captures.
   using Tap = std::function<void(const Port&, std::span<const std::uint8_t> frame, CaptureFormat::Direction)>;
 
+  /// Whether a frame from the host's bridge may pass.
+  using FromBridge = std::function<bool(std::span<const std::uint8_t> frame)>;
+
   struct Context {
     EventLoop& loop;
     Switch& wires;
     AddressBook& book;
     const Tap& tap;
+    const FromBridge& fromBridge;
   };
   Port(Context context, PortSettings settings, Role role, std::unique_ptr<NetBackend> link);
   ~Port();
@@ -74,12 +79,17 @@ class Port {
   /// Where the port is in the host's bridge, if it is one of those.
   DirectLink* direct() const { return direct_; }
   bool guarded() const { return guarded_; }
+  /// Whether the guard lets a frame pass; counts and logs what it refuses.
+  bool guards(std::span<const std::uint8_t> frame);
+  /// What the kernel's guard has dropped since the port came: {REASON:frames,...}.
+  void kernelDropped(const Json& drops);
   Json describe() const;
 
  private:
   void fromLink(std::span<const std::uint8_t> frame, const FrameOffload& offload);
   void toLink(std::span<const std::uint8_t> frame, const FrameOffload& offload);
   bool admits(std::span<const std::uint8_t> frame);
+  bool guards(std::span<const std::uint8_t> frame, const Packet& packet);
 
   Context context_;
   PortSettings settings_;
@@ -92,6 +102,7 @@ class Port {
   std::unique_ptr<EgressFilter> filter_;
   Shaper in_, out_;
   PortCounters counters_;
+  std::map<std::string, std::uint64_t> refused_, inKernel_;  ///< frames that are not its own, by the reason
   Nanoseconds spoofLogged_ = -1;
 };
 

@@ -44,7 +44,7 @@ std::string describe(const Error& error) {
 }
 
 /// All of the serving process's life after the fork. What fails before it serves goes to `told`.
-int serve(const NetworkDefinition& definition, bool hold, const std::string& folder, UniqueFd told) {
+int serve(const NetworkDefinition& definition, bool hold, const std::string& folder, int lock, UniqueFd told) {
   auto fail = [&](const Error& error) {
     std::string text = describe(error);
     [[maybe_unused]] ssize_t written = ::write(told.get(), text.data(), text.size());
@@ -62,6 +62,7 @@ int serve(const NetworkDefinition& definition, bool hold, const std::string& fol
   if (!watched) return fail(watched.error());
   Network network(**loop, definition);
   if (hold) network.hold();
+  network.setLock(lock);
   if (Status up = network.start(); !up) return fail(up.error());
   std::optional<LeaseFile> leases(std::in_place, **loop, network, folder + "/leases");
   std::optional<Server> server(std::in_place, **loop, network, folder);
@@ -113,7 +114,7 @@ Status startServing(const std::string& name, bool keep) {
     ::setsid();
     [[maybe_unused]] int moved = ::chdir("/");
     ::prctl(PR_SET_NAME, "lodge-network");
-    ::_exit(serve(*definition, keep, *folder, std::move(writeEnd)));
+    ::_exit(serve(*definition, keep, *folder, lock.get(), std::move(writeEnd)));
   }
   writeEnd.reset();
   std::string said;

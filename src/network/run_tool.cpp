@@ -15,6 +15,8 @@ namespace lodge::network {
 
 namespace {
 
+constexpr std::size_t kMostOutput = 32 << 20;  // a full set of addresses, in JSON
+
 std::string pathOf(const std::string& program) {
   for (const char* folder : {"/usr/sbin/", "/usr/bin/", "/sbin/", "/bin/"}) {
     std::string path = folder + program;
@@ -56,7 +58,7 @@ Result<std::string> runTool(const std::vector<std::string>& command, const std::
   std::string said;
   std::array<char, 4096> buffer;
   ::lseek(out.get(), 0, SEEK_SET);
-  for (ssize_t n; (n = ::read(out.get(), buffer.data(), buffer.size())) > 0 && said.size() < (1 << 20);)
+  for (ssize_t n; (n = ::read(out.get(), buffer.data(), buffer.size())) > 0 && said.size() < kMostOutput;)
     said.append(buffer.data(), static_cast<std::size_t>(n));
   if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return said;
   std::string line = said.substr(0, said.find('\n'));

@@ -239,7 +239,10 @@ Json Server::answer(const Json& request, Client& client) {
     return it != request.end() && it->is_string() ? it->get<std::string>() : std::string();
   };
   std::string what = request.is_object() ? text("do") : std::string();
-  if (what == "describe") return {{"ok", true}, {"network", network_.describe()}};
+  if (what == "describe") {
+    network_.countDrops();
+    return {{"ok", true}, {"network", network_.describe()}};
+  }
   if (what == "leases") return {{"ok", true}, {"leases", network_.leases()}};
   if (what == "capture") return startCapture(request, client);
   if (what == "stop") {

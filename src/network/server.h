@@ -46,6 +46,7 @@ class Server {
   void nameAnew(PortSettings& settings) const;
   Result<std::unique_ptr<MessageNet>> cableOf(UniqueFd tap);
   Result<DirectLink::Made> plugDirect(const Json& wanted, const PortSettings& settings, UniqueFd existing);
+  void hear(std::uint64_t number);
   void memberGone(std::uint64_t number);
   void readControl(std::uint64_t number);
   Json answer(const Json& request, Client& client);

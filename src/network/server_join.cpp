@@ -46,6 +46,17 @@ Result<DirectLink::Made> Server::plugDirect(const Json& wanted, const PortSettin
   return network_.plug(settings, good ? queues->get<unsigned>() : 1, std::move(existing));
 }
 
+/// What a member whose frames go elsewhere has to say: {"vhost":true}, or that it is gone.
+void Server::hear(std::uint64_t number) {
+  auto it = members_.find(number);
+  if (it == members_.end()) return;
+  auto message = receiveMessage(it->second->fd.get());
+  if (!message) return memberGone(number);
+  auto port = network_.ports().find(it->second->port);
+  if (port == network_.ports().end() || !port->second->direct()) return;
+  port->second->direct()->setByVhost(message->facts.value("vhost", Json()) == Json(true));
+}
+
 Status Server::joinMember(std::uint64_t number, Member& member, const Json& request, UniqueFd tap,
                           std::vector<UniqueFd>& queues) {
   PortSettings settings;
@@ -78,8 +89,7 @@ Status Server::joinMember(std::uint64_t number, Member& member, const Json& requ
     link = std::move(*cable);
   }
   if (apart) {
-    Status watched =
-        loop_.watch(member.fd.get(), EPOLLIN | EPOLLHUP, [this, number](std::uint32_t) { memberGone(number); });
+    Status watched = loop_.watch(member.fd.get(), EPOLLIN | EPOLLHUP, [this, number](std::uint32_t) { hear(number); });
     if (!watched) return watched;
   }
   auto port = network_.join(std::move(settings), std::move(link));

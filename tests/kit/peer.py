@@ -87,7 +87,8 @@ class Namespace:
         self.enter = ["nsenter", "-t", str(self.holder.pid), *([] if ROOT else ["-U", "--preserve-credentials"]), "-n"]
         self.address = self.router = self.dns = None
 
-    def run(self, command, check=True, timeout=60):
+    def run(self, command, check=True, timeout=150):
+        """150 s: the kernel may let one namespace wait while another is taken down on a busy host."""
         done = subprocess.run([*self.enter, "sh", "-c", command], capture_output=True, text=True, timeout=timeout,
                               stdin=subprocess.DEVNULL)
         if check:
