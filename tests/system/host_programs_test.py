@@ -2,6 +2,7 @@
 """Static programs, compiled on the host, give in the guest what the host's own processor gives."""
 
 import pathlib
+import re
 import subprocess
 import tempfile
 
@@ -79,4 +80,12 @@ def natively_in_executors():
     assert in_guest(program, cpus=2, options=NATIVE) == "32-bit code works"
 
 
-main(mathematics, legacy_calls, code32, as_it_is, natively_in_executors)
+def memory_is_filled():
+    """A program that computes and fills new memory in turn: it is in executors and out of them."""
+    program, seen = compiled("fills.c"), {}
+    output = in_guest(program, options=("--stats",), at_end=lambda machine: seen.update(errors=machine.errors))
+    assert output == natively(program)
+    print("  ", *re.findall(r"executor_(?:promotions|demotions|lingers) +\d+", seen["errors"]))
+
+
+main(mathematics, legacy_calls, code32, as_it_is, natively_in_executors, memory_is_filled)

@@ -51,7 +51,9 @@ void VcpuContext::step() {
     cpu->exception.valid = false;
   }
   WorkMark mark(*cpu, Work::interpretation);
+  bool isUser = cpu->state.cpl == 3;
   interpret::step(*cpu);
+  if (isUser && cpu->state.cpl != 3) ++userFaults;
 }
 
 /// Whether the instruction at `rip`, which goes on in the next page, should be translated from now on.
@@ -239,6 +241,7 @@ void TranslateVcpu::executeSome() {
     context_.spaces->releaseCode();
     nextHost_ = 0;
   }
+  if (executors_) executors_->look();
   if (runExecutor()) return;
   dropResumeFlag(cpu);
   ModeKey key = context_.modeNow();

@@ -207,6 +207,7 @@ std::vector<std::pair<std::string, std::uint64_t>> TranslateVcpu::statistics() c
                                {"executor_kicks", e.kicks},
                                {"executor_fills", e.fills},
                                {"executor_faults", e.faults},
+                               {"executor_lingers", e.lingers},
                                {"executor_single_steps", e.singleSteps},
                                {"executor_translations", e.translations},
                                {"executor_calls", e.calls},

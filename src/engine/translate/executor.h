@@ -15,6 +15,7 @@
 #include "engine/translate/executor_memory.h"
 #include "engine/translate/executor_native.h"
 #include "engine/translate/executor_process.h"
+#include "engine/translate/kick_timer.h"
 #include "engine/translate/translation_store.h"
 
 namespace lodge::translate {
@@ -26,7 +27,7 @@ struct ExecutorCounters {
   std::uint64_t started = 0, lost = 0, promotions = 0, demotions = 0;
   std::uint64_t stops = 0, steps = 0, links = 0, indirect = 0, kicks = 0, fills = 0, faults = 0, singleSteps = 0;
   std::uint64_t translations = 0, clears = 0, revalidations = 0, nativePages = 0, translatedPages = 0, calls = 0,
-                fetches = 0, crossings = 0;
+                fetches = 0, crossings = 0, lingers = 0;
   std::uint64_t nanoseconds = 0;  ///< of processor time, as far as known
 };
 
@@ -67,6 +68,9 @@ class Executor final : public CodeFollower {
   std::uint64_t stops() const { return stops_; }
   /// Whether it ran for long, since this was asked last, from one stop to the next.
   bool isWorthIt();
+  /// Whether its last page faults that the guest's kernel answered came one right after the other.
+  bool fillsMemory() const { return burst_ >= kBurst; }
+  void endBurst() { burst_ = 0; }
   /// Whether most of those stops were page faults.
   bool faultedMost() const { return faultedMost_; }
   std::uint64_t processorTime() const { return process_->processorTime(); }
@@ -96,6 +100,7 @@ class Executor final : public CodeFollower {
   Stop handleFault(const ExecutorCode::Place& place);
   void takeRegisters();
   void countCrossings();
+  void noteGuestsFault();
   void fillAfterFault();
   bool mayCross(std::uint64_t linear) const;
   std::uint64_t lookUp(std::uint64_t rip, bool isAfterStop);
@@ -139,6 +144,9 @@ class Executor final : public CodeFollower {
   std::uint64_t lastFault_ = ~std::uint64_t{0};          ///< what the last fault that was filled was of
   std::uint64_t stops_ = 0, faults_ = 0, lookedAt_ = 0;  ///< of the stops: page faults; processor time then
   bool faultedMost_ = false;
+  static constexpr unsigned kBurst = 24;
+  unsigned burst_ = 0;
+  std::uint64_t burstAt_ = 0;  ///< time stamp counter at the last of these faults
   unsigned refusals_ = 0;
   std::uint64_t fullAt_ = 0;   ///< processor time when its code had to go for want of room
   std::uint64_t counted_ = 0;  ///< bytes of code that the store knows of
@@ -168,6 +176,10 @@ class Executors {
   bool runsNatively() const { return native_; }
   PageVerdicts& verdicts() { return verdicts_; }
 
+  /// Each time before code runs.
+  void look() {
+    if (linger_.root != 0) endLinger();
+  }
   /// The executor for the address space that is current, if user code is about to run and is to run there.
   Executor* current();
   /// An event interrupted the vCPU.
@@ -203,6 +215,9 @@ class Executors {
   Space* find(std::uint64_t root);
   void promote(std::uint64_t cr3, std::uint64_t now);
   bool mayRun() const;
+  void linger(Space& space);
+  void endLinger();
+  bool wait(std::uint64_t ticks);
   std::uint64_t ticks(std::uint64_t microseconds) const;
 
   VcpuContext& context_;
@@ -210,6 +225,15 @@ class Executors {
   bool impossible_ = false;
   std::vector<Space> spaces_;
   std::uint64_t endedNanoseconds_ = 0;  ///< of executors that are no more
+  /// The address space that is left while its program fills new memory.
+  struct Linger {
+    std::uint64_t root = 0;               ///< 0: none
+    std::uint64_t until = 0, window = 0;  ///< ticks: when to look again, after so long
+    std::uint64_t failed = 0;             ///< VcpuContext::userFaults when it began to wait
+    std::uint64_t filled = 0;             ///< pages, up to then
+    std::uint64_t quietAt = 0;            ///< ticks: no more faults since then; 0: they come
+  } linger_;
+  KickTimer timer_;
   std::uint64_t candidate_ = 0, streak_ = 0, lastEvent_ = 0;
   ExecutorCounters counters_;
   PageVerdicts verdicts_;

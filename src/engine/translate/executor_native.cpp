@@ -81,26 +81,50 @@ bool isSensed(const Instruction& i, bool timeStamps) {
   }
 }
 
-/// Whether the byte at `position` begins, or is the opcode of, an instruction that is sensed, in one of the ways to
-/// read the `count` bytes.
-bool isReadSo(const std::uint8_t* bytes, unsigned count, unsigned position, bool timeStamps) {
-  unsigned first = position > kBefore ? position - kBefore : 0;
-  for (unsigned begin = first; begin < first + kWays && begin <= position; ++begin) {
-    for (unsigned at = begin; at <= position;) {
-      Instruction i;
-      DecodeStatus status = decode(bytes + at, std::min(count - at, kMaxInstructionLength), CodeSize::bits64, i);
-      if (status != DecodeStatus::ok) {
-        // Nothing that this decoder knows: one byte at a time, or the position's own.
-        if (at == position) return true;
-        ++at;
-        continue;
+/// What the bytes at each offset of a piece of code are, read as an instruction, found when it is asked for.
+class Readings {
+ public:
+  Readings(const std::uint8_t* bytes, unsigned count, bool timeStamps)
+      : bytes_(bytes), count_(count), timeStamps_(timeStamps) {}
+
+  /// Whether the byte at `position` begins, or is the opcode of, an instruction that is sensed, in one of the ways to
+  /// read the bytes.
+  bool isReadSo(unsigned position) {
+    unsigned first = position > kBefore ? position - kBefore : 0;
+    for (unsigned begin = first; begin < first + kWays && begin <= position; ++begin) {
+      for (unsigned at = begin; at <= position;) {
+        Reading& here = readings_[at];
+        if (here.read == 0) here = read(at);
+        if (here.lastFrom == position) break;  // where another way has been
+        here.lastFrom = static_cast<std::uint16_t>(position);
+        // Nothing that the decoder knows: one byte at a time, or the position's own.
+        if (here.length == 0 && at == position) return true;
+        if (here.isSensed && at + here.length > position) return true;
+        at += std::max<unsigned>(here.length, 1);
       }
-      if (at + i.length > position && isSensed(i, timeStamps)) return true;
-      at += i.length;
     }
+    return false;
   }
-  return false;
-}
+
+ private:
+  struct Reading {
+    std::uint8_t read, length, isSensed;  ///< length: 0 for none
+    std::uint16_t lastFrom;
+  };
+  Reading read(unsigned at) const {
+    Instruction i;
+    DecodeStatus status = decode(bytes_ + at, std::min(count_ - at, kMaxInstructionLength), CodeSize::bits64, i);
+    constexpr std::uint16_t kNowhere = 0xffff;
+    if (status != DecodeStatus::ok) return {1, 0, 0, kNowhere};
+    return {1, static_cast<std::uint8_t>(i.length), isSensed(i, timeStamps_) ? std::uint8_t{1} : std::uint8_t{0},
+            kNowhere};
+  }
+
+  const std::uint8_t* bytes_;
+  unsigned count_;
+  bool timeStamps_;
+  Reading readings_[kBefore + kPageSize + kMaxInstructionLength + 2] = {};
+};
 
 }  // namespace
 
@@ -119,12 +143,11 @@ bool runsAsItIs(const std::uint8_t* before, const std::uint8_t* page, const std:
   } else {
     std::memset(bytes + end, 0x90, kAfter);
   }
+  Readings readings(bytes, end + kAfter, timeStamps);
   // An instruction that goes on in the next page is that page's, too: it cannot run without.
   for (unsigned n = first == 0 ? 0 : first - 2; n < end; ++n) {
     if (bytes[n] != kEscape && bytes[n] != kInt) continue;
-    if (maySense(bytes + n) && isReadSo(bytes, end + kAfter, n, timeStamps)) {
-      return false;
-    }
+    if (maySense(bytes + n) && readings.isReadSo(n)) return false;
   }
   return true;
 }

@@ -29,6 +29,11 @@ constexpr std::uint64_t kFirstPenalty = 4'000, kLongestPenalty = 10'000'000;
 /// One that has not run for so long may be another program's, and is given up after kForgotten.
 constexpr std::uint64_t kKept = 300'000;
 constexpr std::uint64_t kForgotten = 1'000'000;
+/// While a program fills new memory it is in the vCPU's own code, where a page fault costs a third. Whether it still
+/// does is looked at after so many microseconds, and twice as many each time; it does if a fault comes in every
+/// kFilling. Then it stays as long as the executor would need to map what it filled: programs use much memory briefly.
+constexpr std::uint64_t kLinger = 250, kLongestLinger = 1'000, kFilling = 15, kMapping = 8, kMostMapping = 50'000,
+                        kMuch = 1024;
 }  // namespace
 
 std::optional<Executors::Options> Executors::chosen(std::string_view trace, const CpuModel& model) {
@@ -137,7 +142,8 @@ void Executors::noteEvent() {
   }
   std::uint64_t cr3 = context_.cpu->state.cr3;
   Space* space = find(cr3 & kRoot);
-  if (!mayRun() || (space && space->active)) {
+  bool lingers = space && space->root == linger_.root;
+  if (!mayRun() || lingers || (space && space->active)) {
     streak_ = 0;
     return;
   }
@@ -170,6 +176,10 @@ void Executors::noteRun(Executor& executor, Executor::End end) {
     return;
   }
   if (always_) return;
+  if (executor.fillsMemory()) {
+    linger(*at);
+    if (!at->active) return;
+  }
   at->unsuited = end == Executor::End::unsuited ? at->unsuited + 1 : 0;
   if (at->unsuited >= kUnsuited) {
     at->unsuited = 0;
@@ -188,6 +198,51 @@ void Executors::noteRun(Executor& executor, Executor::End end) {
   at->retryAt = __rdtsc() + at->penalty;
   at->active = false;
   ++counters_.demotions;
+}
+
+bool Executors::wait(std::uint64_t ticks) {
+  constexpr std::uint64_t kNano = 1'000'000'000;
+  if (!timer_.kickIn(ticks * kNano / context_.cpu->model->tscHz, context_.threadId)) return false;
+  linger_.until = __rdtsc() + ticks;
+  linger_.window = ticks;
+  linger_.failed = context_.userFaults;
+  return true;
+}
+
+void Executors::linger(Space& space) {
+  space.executor->endBurst();
+  linger_ = {};
+  if (!wait(ticks(kLinger))) return;
+  ++counters_.lingers;
+  linger_.root = space.root;
+  space.active = false;
+}
+
+/// Back to the executor, if it is time.
+void Executors::endLinger() {
+  std::uint64_t now = __rdtsc();
+  if (now < linger_.until) return;
+  Space* space = find(linger_.root);
+  if (!space || space->active) {
+    linger_ = {};
+    return;
+  }
+  std::uint64_t faults = context_.userFaults - linger_.failed;
+  linger_.filled += faults;
+  if (faults * ticks(kFilling) > linger_.window) {
+    linger_.quietAt = 0;
+    if (wait(std::min(2 * linger_.window, ticks(kLongestLinger)))) return;
+  }
+  if (linger_.quietAt == 0) linger_.quietAt = now;
+  std::uint64_t cost = linger_.filled < kMuch ? 0 : std::min(linger_.filled * kMapping, kMostMapping);
+  std::uint64_t end = linger_.quietAt + ticks(cost);
+  if (now < end && wait(std::clamp(end - now, ticks(kLinger), ticks(kLongestLinger)))) return;
+  linger_ = {};
+  context_.cpu->parkFpu();
+  space->executor->flushAll();
+  space->executor->isWorthIt();  // from now on
+  space->active = true;
+  context_.frame->userKey = 0;
 }
 
 void Executors::flushPage(std::uint64_t linear) {

@@ -28,10 +28,6 @@ constexpr std::uint64_t kHostFlags = HOST_FLAGS;
 constexpr std::size_t kStackBytes = 64 * 1024;
 constexpr int kSignals[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP};
 
-int kickSignal() {
-  return SIGRTMIN + 3;
-}
-
 thread_local VcpuContext* current = nullptr;
 
 struct sigaction previousActions[NSIG];
@@ -288,6 +284,10 @@ Status install() {
   return installSampler();
 }
 }  // namespace
+
+int kickSignal() {
+  return SIGRTMIN + 3;
+}
 
 Status installSignalHandlers() {
   static const Status result = install();

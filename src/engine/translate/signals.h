@@ -17,6 +17,9 @@ void setCurrentContext(VcpuContext* context);
 /// Whose code this thread runs; null: none's.
 VcpuContext* currentContext();
 
+/// The number of the signal that takes a thread out of translated code.
+int kickSignal();
+
 /// Sends the kick signal to the context's thread.
 void kickThread(const VcpuContext& context);
 

@@ -40,6 +40,7 @@ struct VcpuContext final : CodeUser, x86::TranslationCacheListener {
   bool countOps = false;
   class Executors* executors = nullptr;  ///< null: none are used
   class Lockstep* lockstep = nullptr;    ///< if every exit is checked
+  std::uint64_t userFaults = 0;          ///< and interpreted calls of the kernel
   bool stepPending = false;              ///< in lockstep: translated code was left before a call-out, to be done
   int threadId = 0;
   /// For tests: translated code runs with the trap flag set, and this is called before each of its host instructions
