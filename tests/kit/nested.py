@@ -15,7 +15,7 @@ import tempfile
 from kit import paths
 from kit.archive import cpio_archive
 from kit.case import Skip
-from kit.console import Console
+from kit.console import Console, ConsoleTimeout
 from kit.machine import _die_with_parent
 
 # Unless told that the TSC can be relied on, the kernel gives it up (this processor does not say that it is invariant), and
@@ -24,9 +24,11 @@ from kit.machine import _die_with_parent
 APPEND = "console=ttyS0 quiet tsc=reliable clocksource=tsc no_timer_check nowatchdog mitigations=off"
 # With SMAP, QEMU 7.2 faults where a program in user mode executes IRET, as the interpreter's native routines do.
 CPU = "max,-smap"
+STARTS = 180  # seconds, for each of two parts
 PREPARE = """
 for module in $(cat /lodge/modules/order); do insmod /lodge/modules/$module || exit 90; done
 [ -c /dev/kvm ] || { echo 'no /dev/kvm'; exit 91; }
+echo "nested: KVM is there"
 mkdir -p /run /root /var/tmp
 export HOME=/root XDG_RUNTIME_DIR=/run PATH=$PATH:/lodge
 # On a busy host the first level may stand still for the seconds that the probe has. What it says at last is kept.
@@ -92,20 +94,40 @@ class FirstLevel:
             command += ["-drive", f"if=none,id=d{number},format=raw,file={disk},snapshot=on",
                         "-device", f"virtio-blk-pci,drive=d{number}"]
         paths.CONSOLES.mkdir(parents=True, exist_ok=True)
-        log = paths.CONSOLES / f"{os.environ.get('LODGE_TEST_NAME', 'nested')}-{os.getpid()}.log"
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0,
+        self._command, self._starts = command, 0
+
+    def _start(self):
+        self._starts += 1
+        log = paths.CONSOLES / f"{os.environ.get('LODGE_TEST_NAME', 'nested')}-{os.getpid()}-{self._starts}.log"
+        self.process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0,
                                         preexec_fn=_die_with_parent)
         self.console = Console(self.process.stdout.fileno(), self.process.stdin.fileno(), log)
 
     def __enter__(self):
-        return self
+        """Started, and once more where nothing came of it: emulated processors have stood still for good, once, before any
+        machine of Lodge's was there. It takes 2 to 20 seconds."""
+        while True:
+            self._start()
+            try:
+                self.console.wait_for("^nested: KVM is there$", STARTS)
+                self.console.wait_for("^nested: ready$", STARTS)
+                return self
+            except ConsoleTimeout as timeout:
+                self._stop()
+                if self._starts == 3:
+                    self._folder.cleanup()
+                    raise
+                print(f"  the first level did not start: {timeout}")
 
     def __exit__(self, *_):
+        self._stop()
+        self._folder.cleanup()
+
+    def _stop(self):
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
         self.console.join(10)
-        self._folder.cleanup()
 
     def result(self, seconds):
         """Waits for the script's end; returns (exit status, its output)."""
