@@ -66,9 +66,14 @@ inline std::byte* tlbReadable(Cpu& cpu, std::uint64_t linear, unsigned size, Rig
   if (entry.readTag != tlbTag(linear, rights) || !withinPage(linear, size)) return nullptr;
   return entry.host + (linear & kPageMask);
 }
+/// Pages that have become code since they were entered take the slow path, which does not fault where the engine has
+/// protected them.
 inline std::byte* tlbWritable(Cpu& cpu, std::uint64_t linear, unsigned size, Rights rights) {
   const TlbEntry& entry = cpu.tlb[tlbIndex(linear, rights)];
   if (entry.writeTag != tlbTag(linear, rights) || !withinPage(linear, size)) return nullptr;
+  auto page = static_cast<std::uint64_t>(entry.host - cpu.memory->cpuRw()) >> 12;
+  if (cpu.memory->codePages()[page].load(std::memory_order_relaxed) != 0) [[unlikely]]
+    return nullptr;
   return entry.host + (linear & kPageMask);
 }
 inline const std::byte* tlbFetchable(Cpu& cpu, std::uint64_t linear, unsigned size) {

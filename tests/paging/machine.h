@@ -105,6 +105,8 @@ class Machine {
   std::uint64_t read(std::uint64_t gpa) const;
   void write(std::uint64_t gpa, std::uint64_t value);
   std::byte* physical(std::uint64_t gpa, std::size_t bytes) { return memory_->span(Gpa{gpa}, bytes); }
+  /// A device has written through physical().
+  void deviceWrote(std::uint64_t gpa, std::size_t bytes) { memory_->written(Gpa{gpa}, bytes); }
   const Layout& layout() const { return layout_; }
   const x86::CpuModel& model() const { return *model_; }
   std::uint64_t ramEnd() const { return memory_->size(); }

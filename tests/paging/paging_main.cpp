@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// paging --engine interpret|translate [--paging 32|pae|64]: see fuzz.h; with --shootdown, shootdown.h.
+// paging --engine interpret|translate [--paging 32|pae|64]: see fuzz.h; with --shootdown, shootdown.h; with --modify,
+// modifying.h.
 #include <fmt/format.h>
 
 #include <cstdlib>
 #include <string>
 
 #include "tests/paging/fuzz.h"
+#include "tests/paging/modifying.h"
 #include "tests/paging/shootdown.h"
 
 using namespace lodge;
@@ -17,7 +19,7 @@ struct Options {
   std::string engine = "translate", trace;
   std::uint64_t seed = 1, seeds = 1, count = 10000;
   MachineKind kind;
-  bool verbose = false, shootdown = false;
+  bool verbose = false, shootdown = false, modify = false;
 };
 
 int fail(const Error& error) {
@@ -58,6 +60,10 @@ int main(int argc, char** argv) {
       o.shootdown = true;
       continue;
     }
+    if (a == "--modify") {
+      o.modify = true;
+      continue;
+    }
     if (a == "--verbose") {
       o.verbose = true;
       continue;
@@ -79,9 +85,10 @@ int main(int argc, char** argv) {
     else
       return 2;
   }
-  if (!o.shootdown) return fuzz(o);
-  std::string wrong = shootdown(o.engine, o.trace, o.seed, o.count);
-  fmt::print("paging: shootdown, engine {}, seed {}, {} changes: {}\n", o.engine, o.seed, o.count,
-             wrong.empty() ? "nothing stale was read" : wrong);
+  if (!o.shootdown && !o.modify) return fuzz(o);
+  std::string wrong =
+      o.modify ? modifying(o.engine, o.trace, o.seed, o.count) : shootdown(o.engine, o.trace, o.seed, o.count);
+  fmt::print("paging: {}, engine {}, seed {}, {} changes: {}\n", o.modify ? "changed code" : "shootdown", o.engine,
+             o.seed, o.count, wrong.empty() ? "nothing stale was seen" : wrong);
   return wrong.empty() ? 0 : 1;
 }

@@ -76,10 +76,11 @@ void Executor::pageGuarded(std::uint64_t ramPage) {
     guarded_.push_back(ramPage);
   }
   pending_.store(true, std::memory_order_seq_cst);
-  // What it stores from now on must not go unnoticed.
+  // What it stores from now on must not go unnoticed. A run that begins later has seen `pending_`.
+  std::uint64_t run = runs_.load(std::memory_order_seq_cst);
   if (!running_.load(std::memory_order_seq_cst) || context_.threadId == static_cast<int>(::gettid())) return;
   context_.leave(context_);
-  while (running_.load(std::memory_order_seq_cst)) ::sched_yield();
+  while (running_.load(std::memory_order_seq_cst) && runs_.load(std::memory_order_seq_cst) == run) ::sched_yield();
 }
 
 bool Executor::codeWritten(std::uint64_t ramPage, std::uint64_t granules) {
@@ -219,9 +220,9 @@ void Executor::settle() {
 
 // --- code
 
-/// The bytes of a page of code, which is watched from now on. Null: it cannot be executed; or, if nobody has asked for
-/// it yet (`ahead`), it was not used before.
-const std::uint8_t* Executor::codePage(std::uint64_t linear, std::uint64_t& ramPage, bool ahead) {
+/// The bytes of a page of code, of which `granules` are watched from now on. Null: it cannot be executed; or, if nobody
+/// has asked for it yet (`ahead`), it was not used before.
+const std::uint8_t* Executor::codePage(std::uint64_t linear, CodeNote& note, bool ahead, std::uint64_t granules) {
   Cpu& cpu = *context_.cpu;
   if (linear >> 47 != 0) return nullptr;
   std::uint64_t offset = 0;
@@ -238,8 +239,10 @@ const std::uint8_t* Executor::codePage(std::uint64_t linear, std::uint64_t& ramP
     offset = cpu.offsetOf(Gpa{page.gpa & ~kPageMask});
     if (offset == GuestMemory::kNoOffset) return nullptr;
   }
-  ramPage = offset >> 12;
-  if (!context_.store->guardCode(ramPage)) return nullptr;
+  note.ramPage = offset >> 12;
+  // First the note: who writes to the page, and finds that nobody has code of it, ends the watch.
+  note.before = notePage(linear & ~kPageMask, note.ramPage, granules);
+  if (!context_.store->guardCode(note.ramPage)) return nullptr;
   return reinterpret_cast<const std::uint8_t*>(cpu.memory->deviceView() + offset);
 }
 
@@ -316,22 +319,17 @@ bool Executor::isNative(std::uint64_t rip, bool ahead) {
       return found->second.kind == CodePage::Kind::native;
   }
   if (process_->covers(page)) return false;
-  std::uint64_t ramPage = 0, nextRamPage = 0;
-  const std::uint8_t* bytes = codePage(page, ramPage, ahead);
+  CodeNote note, nextNote;
+  const std::uint8_t* bytes = codePage(page, note, ahead, ~std::uint64_t{0});
   if (!bytes) return false;
-  notePage(page, ramPage, ~std::uint64_t{0});
   // What is around it says how its bytes are read. The end of its last instruction is watched, too.
   auto peek = [this](std::uint64_t linear) {
     PageLook look{};
     bool there = linear >> 47 == 0 && lookAtPage(*context_.cpu, linear, look) && !look.noExecute;
     return there ? reinterpret_cast<const std::uint8_t*>(context_.cpu->memory->deviceView() + look.offset) : nullptr;
   };
-  const std::uint8_t* next = codePage(page + kPageSize, nextRamPage, true);
-  if (next) {
-    notePage(page + kPageSize, nextRamPage, 1);
-  } else {
-    next = peek(page + kPageSize);
-  }
+  const std::uint8_t* next = codePage(page + kPageSize, nextNote, true, 1);
+  if (!next) next = peek(page + kPageSize);
   const std::uint8_t* before = peek(page - kPageSize);
   bool native = context_.executors->verdicts().runsAsItIs(before, bytes, next, context_.cpu->state.tscOffset == 0);
   ++(native ? counters_.nativePages : counters_.translatedPages);
@@ -371,14 +369,13 @@ bool Executor::showsCode(std::uint64_t rip) {
 }
 
 std::uint64_t Executor::translate(std::uint64_t rip, bool ahead) {
-  std::uint64_t page = rip & ~kPageMask, ramPage = 0, nextRamPage = 0;
-  const std::uint8_t* bytes = codePage(rip, ramPage, ahead);
+  std::uint64_t page = rip & ~kPageMask;
+  CodeNote note, nextNote;
+  // Whatever is written to the page while it is read matters.
+  const std::uint8_t* bytes = codePage(rip, note, ahead, ~std::uint64_t{0});
   if (!bytes) return 0;
   constexpr unsigned kNearEnd = kPageSize - Block::kMaxInstructions * kMaxInstructionLength;
-  const std::uint8_t* next = (rip & kPageMask) > kNearEnd ? codePage(page + kPageSize, nextRamPage, true) : nullptr;
-  // Whatever is written to the page while it is read matters.
-  std::uint64_t granules = notePage(page, ramPage, ~std::uint64_t{0});
-  if (next) notePage(page + kPageSize, nextRamPage, 1);
+  const std::uint8_t* next = (rip & kPageMask) > kNearEnd ? codePage(page + kPageSize, nextNote, true, 1) : nullptr;
   std::uint64_t host = 0;
   if (context_.store->makeRoomForFollowers()) host = code_.translate(*block_, rip, ModeKey{key_}, bytes, next);
   if (host == 0) {  // full; if that is soon again, this program is too large
@@ -392,7 +389,7 @@ std::uint64_t Executor::translate(std::uint64_t rip, bool ahead) {
   ++counters_.translations;
   std::scoped_lock lock(mutex_);
   // If it was written to meanwhile, the note says so.
-  codePages_[page].granules = granules | block_->dependsOn;
+  codePages_[page].granules = note.before | block_->dependsOn;
   return host;
 }
 
@@ -453,6 +450,7 @@ bool Executor::resume() {
   e.kicked = 0;
   process_->follow();
   ++counters_.stops;
+  runs_.fetch_add(1, std::memory_order_seq_cst);
   running_.store(true, std::memory_order_seq_cst);
   // A page that is guarded from here on is noticed by who guards it.
   bool ready = context_.frame->attention == 0 && !stale_.load(std::memory_order_seq_cst) &&

@@ -113,7 +113,11 @@ class Executor final : public CodeFollower {
   Stop handleNative();
   bool takeSegments();
   bool knows(std::uint64_t rip) const;
-  const std::uint8_t* codePage(std::uint64_t linear, std::uint64_t& ramPage, bool ahead);
+  struct CodeNote {
+    std::uint64_t ramPage = 0;
+    std::uint64_t before = 0;  ///< pieces of the page that there was code of already
+  };
+  const std::uint8_t* codePage(std::uint64_t linear, CodeNote& note, bool ahead, std::uint64_t granules);
   std::uint64_t notePage(std::uint64_t linear, std::uint64_t ramPage, std::uint64_t granules);
   void step();
 
@@ -153,6 +157,7 @@ class Executor final : public CodeFollower {
 
   /// All code must go; something of `guarded_` or `written_` is to be done.
   std::atomic<bool> running_{false}, stale_{false}, pending_{false};
+  std::atomic<std::uint64_t> runs_{0};                                 ///< of guest code, begun
   mutable std::mutex mutex_;                                           ///< of what others change
   std::unordered_map<std::uint64_t, CodePage> codePages_;              ///< by linear page
   std::unordered_multimap<std::uint64_t, std::uint64_t> codePagesOf_;  ///< by RAM page; some stale

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // What happens when translated guest code changes, and when the cache is full.
+#include <linux/membarrier.h>
 #include <sched.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 
 #include <cstring>
 #include <ctime>
 
+#include "engine/translate/host_call.h"
 #include "engine/translate/translation_store.h"
 
 namespace lodge::translate {
@@ -30,14 +33,48 @@ void TranslationStore::guestCodeWritten(std::uint64_t offset, std::uint64_t leng
       dropped = true;
     } else if (granules == 0 && !kept) {  // a follower's once, and nobody's now
       invalidatePageLocked(ramPage);
-    } else {
-      guard_->protect(ramPage);  // a signal handler may have let the store through
     }
   }
-  if (!dropped) return;
+  if (dropped) {
+    endInvalidationLocked();
+    return;
+  }
+  for (std::uint64_t page : opened_) guard_->unprotect(page);
+  opened_.clear();
+}
+
+void TranslationStore::openForStore(std::uint64_t ramPage) {
+  std::scoped_lock lock(mutex_);
+  if (memory_.codePages()[ramPage].load(std::memory_order_relaxed) == 0) {  // others were faster
+    guard_->unprotect(ramPage);
+    return;
+  }
+  invalidatePageLocked(ramPage);
+  endInvalidationLocked();
+}
+
+/// Loops inside a dropped translation are not cut by unlinking. Only when nobody runs it any more may stores to the
+/// pages go unnoticed: it could be what it stores to itself. And who has waited for this store to be done, as
+/// cross-modifying code does, must not find itself in what was dropped.
+void TranslationStore::endInvalidationLocked() {
   invalidations_.fetch_add(1, std::memory_order_acq_rel);
-  // Loops inside a dropped translation are not cut by unlinking.
   leaveAllLocked();
+  awaitLeavingLocked();
+  for (std::uint64_t page : opened_) guard_->unprotect(page);
+  opened_.clear();
+}
+
+/// After leaveAllLocked(): until every other CPU has taken its signal, which it does before its next instruction once
+/// it has been interrupted.
+void TranslationStore::awaitLeavingLocked() const {
+  if (!othersInside()) return;
+  if (membarrier_ && hostCall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED) == 0) return;
+  // Taking away the right to write interrupts all that have the address space, too.
+  void* page = ::mmap(nullptr, kPageSize, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (page == MAP_FAILED) return;
+  *static_cast<volatile char*>(page) = 1;
+  ::mprotect(page, kPageSize, PROT_READ);
+  ::munmap(page, kPageSize);
 }
 
 std::uint64_t TranslationStore::granulesLocked(std::uint64_t ramPage) const {
@@ -80,7 +117,7 @@ void TranslationStore::invalidatePageLocked(std::uint64_t ramPage) {
     u->granules = 0;
   }
   memory_.codePages()[ramPage].store(0, std::memory_order_seq_cst);
-  guard_->unprotect(ramPage);
+  opened_.push_back(ramPage);
   for (CodeFollower* follower : followers_) follower->codeWritten(ramPage, ~std::uint64_t{0});
   ++counters_.invalidatedPages;
 }

@@ -196,8 +196,8 @@ bool handleFault(int number, const siginfo_t* info, greg_t* registers, VcpuConte
   }
   auto address = reinterpret_cast<std::uint64_t>(info->si_addr);
   if ((number == SIGSEGV || number == SIGBUS) && context.store->guard().covers(address)) {
-    // C++ stores to a page with translated code; it reports the store afterwards (x86::wroteTo).
-    context.store->guard().unprotect(context.store->guard().ramPageOf(address));
+    // C++ stores to a page that has just become code; it reports the store afterwards (x86::wroteTo).
+    context.store->openForStore(context.store->guard().ramPageOf(address));
     return true;
   }
   return false;

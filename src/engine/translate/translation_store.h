@@ -103,6 +103,9 @@ class TranslationStore : public CodeWriteObserver {
 
   /// CodeWriteObserver: drops the translations of pages of which translated bytes were written.
   void guestCodeWritten(std::uint64_t offset, std::uint64_t length) override;
+  /// Lets a store of C++'s own, which faulted, through: its page became code after C++ had looked. No translation of
+  /// the page is left, as others' stores to it go unnoticed from now on. Signal handlers of stores to guest RAM only.
+  void openForStore(std::uint64_t ramPage);
   /// Counts invalidations; a change means that translated code somewhere became stale. No lock, no libc.
   std::uint64_t invalidations() const { return invalidations_.load(std::memory_order_acquire); }
 
@@ -170,6 +173,7 @@ class TranslationStore : public CodeWriteObserver {
   bool isAlone() const;
   bool othersInside() const;
   void invalidatePageLocked(std::uint64_t ramPage);
+  void endInvalidationLocked();
   template <class Predicate>
   void dropLocked(PageUnit& unit, Predicate isMeant);
   /// Those that go on in the next page.
@@ -177,6 +181,7 @@ class TranslationStore : public CodeWriteObserver {
   void detachLocked(const Translation& dead);
   std::uint64_t granulesLocked(std::uint64_t ramPage) const;
   void leaveAllLocked();
+  void awaitLeavingLocked() const;
 
   static constexpr unsigned kHashSize = 1 << 14;
   static constexpr std::uint32_t kMaxUnits = 1 << 16;
@@ -198,6 +203,7 @@ class TranslationStore : public CodeWriteObserver {
   PageUnit** units_ = nullptr;  ///< by id
   std::uint32_t unitCount_ = 0;
   bool membarrier_ = false;
+  std::vector<std::uint64_t> opened_;  ///< pages that were invalidated, and are still protected
 
   mutable CountedMutex mutex_;
   PageUnit** byKey_ = nullptr;
