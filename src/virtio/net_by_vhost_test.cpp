@@ -3,20 +3,15 @@
 
 #include <gtest/gtest.h>
 
-#include <future>
-#include <thread>
-
 #include "base/bytes.h"
 #include "net/vhost_kit.h"
 #include "state/archive.h"
-#include "virtio/driver_kit.h"
+#include "virtio/net_kit.h"
 
 namespace lodge::virtio {
 namespace {
 
 using lodge::testing::RingWorker;
-using testing::CountingTransport;
-using testing::DriverQueue;
 
 /// One pair of queues whose kernel is the test.
 class Worker : public VhostNet {
@@ -54,49 +49,12 @@ class Backend : public VhostBackend {
   Worker worker;
 };
 
-struct NetByVhost : ::testing::TestWithParam<bool> {
-  static constexpr unsigned kPairs = 2, kQueues = 2 * kPairs + 1;
-  static constexpr std::uint64_t kBuffers = 0x20000;
-  std::unique_ptr<GuestMemory> memory = std::move(*GuestMemory::create(1_MiB));
-  std::vector<std::unique_ptr<DriverQueue>> queues;
-  CountingTransport transport;
-  std::unique_ptr<EventLoop> loop = std::move(*EventLoop::create());
-  std::thread thread;
+struct NetByVhost : testing::NetFixture {
   Backend* backend = new Backend;
   Worker& kernel = backend->worker;
-  NetDevice device{*memory, *loop, std::unique_ptr<NetBackend>(backend), {0x52, 0x54, 0, 0, 0, 1}, kPairs};
+  NetDevice device{*memory, *loop, std::unique_ptr<NetBackend>(backend), kMac, kPairs};
+  NetDevice& card() override { return device; }
 
-  void SetUp() override {
-    device.attach(transport);
-    for (unsigned n = 0; n < kQueues; ++n) {
-      queues.push_back(std::make_unique<DriverQueue>(*memory, 0x1000 + 0x1000 * n, GetParam()));
-      enable(n);
-    }
-    device.activate(device.features());
-    thread = std::thread([this] { EXPECT_TRUE(loop->run()); });
-    onLoop([] {});
-  }
-  void TearDown() override {
-    loop->stop();
-    thread.join();
-  }
-  void enable(unsigned n) {
-    bool accepted = false;
-    device.enableQueue(n, queues[n]->setup(), accepted);
-    ASSERT_TRUE(accepted);
-  }
-  void onLoop(const std::function<void()>& function) {
-    std::promise<void> done;
-    loop->post([&] {
-      function();
-      done.set_value();
-    });
-    done.get_future().wait();
-  }
-  void notify(unsigned queue) {
-    device.notify(queue);
-    onLoop([] {});
-  }
   void offer(unsigned queue, std::uint64_t at, std::uint32_t bytes, bool writable) {
     queues[queue]->add({{kBuffers + at, bytes, writable}});
     notify(queue);

@@ -3,17 +3,11 @@
 
 #include <gtest/gtest.h>
 
-#include <future>
-#include <thread>
-
 #include "base/bytes.h"
-#include "virtio/driver_kit.h"
+#include "virtio/net_kit.h"
 
 namespace lodge::virtio {
 namespace {
-
-using testing::CountingTransport;
-using testing::DriverQueue;
 
 constexpr std::uint64_t kMtu = 1 << 3, kMultiQueue = 1 << 22;
 
@@ -32,46 +26,13 @@ class Wire : public NetBackend {
   int ready = 0;
 };
 
-struct NetTest : ::testing::TestWithParam<bool> {
-  static constexpr unsigned kPairs = 2, kQueues = 2 * kPairs + 1;
-  static constexpr std::uint64_t kBuffers = 0x20000, kHeader = 12;
+struct NetTest : testing::NetFixture {
+  static constexpr std::uint64_t kHeader = 12;
 
-  std::unique_ptr<GuestMemory> memory = std::move(*GuestMemory::create(1_MiB));
-  std::vector<std::unique_ptr<DriverQueue>> queues;
-  CountingTransport transport;
-  std::unique_ptr<EventLoop> loop = std::move(*EventLoop::create());
-  std::thread thread;
   Wire* wire = new Wire;
-  NetDevice device{*memory, *loop, std::unique_ptr<NetBackend>(wire), {0x52, 0x54, 0, 0, 0, 1}, kPairs};
+  NetDevice device{*memory, *loop, std::unique_ptr<NetBackend>(wire), kMac, kPairs};
+  NetDevice& card() override { return device; }
 
-  void SetUp() override {
-    device.attach(transport);
-    for (unsigned n = 0; n < kQueues; ++n) {
-      queues.push_back(std::make_unique<DriverQueue>(*memory, 0x1000 + 0x1000 * n, GetParam()));
-      bool accepted = false;
-      device.enableQueue(n, queues[n]->setup(), accepted);
-      ASSERT_TRUE(accepted);
-    }
-    device.activate(device.features());
-    thread = std::thread([this] { EXPECT_TRUE(loop->run()); });
-  }
-  void TearDown() override {
-    loop->stop();
-    thread.join();
-  }
-  /// Runs something on the I/O thread, after all that was asked of it before.
-  void onLoop(const std::function<void()>& function) {
-    std::promise<void> done;
-    loop->post([&] {
-      function();
-      done.set_value();
-    });
-    done.get_future().wait();
-  }
-  void notify(unsigned queue) {
-    device.notify(queue);
-    onLoop([] {});
-  }
   void write(std::uint64_t at, const std::vector<std::uint8_t>& bytes) {
     ASSERT_TRUE(memory->write(Gpa{at}, std::as_bytes(std::span(bytes))));
   }

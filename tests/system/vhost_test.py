@@ -81,7 +81,7 @@ def frames_go_through_the_kernel():
         host, script = NETWORK, GUEST.replace("10.77.0.2/", "10.77.0.9/")
         need("nft", "ip")
         programs = [(paths.BUILD / "lodge-network-helper", "lodge-network-helper"), (shutil.which("nft"), "nft"), (shutil.which("ip"), "ip")]
-        modules += ["bridge", "nf_tables", "nft_ct", "nft_meta_bridge"]
+        modules += ["bridge", "nf_tables", "nft_ct", "nft_meta_bridge", "nft_limit"]
     first = paths.INITRD.read_bytes()
     initrd = first + bytes(-len(first) % 4) + cpio_archive([("lodge/run", 0o755, script.encode())])
     with FirstLevel(host.replace("ENGINE", engine), files=[("initrd2", initrd), ("file", content)], cpus=2, programs=programs,
