@@ -25,6 +25,7 @@ class Console:
         self._text = ""
         self._from = 0  # where the next wait begins
         self._closed = False
+        self._commands = 0
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
@@ -77,6 +78,15 @@ class Console:
         data = text.encode()
         while data:
             data = data[os.write(self._input, data):]
+
+    def check(self, command, seconds):
+        """Runs a command in the shell that listens there; it must succeed. Works with and without echo and line editing: the
+        answer need not begin its line, for an editor's escape sequences and an echo may come before it."""
+        self._commands += 1
+        mark = f"done-{self._commands}-"
+        self.send(f"{command}; echo {mark}$?\n")
+        status = self.wait_for(rf"{mark}(\d+)\n", seconds).group(1)
+        assert status == "0", f"in the guest: {command}\nexit status {status}, the console's last lines:\n{self.tail()}"
 
     def join(self, seconds):
         """Waits until the console has closed and everything is read."""

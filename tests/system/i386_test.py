@@ -29,9 +29,8 @@ def part(name):
 
 
 def check(machine, *commands, seconds=120):
-    for number, command in enumerate(commands):
-        machine.console.send(f"{command}; echo done-{number}-$?\n")
-        machine.console.wait_for(rf"^done-{number}-0\r?$", seconds)
+    for command in commands:
+        machine.console.check(command, seconds)
 
 
 def a_kernel(flavour):

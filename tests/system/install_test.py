@@ -109,11 +109,10 @@ def installed_system_answers(machine):
     console.send("secret\n")
     console.wait_for("root@installed:~# ", 120)
     console.send("stty -echo; export TERM=dumb PAGER=cat PS1= PS2=\n")
-    for number, command in enumerate((
-            "test $(findmnt -no SOURCE /) = /dev/sda1", "test $(findmnt -no FSTYPE /) = ext4", "grep -q '^VERSION_ID=\"12\"' /etc/os-release",
-            "test -z \"$(dpkg --audit)\"", "grep -q console=ttyS0 /proc/cmdline", "systemctl is-system-running --wait")):
-        console.send(f"{command}; echo done-{number}-$?\n")
-        console.wait_for(rf"done-{number}-0\r?$", 180)
+    for command in ("test $(findmnt -no SOURCE /) = /dev/sda1", "test $(findmnt -no FSTYPE /) = ext4",
+                    "grep -q '^VERSION_ID=\"12\"' /etc/os-release", "test -z \"$(dpkg --audit)\"",
+                    "grep -q console=ttyS0 /proc/cmdline", "systemctl is-system-running --wait"):
+        console.check(command, 180)
 
 
 def debian_installs():

@@ -22,9 +22,8 @@ def login(machine, *commands):
     machine.console.wait_for("grub: starting", SECONDS)
     machine.console.wait_for(r"root@lodge:~# ", SECONDS)
     machine.console.send("stty -echo; dmesg -n 1; export TERM=dumb PAGER=cat PS1= PS2=; set +m\n")
-    for number, command in enumerate(commands):
-        machine.console.send(f"{command}; echo done-{number}-$?\n")
-        machine.console.wait_for(rf"done-{number}-0\r?$", 180)
+    for command in commands:
+        machine.console.check(command, 180)
 
 
 def debian_comes_up_from_its_disk():

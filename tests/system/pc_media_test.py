@@ -18,13 +18,9 @@ DIGEST = "dd if=/dev/sr0 bs=2048 2>/dev/null | sha256sum"
 
 
 def run(machine, command, expected):
-    run.count += 1
-    machine.console.send(f"{command}; echo end-{run.count}-$?\n")
+    machine.console.send(f"{command}; echo an''swer\n")
     machine.console.wait_for(expected, 60)
-    machine.console.wait_for(rf"^end-{run.count}-\d+\r?$", 60)
-
-
-run.count = 0
+    machine.console.wait_for("answer\n", 60)
 
 
 def lodge_fails(machine, *arguments):
@@ -54,7 +50,7 @@ def a_guest_sees_another_cdrom():
             machine.lodge("insert", machine.name, "cd1", str(folder / "cd0.iso"))
             run(machine, DIGEST.replace("sr0", "sr1"), digests[0])
             # An open drive is locked.
-            run(machine, "exec 5</dev/sr1", "end-")
+            machine.console.check("exec 5</dev/sr1", 60)
             assert "locked" in lodge_fails(machine, "eject", machine.name, "cd1")
             machine.lodge("eject", "--force", machine.name, "cd1")
             assert "cd0, cd1" in lodge_fails(machine, "eject", machine.name, "cd7")

@@ -36,9 +36,8 @@ def check_boot(machine, *commands):
     """GRUB on the serial console, then the kernel, then the shell of the initramfs."""
     machine.console.wait_for("grub: starting", SECONDS)
     machine.console.wait_for("lodge-guest: ready", SECONDS)
-    for number, command in enumerate(commands):
-        machine.console.send(f"{command}; echo done-{number}-$?\n")
-        machine.console.wait_for(rf"^done-{number}-0\r?$", 60)
+    for command in commands:
+        machine.console.check(command, 60)
 
 
 def firmware_starts_a_disk_on_virtio():

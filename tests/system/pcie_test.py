@@ -34,9 +34,8 @@ def functions(text):
 
 
 def checks(machine, *commands):
-    for number, command in enumerate(commands):
-        machine.console.send(f"{command}; echo done-{number}-$?\n")
-        machine.console.wait_for(rf"^done-{number}-0\r?$", 120)
+    for command in commands:
+        machine.console.check(command, 120)
 
 
 def firmware_starts_from_behind_ports():

@@ -31,8 +31,7 @@ def fetch(content, net, setup=SETUP, cpus=1):
                   '>/dev/null 2>&1 </dev/null & sleep 1; exec "$@"', "sh"]
         with Machine(Spec(net=net, cpus=cpus), prefix=prefix) as machine:
             machine.console.wait_for("lodge-guest: ready", 120)
-            machine.console.send("ifconfig eth0 10.77.0.2 netmask 255.255.255.0 up; ping -c 3 -s 1400 10.77.0.1; echo end-$?\n")
-            machine.console.wait_for(r"^end-0\r?$", 60)
+            machine.console.check("ifconfig eth0 10.77.0.2 netmask 255.255.255.0 up; ping -c 3 -s 1400 10.77.0.1", 60)
             machine.console.send("wget -q -O - http://10.77.0.1:8077/file | sha256sum\n")
             machine.console.wait_for(hashlib.sha256(content).hexdigest(), 120)
 

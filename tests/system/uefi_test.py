@@ -53,11 +53,10 @@ def grub_starts_linux():
         with uefi(Disk(here / "disk.img"), snapshot=True, cpus=2, options=("--firmware", "uefi")) as machine:
             machine.console.wait_for("grub: starting", SECONDS)
             machine.console.wait_for("lodge-guest: ready", SECONDS)
-            for number, command in enumerate(["test -d /sys/firmware/efi", "test $(grep -c ^processor /proc/cpuinfo) = 2",
-                                              "test -e /sys/firmware/acpi/tables/FACP", "test -e /dev/vda1",
-                                              "test $(cat /sys/class/dmi/id/sys_vendor) = Lodge"]):
-                machine.console.send(f"{command}; echo done-{number}-$?\n")
-                machine.console.wait_for(rf"^done-{number}-0\r?$", 60)
+            for command in ["test -d /sys/firmware/efi", "test $(grep -c ^processor /proc/cpuinfo) = 2",
+                            "test -e /sys/firmware/acpi/tables/FACP", "test -e /dev/vda1",
+                            "test $(cat /sys/class/dmi/id/sys_vendor) = Lodge"]:
+                machine.console.check(command, 60)
 
 
 def secure_boot_starts_what_is_signed():
@@ -70,11 +69,10 @@ def secure_boot_starts_what_is_signed():
             machine.console.wait_for("lodge-guest: ready", SECONDS)
             assert "Secure boot enabled" in machine.console.text, machine.console.text[-4000:]
             assert "is disabled due to lockdown" in machine.console.text or "Kernel is locked down" in machine.console.text
-            for number, command in enumerate(["grep -q 29c0 /sys/bus/pci/devices/0000:00:00.0/device",
-                                              "test $(grep -c ^processor /proc/cpuinfo) = 2",
-                                              "dmesg | grep -q 'b0000000'"]):
-                machine.console.send(f"{command}; echo done-{number}-$?\n")
-                machine.console.wait_for(rf"^done-{number}-0\r?$", 60)
+            for command in ["grep -q 29c0 /sys/bus/pci/devices/0000:00:00.0/device",
+                            "test $(grep -c ^processor /proc/cpuinfo) = 2",
+                            "dmesg | grep -q 'b0000000'"]:
+                machine.console.check(command, 60)
 
 
 def secure_boot_refuses_what_is_not_signed():
