@@ -53,6 +53,15 @@ std::uint64_t AddressSpace::gsBase() const {
   return reinterpret_cast<std::uint64_t>(area) + kTableOffset;
 }
 
+void AddressSpace::release() {
+  user.release();
+  user64.release();
+  user32.release();
+  supervisorCount = 0;
+  // The logs are empty now.
+  hostCall(SYS_madvise, gsBase() - kTableHeaderBytes, offsetof(TableHeader, returns), MADV_DONTNEED);
+}
+
 Result<std::unique_ptr<AddressSpaces>> AddressSpaces::create(std::uint64_t missTable, unsigned spaceCount) {
   auto failed = [](const char* what) {
     return Error::fromErrno(errno, what)
@@ -223,11 +232,9 @@ void AddressSpaces::dropCode() {
   kernelCode_.dropAll(true);
 }
 
-void AddressSpaces::releaseCode() {
+void AddressSpaces::releaseMemory() {
   for (AddressSpace& space : spaces_) {
-    if (!space.area) continue;
-    space.user64.release();
-    space.user32.release();
+    if (space.area) space.release();
   }
   kernelCode_.release();
 }

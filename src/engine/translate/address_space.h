@@ -55,6 +55,8 @@ struct AddressSpace {
   unsigned supervisorCount = 0;
 
   std::uint64_t gsBase() const;
+  /// Gives all memory back to the host but what the return caches take.
+  void release();
 };
 
 /// All soft TLB and branch tables of one vCPU, and the memory around its CpuState that translated code addresses from
@@ -104,8 +106,9 @@ class AddressSpaces {
   void dropEverything();
   /// Code maps only: the code cache was reset, or the mode changed in a way that is not in ExecMode.
   void dropCode();
-  /// The same, and the code maps' memory goes back to the host.
-  void releaseCode();
+  /// The same, and the memory of code maps and of users' soft TLBs goes back to the host: what is in use comes back by
+  /// misses, far fewer than there are translations to make again.
+  void releaseMemory();
   /// Translated code was dropped.
   void dropReturns();
   void noteSupervisorPage(std::uint64_t linear);

@@ -238,7 +238,7 @@ void TranslateVcpu::executeSome() {
   if (context_.generation != context_.store->generation()) {
     context_.generation = context_.store->generation();
     context_.dropCode();
-    context_.spaces->releaseCode();
+    context_.spaces->releaseMemory();
     nextHost_ = 0;
   }
   if (executors_) executors_->look();

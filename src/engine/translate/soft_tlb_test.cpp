@@ -196,9 +196,40 @@ TEST_F(AddressSpacesTest, CodeMapGivesMemoryBack) {
   EXPECT_EQ(map.find(0), 0u);
   ASSERT_TRUE(map.insert(0, 0x6000'0000'0000, false));
   EXPECT_NE(map.find(0), 0u);
-  spaces_->releaseCode();
+  spaces_->releaseMemory();
   EXPECT_EQ(residentChunks(1), 0u);
   EXPECT_EQ(map.find(0), 0u);
+}
+
+TEST_F(AddressSpacesTest, SoftTlbsOfAllProcessesGiveMemoryBack) {
+  auto isResident = [](std::uint64_t at) {
+    unsigned char state = 0;
+    EXPECT_EQ(::mincore(reinterpret_cast<void*>(at & ~kPageMask), 1, &state), 0);
+    return (state & 1) != 0;
+  };
+  constexpr std::uint64_t kLinear = 0x7f00'0000'0000;
+  std::vector<std::uint64_t> bases;
+  for (std::uint16_t pcid : {1, 2}) {
+    ASSERT_TRUE(spaces_->switchTo(pcid));
+    spaces_->current().user.fill(kLinear, page_, false);
+    bases.push_back(spaces_->current().gsBase());
+  }
+  for (std::uint64_t base : bases) {
+    EXPECT_TRUE(isResident(base + TlbTable::indexOf(kLinear) * 8));
+    EXPECT_TRUE(isResident(base - kTableHeaderBytes)) << "the log";
+  }
+  spaces_->releaseMemory();
+  for (std::uint64_t base : bases) {
+    EXPECT_FALSE(isResident(base + TlbTable::indexOf(kLinear) * 8));
+    EXPECT_FALSE(isResident(base - kTableHeaderBytes));
+    const auto& header = *reinterpret_cast<const TableHeader*>(base - kTableHeaderBytes);
+    EXPECT_EQ(header.returns[0].hosts[0], missTable) << "return caches lead to the miss thunk";
+  }
+  EXPECT_EQ(spaces_->current().user.entry(kLinear), 0u);
+  spaces_->current().user.fill(kLinear, page_, false);
+  EXPECT_EQ(spaces_->current().user.entry(kLinear), hostPage() - kLinear + kTlbValid);
+  spaces_->current().user.dropAll(true);
+  EXPECT_EQ(spaces_->current().user.entry(kLinear), 0u) << "what was entered after it is in the log";
 }
 
 }  // namespace
