@@ -35,7 +35,8 @@ bool QemuDrives::device(const std::string& kind, const Settings& settings) {
   std::string drive = valueOf(settings, "drive");
   bool cdrom = kind.ends_with("-cd");
   if (drive.empty() && !cdrom) return true;
-  devices_.push_back({kind, drive, known->second, valueOf(settings, "bus"), valueOf(settings, "bootindex"), cdrom});
+  devices_.push_back({kind, drive, known->second, valueOf(settings, "bus"), valueOf(settings, "unit"),
+                      valueOf(settings, "bootindex"), cdrom});
   return true;
 }
 
@@ -44,6 +45,19 @@ std::string QemuDrives::busOf(const Device& device) const {
   if (device.bus != "ide") return device.bus;
   std::string controller = device.controller.substr(0, device.controller.find('.'));
   return std::ranges::count(ahcis_, controller) != 0 && !controller.empty() ? "ahci" : "ide";
+}
+
+Result<std::string> QemuDrives::placeOf(const Device& device) const {
+  if (busOf(device) != "ide" || device.controller.empty()) return std::string();
+  // Other boards have ide.0 to ide.5, each with one drive; here those take the next free places.
+  auto channel = parseNumber(device.controller.starts_with("ide.") ? device.controller.substr(4) : "", 5);
+  auto unit = parseNumber(device.unit.empty() ? "0" : device.unit, 1);
+  if (!channel || !unit) {
+    std::string place = device.controller + (device.unit.empty() ? "" : ",unit=" + device.unit);
+    return Error(ErrorKind::invalidArgument, fmt::format("-device {}: there is no bus={}", device.kind, place))
+        .withHint("IDE has ide.0 and ide.1 with unit=0 and unit=1; -device ahci,id=ID has ID.0 to ID.5");
+  }
+  return device.unit.empty() || *channel > 1 ? std::string() : fmt::format(",unit={}", 2 * *channel + *unit);
 }
 
 Status QemuDrives::finish(std::vector<std::string>& words, std::vector<std::string>& notes) const {
@@ -70,7 +84,9 @@ Status QemuDrives::finish(std::vector<std::string>& words, std::vector<std::stri
       return Error(ErrorKind::unsupported, fmt::format("-device {} with a CD-ROM", device.kind))
           .withHint("use scsi-cd");
     std::string word = cdrom ? "--cdrom=" + file : "--disk=" + file + rest;
-    word += ",bus=" + bus;
+    auto place = placeOf(device);
+    if (!place) return std::move(place).error();
+    word += ",bus=" + bus + *place;
     if (!device.bootIndex.empty()) word += ",bootindex=" + device.bootIndex;
     words.push_back(word);
   }

@@ -20,7 +20,7 @@ class QemuDrives {
   /// -device. False: it is nothing of disks.
   bool device(const std::string& kind, const Settings& settings);
   /// Appends --disk and --cdrom for each device, and a note for each drive without one. Errors: invalidArgument (no
-  /// such drive; two devices with one drive), unsupported (a disk's bus for a CD-ROM).
+  /// such drive, controller or place; two devices with one drive), unsupported (a disk's bus for a CD-ROM).
   Status finish(std::vector<std::string>& words, std::vector<std::string>& notes) const;
 
  private:
@@ -29,10 +29,12 @@ class QemuDrives {
     bool cdrom;
   };
   struct Device {
-    std::string kind, drive, bus, controller, bootIndex;
+    std::string kind, drive, bus, controller, unit, bootIndex;
     bool cdrom;
   };
   std::string busOf(const Device& device) const;
+  /// The place on the board's IDE as --disk's and --cdrom's setting; empty where the next free one will do.
+  Result<std::string> placeOf(const Device& device) const;
 
   std::vector<Drive> drives_;
   std::vector<Device> devices_;

@@ -32,13 +32,15 @@ TEST(QemuSystem, DrivesAndTheirDevices) {
                   "-device", "nvme,drive=d,serial=1",
                   "-drive",  "if=none,id=e,file=e.img",
                   "-device", "virtio-blk-pci,drive=e",
-                  "-device", "ide-cd,bus=ide.1"});
+                  "-device", "ide-cd,bus=ide.1",
+                  "-device", "ide-cd,bus=ide.1,unit=1"});
   EXPECT_TRUE(has(w, "--disk=a.img,format=raw,bus=ahci,bootindex=2"));
   EXPECT_TRUE(has(w, "--disk=b,,c.img,readonly,bus=scsi"));
   EXPECT_TRUE(has(w, "--cdrom=c.iso,bus=scsi"));
   EXPECT_TRUE(has(w, "--disk=d.img,bus=nvme"));
   EXPECT_TRUE(has(w, "--disk=e.img,bus=virtio"));
   EXPECT_TRUE(has(w, "--cdrom=none,bus=ide"));
+  EXPECT_TRUE(has(w, "--cdrom=none,bus=ide,unit=3"));
 }
 
 TEST(QemuSystem, DrivesThatDoNotFit) {
@@ -46,6 +48,11 @@ TEST(QemuSystem, DrivesThatDoNotFit) {
   auto twice =
       translateQemuCommand({"-drive", "if=none,id=x,file=a", "-device", "nvme,drive=x", "-device", "scsi-hd,drive=x"});
   EXPECT_EQ(twice.error().kind(), ErrorKind::invalidArgument);
+  for (const char* nowhere : {"ide-cd,bus=ide.6", "ide-cd,bus=sata.0", "ide-cd,bus=ide.1,unit=2"}) {
+    auto made = translateQemuCommand({"-device", nowhere});
+    ASSERT_FALSE(made) << nowhere;
+    EXPECT_NE(made.error().message().find("there is no bus="), std::string::npos) << made.error().message();
+  }
   auto unused = translateQemuCommand({"-drive", "if=none,id=x,file=a"});
   ASSERT_TRUE(unused);
   EXPECT_EQ(unused->notes.size(), 1u);

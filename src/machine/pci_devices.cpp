@@ -211,7 +211,7 @@ Status PciDevices::addNets(const MachineConfig& config, EventLoop& loop, GuestMe
     auto backend = !net.network.empty() ? openNetworkCard(loop, net, config.name, mac, queues)
                    : net.tap.empty()    ? openUserNet(loop, options)
                                         : openTap(loop, net, queues);
-    if (!backend) return std::move(backend).error();
+    if (!backend) return std::move(backend).error().context("--net");
     auto device = std::make_unique<virtio::NetDevice>(memory, loop, std::move(*backend), mac, queues);
     nets_.push_back(device.get());
     auto place =

@@ -93,7 +93,9 @@ Result<Address> parseAddress(std::string_view text) {
     }
     if (!fields[n].starts_with(kPasswordFile)) return badAddress(text, "unknown setting " + inQuotes(fields[n]));
     auto file = readFile(fields[n].substr(kPasswordFile.size()), 4096);
-    if (!file) return std::move(file).error().context("--vnc");
+    if (!file)
+      return std::move(file).error().context("--vnc").withHint(
+          "password-file= takes a file that can be read, of one line");
     address.password.assign(reinterpret_cast<const char*>(file->data()), file->size());
     while (address.password.ends_with('\n')) address.password.pop_back();
     if (address.password.empty()) return badAddress(text, "the password file is empty");

@@ -11,13 +11,14 @@ namespace lodge::vnc {
 
 namespace {
 constexpr std::size_t kMaxPem = 1 << 20;
+constexpr const char* kFilesHint = "tls-cert= and tls-key= take PEM files, as 'openssl req -x509 -nodes' makes them";
 
 Error badFile(const std::string& path, const char* what) {
   const char* reason = ERR_reason_error_string(ERR_get_error());
   ERR_clear_error();
   return Error(ErrorKind::invalidArgument,
                fmt::format("{}: {}{}{}", inQuotes(path), what, reason ? ": " : "", reason ? reason : ""))
-      .withHint("tls-cert= and tls-key= take PEM files, as 'openssl req -x509 -nodes' makes them");
+      .withHint(kFilesHint);
 }
 }  // namespace
 
@@ -41,7 +42,7 @@ Result<std::shared_ptr<TlsContext>> TlsContext::create(const std::string& certif
     return context;
   }
   for (const std::string& path : {certificate, key}) {
-    if (auto file = readFile(path, kMaxPem); !file) return std::move(file).error();
+    if (auto file = readFile(path, kMaxPem); !file) return std::move(file).error().withHint(kFilesHint);
   }
   ERR_clear_error();
   if (SSL_CTX_use_certificate_chain_file(raw, certificate.c_str()) != 1) return badFile(certificate, "no certificate");

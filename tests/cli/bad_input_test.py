@@ -136,7 +136,7 @@ class BadInput(LodgeTest):
                     taken.listen()
                 port = taken.getsockname()[1]
                 self.run_fails("--net", f"user,forward={name}:127.0.0.1:{port}:22",
-                               texts=[f"forward {name} 127.0.0.1:{port}", "Address already in use", "another host port"])
+                               texts=["--net: ", f"forward {name} 127.0.0.1:{port}", "Address already in use", "another host port"])
 
     def board_fails(self, *arguments, texts, verb="run"):
         """On the pc board, which starts from its drives."""
@@ -179,6 +179,12 @@ class BadInput(LodgeTest):
         self.board_fails("--disk", place, "--disk", place, texts=["two drives on IDE unit 1", "another unit="])
         self.board_fails("-device", "ahci,addr=4", "-device", "virtio-scsi-pci,addr=4", verb="qemu",
                          texts=["-device virtio-scsi-pci", "ahci is at addr=4", "another address"])
+
+    def test_files_of_vnc_that_are_missing(self):
+        self.board_fails("--board", "pc", "--vnc", f"unix:{self.folder}/vnc,password-file=/nonexistent/p",
+                         texts=["--vnc: open '/nonexistent/p'", "No such file", "password-file= takes"])
+        self.board_fails("--board", "pc", "--vnc", f"unix:{self.folder}/vnc,tls-cert=/nonexistent/c,tls-key=/nonexistent/k",
+                         texts=["--vnc: ", "/nonexistent/c", "No such file", "PEM files"])
 
     def test_a_vnc_port_in_use(self):
         with socket.socket() as taken:
