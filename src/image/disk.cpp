@@ -59,6 +59,7 @@ class ThreadedDisk : public Disk {
     enqueue([this, offset, length, mayUnmap] { return store_->writeZeroes(offset, length, mayUnmap); },
             std::move(done));
   }
+  int settle() override { return readOnly_ ? 0 : store_->settle(); }
 
  private:
   /// By io_uring, where the range lies in a file as it is. Writes through the page cache gain nothing by that.
@@ -142,10 +143,10 @@ Result<std::unique_ptr<Disk>> openDisk(const DiskOptions& options) {
   return std::unique_ptr<Disk>(std::make_unique<ThreadedDisk>(std::move(top), options.readOnly));
 }
 
-int flushAndWait(Disk& disk) {
-  if (disk.readOnly()) return 0;
+int Disk::settle() {
+  if (readOnly()) return 0;
   std::promise<int> done;
-  disk.flush([&done](int error) { done.set_value(error); });
+  flush([&done](int error) { done.set_value(error); });
   return done.get_future().get();
 }
 

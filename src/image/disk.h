@@ -44,10 +44,10 @@ class Disk {
   /// The range may read as anything (here: zeroes) afterwards.
   virtual void discard(std::uint64_t offset, std::uint64_t length, Completion done) = 0;
   virtual void writeZeroes(std::uint64_t offset, std::uint64_t length, bool mayUnmap, Completion done) = 0;
+  /// While no request is under way: returns when everything that was written is on stable storage, and the image's
+  /// files are what closing it would leave, until something is written again. 0, or a positive errno value.
+  virtual int settle();
 };
-
-/// Returns when everything that was written is on stable storage, with errno's value if that failed.
-int flushAndWait(Disk& disk);
 
 /// Opens and locks (OFD locks: shared for read-only, exclusive for writing). Errors: notFound, permissionDenied
 /// (read-only file: hint `readonly` or `--snapshot`), busy (the message names the holder's pid where known),

@@ -43,4 +43,12 @@ Result<std::vector<std::string>> filesOf(const DiskOptions& options) {
   return std::move(files.paths);
 }
 
+std::string formatByContent(const std::string& path) {
+  if (isNetworkDisk(path)) return {};
+  auto file = hostFiles().open(path, {.lock = LockMode::share});
+  if (!file) return {};
+  auto driver = probeFormat(**file);
+  return driver ? std::string((*driver)->name) : std::string();
+}
+
 }  // namespace lodge::image

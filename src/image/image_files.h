@@ -14,4 +14,8 @@ namespace lodge::image {
 /// out. Errors: as openImage().
 Result<std::vector<std::string>> filesOf(const DiskOptions& options);
 
+/// The name of the format that a disk has by its content. Empty for network disks, and where it cannot be read: opening
+/// the disk says why.
+std::string formatByContent(const std::string& path);
+
 }  // namespace lodge::image

@@ -70,7 +70,7 @@ class MappedImage : public Image {
   virtual int publishZero(std::uint64_t, std::uint64_t&) { return 95 /* ENOTSUP */; }
   /// Decodes a run of Kind::compressed. `within`: bytes to skip of what `mapping` began with.
   virtual int readCompressed(const Mapping&, std::uint64_t, std::span<const iovec>) { return 5 /* EIO */; }
-  /// Before the first write since open(): mark the image as in use. Under the lock.
+  /// Before the first write since open() or beginAgain(): mark the image as in use. Under the lock.
   virtual int beginWriting() { return 0; }
   /// Brings changed tables to the file; data are on the disk already. Not under the lock.
   virtual int writeTables(const std::vector<TableCache::Copy>& copies) { return writeCopies(*file_, copies); }
@@ -89,6 +89,8 @@ class MappedImage : public Image {
   std::uint64_t takeSpace(std::uint64_t bytes, std::uint64_t alignment);
   /// beginWriting() if it was not called yet. Under the lock.
   int begin();
+  /// The next write is the first one again: beginWriting() before it. Under the lock.
+  void beginAgain() { begun_ = false; }
   /// EIO and a line in the log, once.
   int corrupt(const std::string& what);
   /// flush() for destructors: errors go to the log.

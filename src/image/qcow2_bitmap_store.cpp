@@ -70,11 +70,11 @@ Status Qcow2BitmapStore::begin(const std::string& what) {
   if (image_.readOnly_) return Error(ErrorKind::permissionDenied, what + ": the image is open read-only");
   int error = image_.bitmaps_ ? image_.bitmaps_->store() : 0;
   image_.bitmaps_.reset();
-  return done(error == 0 ? image_.settle() : error, what);
+  return done(error == 0 ? image_.flushAll() : error, what);
 }
 
 Status Qcow2BitmapStore::end() {
-  if (int error = image_.settle(); error != 0) return done(error, "write the bitmaps");
+  if (int error = image_.flushAll(); error != 0) return done(error, "write the bitmaps");
   auto keeper = BitmapKeeper::open(image_, *image_.file_, image_.header_);
   if (!keeper) return std::move(keeper).error();
   image_.bitmaps_ = std::move(*keeper);

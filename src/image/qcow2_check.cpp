@@ -387,7 +387,7 @@ class Checker {
       dropBadEntries();
       result_.corruptionsFixed += badL1_.size() + badL2_.size();
       if (moreBad_) {
-        if (error = image_.settle(); error != 0) return Error::fromErrno(error, "repair");
+        if (error = image_.flushAll(); error != 0) return Error::fromErrno(error, "repair");
         return {};
       }
       if (Status rebuilt = rebuild(); !rebuilt) return rebuilt;
@@ -413,7 +413,7 @@ class Checker {
       result_.corruptionsFixed += flags;
       result_.leaksFixed += idle;
     }
-    if (error == 0) error = image_.settle();
+    if (error == 0) error = image_.flushAll();
     if (error != 0) return Error::fromErrno(error, "repair");
     result_.corruptions -= std::min(result_.corruptions, result_.corruptionsFixed);
     result_.leaks -= std::min(result_.leaks, result_.leaksFixed);
@@ -579,7 +579,7 @@ class Checker {
 Result<CheckResult> Qcow2Image::check(Repair repair) {
   if (repair != Repair::none && readOnly_) return Error(ErrorKind::permissionDenied, "repair: open read-only");
   if (!readOnly_) {
-    if (int error = settle(); error != 0) return Error::fromErrno(error, "write metadata");
+    if (int error = flushAll(); error != 0) return Error::fromErrno(error, "write metadata");
   } else if (refTable_.empty() && reloadRefcountTable() != 0) {
     return Error(ErrorKind::io, "read the refcount table");
   }

@@ -132,15 +132,25 @@ int Qcow2Image::flush() {
 }
 
 /// Twice: what the first one freed is counted down by the second.
-int Qcow2Image::settle() {
+int Qcow2Image::flushAll() {
   int error = flushMetadata();
   return error == 0 ? flushMetadata() : error;
 }
 
 int Qcow2Image::endLazy() {
+  std::unique_lock lock(mutex_);
   if (!lazyDirty_) return 0;
   header_.incompatible &= ~incompatible::dirty;
-  return storeHeader() ? file_->flush() : EIO;
+  if (!storeHeader()) return EIO;
+  lazyDirty_ = false;  // the next change says it again
+  return file_->flush();
+}
+
+int Qcow2Image::settle() {
+  if (readOnly_) return 0;
+  int error = bitmaps_ ? bitmaps_->store() : 0;
+  if (int unwritten = flushAll(); error == 0) error = unwritten;
+  return error == 0 ? endLazy() : error;
 }
 
 Status Qcow2Image::storeHeader() {

@@ -30,10 +30,7 @@ Qcow2Image::Qcow2Image(std::shared_ptr<BlockFile> file, Header header, const Ope
 
 Qcow2Image::~Qcow2Image() {
   if (readOnly_) return;
-  int error = bitmaps_ ? bitmaps_->store() : 0;
-  if (int unsettled = settle(); error == 0) error = unsettled;
-  if (error == 0) error = endLazy();
-  if (error != 0)
+  if (int error = settle(); error != 0)
     log(LogLevel::error, "close {}: {}", inQuotes(file_->name()), Error::fromErrno(error, "write metadata").message());
 }
 

@@ -59,6 +59,7 @@ class Qcow2Image final : public Image {
   int read(std::uint64_t offset, std::span<const iovec> to) override;
   int write(std::uint64_t offset, std::span<const iovec> from) override;
   int flush() override;
+  int settle() override;
   int discard(std::uint64_t offset, std::uint64_t length) override;
   int writeZeroes(std::uint64_t offset, std::uint64_t length, bool mayUnmap) override;
   int blockStatus(std::uint64_t offset, std::uint64_t length, BlockStatus& status) override;
@@ -222,7 +223,7 @@ class Qcow2Image final : public Image {
   Status switchTo(const Snapshot& snapshot, const std::string& what);
   int changeTree(const std::vector<std::uint64_t>& l1, int change);
   int refreshCopied();
-  int settle();
+  int flushAll();
 
   std::shared_ptr<BlockFile> file_, dataFile_;
   std::unique_ptr<Image> backing_;

@@ -127,7 +127,7 @@ Status Qcow2Image::resize(std::uint64_t newBytes, Preallocation preallocation) {
   Status ended = bitmapStore_.endResize(old);
   if (!done) return std::move(done).error().context(what);
   if (!ended) return std::move(ended).error().context(what);
-  if (int error = settle(); error != 0) return Error::fromErrno(error, what);
+  if (int error = flushAll(); error != 0) return Error::fromErrno(error, what);
   return {};
 }
 

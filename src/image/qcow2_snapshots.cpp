@@ -128,7 +128,7 @@ Status Qcow2Image::createSnapshot(const std::string& name) {
       return Error(ErrorKind::alreadyExists, what + " exists").withHint("delete it first, or take another name");
     if (auto number = parseNumber(s.about.id)) id = std::max(id, *number);
   }
-  if (int error = settle(); error != 0) return failed(error, what);
+  if (int error = flushAll(); error != 0) return failed(error, what);
   Snapshot s;
   s.about = {.id = std::to_string(id + 1), .name = name, .diskBytes = size()};
   timespec now{};
@@ -154,7 +154,7 @@ Status Qcow2Image::createSnapshot(const std::string& name) {
   all.push_back(std::move(s));
   Status stored = storeSnapshots(std::move(all));
   if (!stored) return std::move(stored).error().context(what);
-  return failed(settle(), what);
+  return failed(flushAll(), what);
 }
 
 Status Qcow2Image::deleteSnapshot(const std::string& idOrName) {
@@ -162,7 +162,7 @@ Status Qcow2Image::deleteSnapshot(const std::string& idOrName) {
   if (readOnly_) return Error(ErrorKind::permissionDenied, what + ": the image is open read-only");
   std::size_t index = findSnapshot(idOrName, true);
   if (index == snapshots_.size()) return Error(ErrorKind::notFound, what + ": there is none");
-  if (int error = settle(); error != 0) return failed(error, what);
+  if (int error = flushAll(); error != 0) return failed(error, what);
   Snapshot gone = snapshots_[index];
   std::vector<std::uint64_t> l1;
   if (Status read = readTable(gone.l1Offset, gone.l1Entries, l1); !read) return std::move(read).error().context(what);
@@ -174,7 +174,7 @@ Status Qcow2Image::deleteSnapshot(const std::string& idOrName) {
     std::unique_lock lock(mutex_);
     freeLater(gone.l1Offset, clusterUp(std::uint64_t{gone.l1Entries} * 8));
   }
-  if (error == 0) error = settle();
+  if (error == 0) error = flushAll();
   if (error == 0) error = refreshCopied();
   return failed(error, what);
 }
@@ -201,7 +201,7 @@ Status Qcow2Image::applySnapshot(const std::string& idOrName) {
 
 /// Makes a snapshot's tables the active ones.
 Status Qcow2Image::switchTo(const Snapshot& s, const std::string& what) {
-  if (int error = settle(); error != 0) return failed(error, what);
+  if (int error = flushAll(); error != 0) return failed(error, what);
   std::vector<std::uint64_t> l1, old = l1_;
   if (Status read = readTable(s.l1Offset, s.l1Entries, l1); !read) return std::move(read).error().context(what);
   for (std::uint64_t& word : l1) word &= entry::offsetMask;
@@ -225,7 +225,7 @@ Status Qcow2Image::switchTo(const Snapshot& s, const std::string& what) {
   if (error = file_->flush(); error != 0) return failed(error, what);
   error = changeTree(old, -1);
   freeLater(oldOffset, clusterUp(oldBytes));
-  if (error == 0) error = settle();
+  if (error == 0) error = flushAll();
   if (error == 0) error = refreshCopied();
   return failed(error, what);
 }
@@ -234,7 +234,7 @@ Status Qcow2Image::makeEmpty() {
   std::string what = "empty the image";
   if (readOnly_) return Error(ErrorKind::permissionDenied, what + ": it is open read-only");
   if (header_.rawDataFile()) return Error(ErrorKind::unsupported, what + ": it has a raw data file");
-  if (int error = settle(); error != 0) return failed(error, what);
+  if (int error = flushAll(); error != 0) return failed(error, what);
   std::vector<std::uint64_t> old = l1_;
   {
     std::unique_lock lock(mutex_);
@@ -243,7 +243,7 @@ Status Qcow2Image::makeEmpty() {
     }
   }
   int error = changeTree(old, -1);
-  return failed(error == 0 ? settle() : error, what);
+  return failed(error == 0 ? flushAll() : error, what);
 }
 
 }  // namespace lodge::image::qcow2

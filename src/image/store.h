@@ -31,6 +31,8 @@ class Store {
   virtual bool lend(std::uint64_t, std::span<const iovec>, bool, Loan&) { return false; }
   virtual void giveBack(const Loan&) {}
   virtual int flush() = 0;
+  /// As flush(), and the files are what closing would leave, until something is written again. No other call at once.
+  virtual int settle() { return flush(); }
   virtual int discard(std::uint64_t offset, std::uint64_t length) = 0;
   virtual int writeZeroes(std::uint64_t offset, std::uint64_t length, bool mayUnmap) = 0;
 };

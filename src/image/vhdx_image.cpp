@@ -33,13 +33,20 @@ VhdxImage::VhdxImage(const OpenContext& context, std::shared_ptr<BlockFile> file
 }
 
 VhdxImage::~VhdxImage() {
-  close();
-  if (!log_) return;
-  // All is in its place: no log to replay.
-  contents_.header.log = {};
-  if (int error = writeHeader(*file_, contents_.header, contents_.current); error != 0) {
+  if (int error = settle(); error != 0) {
     log(LogLevel::error, "image {}: close: {}", inQuotes(file_->name()), std::strerror(error));
   }
+}
+
+int VhdxImage::settle() {
+  if (int error = flush(); error != 0 || !log_) return error;
+  // All is in its place: no log to replay.
+  auto held = lock();
+  contents_.header.log = {};
+  if (int error = writeHeader(*file_, contents_.header, contents_.current); error != 0) return error;
+  log_.reset();
+  beginAgain();
+  return file_->flush();
 }
 
 void VhdxImage::setShapeOf() {

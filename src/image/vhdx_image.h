@@ -61,6 +61,7 @@ class VhdxImage final : public MappedImage, private BlockTable {
   const Uuid& dataWriteId() const { return contents_.header.dataWrite; }
   std::uint32_t sectorBytes() const { return contents_.sectorBytes; }
 
+  int settle() override;
   Result<ImageInfo> info() override;
   Result<CheckResult> check(Repair repair) override;
   Status resize(std::uint64_t newBytes, Preallocation preallocation) override;

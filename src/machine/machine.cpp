@@ -12,6 +12,7 @@
 #include "engine/prepare.h"
 #include "firmware/boot_state.h"
 #include "firmware/loader.h"
+#include "image/image_files.h"
 #include "machine/chipset.h"
 #include "machine/config_state.h"
 #include "machine/layout.h"
@@ -75,6 +76,7 @@ class BoardMachine : public Machine {
   EngineSetup engineSetup() {
     return {*memory_, *model_, config_.cpus, config_.codeCache, config_.trace, config_.irqchip};
   }
+  void nameFormats();
   Status openKernel();
   Status openProcessors(const std::string& chosen);
   Status load();
@@ -144,6 +146,7 @@ Status BoardMachine::open(ConsoleSink& console) {
     saved_ = std::move(*saved);
     if (Status same = compareDisks(saved_->disks, config_); !same) return same;
   }
+  nameFormats();
   FlashFiles flash;
   auto memory = config_.board == Board::pc ? createPcMemory(config_, flash) : GuestMemory::create(config_.memory);
   if (!memory) return std::move(memory).error();
@@ -171,6 +174,15 @@ Status BoardMachine::open(ConsoleSink& console) {
   devices_ = std::move(*devices);
   if (Status loaded = saved_ ? loadMemory(choice->name) : Status{}; !loaded) return loaded;
   return openProcessors(choice->name);
+}
+
+// A disk keeps its format from now on, in what is saved, too, whatever the guest writes to its beginning.
+void BoardMachine::nameFormats() {
+  for (std::size_t n = 0; n < config_.disks.size(); ++n) {
+    DriveConfig& disk = config_.disks[n];
+    if (disk.format.empty() && !disk.path.empty()) disk.format = image::formatByContent(disk.path);
+    savedConfig_.disks[n].format = disk.format;
+  }
 }
 
 Status BoardMachine::openKernel() {
@@ -301,8 +313,8 @@ Status BoardMachine::save(const SaveRequest& request) {
   if (Status loaded = memory_->finishLoading(); !loaded) return loaded;
   processors_->pause();
   chipset_->com1().flush();
-  devices_->quiesce();
-  Status done = writeState(**file, request);
+  int unwritten = devices_->quiesce();
+  Status done = unwritten == 0 ? writeState(**file, request) : Error::fromErrno(unwritten, "write the disks");
   if (done && !request.keepRunning) {
     end(MachineEnd::saved, 0);
   } else if (state_ == State::running) {

@@ -59,9 +59,10 @@ class PcBoard {
   Status describeToFirmware(const MachineConfig& config, const GuestMemory& memory);
   void reset();
   /// As PciDevices::quiesce() and transfer().
-  void quiesce() {
-    ide_.quiesce();
-    if (floppy_) floppy_->quiesce();
+  int quiesce() {
+    int error = ide_.quiesce();
+    int other = floppy_ ? floppy_->quiesce() : 0;
+    return error != 0 ? error : other;
   }
   void transfer(state::Snapshot& snapshot);
 

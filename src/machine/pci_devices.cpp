@@ -107,10 +107,15 @@ PciHost::Setup PciDevices::hostSetup(GuestMemory& memory, IoBus& ports, IoBus& m
   return setup;
 }
 
-void PciDevices::quiesce() {
-  for (auto& function : functions_) function->device().quiesce();
-  if (pc_) pc_->quiesce();
-  storage_.quiesce();
+int PciDevices::quiesce() {
+  int error = 0;
+  auto quiet = [&error](auto& device) {
+    if (int failed = device.quiesce(); error == 0) error = failed;
+  };
+  for (auto& function : functions_) quiet(function->device());
+  if (pc_) quiet(*pc_);
+  quiet(storage_);
+  return error;
 }
 
 void PciDevices::transfer(state::Snapshot& snapshot) {

@@ -30,8 +30,9 @@ class PciDevices {
                                                     IoBus& ports, IoBus& mmio, Chipset& chipset, FlashFiles flash,
                                                     virtio::ConsoleDevice::Output consoleOutput);
   void reset();
-  /// Ends what is under way. While no vCPU runs; I/O thread.
-  void quiesce();
+  /// Ends what is under way, and brings disks to stable storage, their images as they would be closed: 0, or a positive
+  /// errno value. While no vCPU runs; I/O thread.
+  int quiesce();
   /// Saves or loads the PCI host and all functions.
   void transfer(state::Snapshot& snapshot);
   /// What was loaded goes on: devices look at their queues. Before vCPUs run; I/O thread.

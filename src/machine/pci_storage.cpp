@@ -42,10 +42,15 @@ Status PciStorage::open(const MachineConfig& config, GuestMemory& memory, const 
   return addScsi(config, memory, board);
 }
 
-void PciStorage::quiesce() {
-  for (auto& nvme : nvmes_) nvme->quiesce();
-  for (auto& ahci : ahcis_) ahci->quiesce();
-  if (scsi_) scsi_->device().quiesce();
+int PciStorage::quiesce() {
+  int error = 0;
+  auto quiet = [&error](auto& device) {
+    if (int failed = device.quiesce(); error == 0) error = failed;
+  };
+  for (auto& nvme : nvmes_) quiet(*nvme);
+  for (auto& ahci : ahcis_) quiet(*ahci);
+  if (scsi_) quiet(scsi_->device());
+  return error;
 }
 
 void PciStorage::transfer(state::Snapshot& snapshot) {

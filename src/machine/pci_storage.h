@@ -39,7 +39,7 @@ class PciStorage {
   Status open(const MachineConfig& config, GuestMemory& memory, const Board& board);
 
   /// As PciDevices'.
-  void quiesce();
+  int quiesce();
   void transfer(state::Snapshot& snapshot);
   void resume();
 

@@ -24,7 +24,7 @@ class AhciController : public PciFunction, private IoDevice {
   AhciPort& port(unsigned number) { return *ports_.at(number); }
   void reset() override;
   /// As AhciPort's.
-  void quiesce();
+  int quiesce();
   void transfer(state::Archive& a) override;
   /// BAR 5, for tests.
   IoDevice& registers() { return *this; }

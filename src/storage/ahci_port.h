@@ -36,8 +36,8 @@ class AhciPort {
   void write(unsigned offset, std::uint32_t value);
   /// Whether an interrupt is asserted that its mask lets through.
   bool pending() const { return pending_; }
-  /// Returns when no request is under way, and what was written is on stable storage. While no vCPU runs.
-  void quiesce();
+  /// Returns when no request is under way, after Disk::settle(): 0, or a positive errno value. While no vCPU runs.
+  int quiesce();
   /// Saves or loads it, after quiesce().
   void transfer(state::Archive& a);
   /// Back to power-up; no request is under way afterwards.

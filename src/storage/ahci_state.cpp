@@ -6,10 +6,10 @@ namespace lodge {
 
 using state::Archive;
 
-void AhciPort::quiesce() {
+int AhciPort::quiesce() {
   std::unique_lock lock(mutex_);
   landed_.wait(lock, [this] { return inFlight_ == 0; });
-  if (drive_) drive_->flush();
+  return drive_ ? drive_->settle() : 0;
 }
 
 void AhciPort::transfer(Archive& a) {
@@ -33,8 +33,12 @@ void AhciPort::transfer(Archive& a) {
   updatePendingLocked();
 }
 
-void AhciController::quiesce() {
-  for (auto& port : ports_) port->quiesce();
+int AhciController::quiesce() {
+  int error = 0;
+  for (auto& port : ports_) {
+    if (int failed = port->quiesce(); error == 0) error = failed;
+  }
+  return error;
 }
 
 void AhciController::transfer(Archive& a) {

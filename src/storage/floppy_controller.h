@@ -43,8 +43,8 @@ class FloppyController {
   /// Errors: alreadyExists.
   Status plugPorts(IoBus& ports);
   void reset();
-  /// Returns when no request is under way, and what was written is on stable storage. While no vCPU runs.
-  void quiesce();
+  /// Returns when no request is under way, after Disk::settle(): 0, or a positive errno value. While no vCPU runs.
+  int quiesce();
   /// Saves or loads it, after quiesce().
   void transfer(state::Archive& a);
 

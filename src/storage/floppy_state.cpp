@@ -8,12 +8,14 @@ namespace lodge {
 
 using state::Archive;
 
-void FloppyController::quiesce() {
+int FloppyController::quiesce() {
   std::unique_lock lock(mutex_);
   landed_.wait(lock, [this] { return inFlight_ == 0; });
+  int error = 0;
   for (Drive& d : drives_) {
-    if (d.medium) flushAndWait(*d.medium);
+    if (int failed = d.medium ? d.medium->settle() : 0; error == 0) error = failed;
   }
+  return error;
 }
 
 /// What the transfer under way would do must be what its command can have led to.

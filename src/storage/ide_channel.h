@@ -31,8 +31,8 @@ class IdeChannel {
   std::uint64_t readBusMaster(std::uint64_t offset, unsigned size);
   void writeBusMaster(std::uint64_t offset, unsigned size, std::uint64_t value);
   void reset();
-  /// Returns when no disk request is under way and what was written is on stable storage. While no vCPU runs.
-  void quiesce();
+  /// Returns when no disk request is under way, after Disk::settle(): 0, or a positive errno value. While no vCPU runs.
+  int quiesce();
   /// Saves or loads registers and drives, after quiesce().
   void transfer(state::Archive& a);
   /// Calls `change` on the drive while no register access or request is under way with it.

@@ -21,7 +21,7 @@ class IdeController : public PciFunction, private IoDevice {
   /// The channels' ports. Errors: alreadyExists.
   Status plugPorts(IoBus& ports);
   void reset() override;
-  void quiesce();
+  int quiesce();
   void transfer(state::Archive& a) override;
 
  private:

@@ -59,8 +59,8 @@ class IdeDrive {
   virtual void reset();
   /// Saves or loads the device while it has no request to the disk.
   virtual void transfer(state::Archive& a);
-  /// What was written is on stable storage when it returns.
-  void flush();
+  /// Disk::settle() of the medium, if there is one.
+  int settle();
 
   Phase phase() const { return phase_; }
   std::vector<std::uint8_t>& data() { return *data_; }

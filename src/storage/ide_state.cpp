@@ -14,8 +14,8 @@ namespace {
 constexpr std::size_t kMostData = std::size_t{4} << 20;
 }  // namespace
 
-void IdeDrive::flush() {
-  if (disk_) flushAndWait(*disk_);
+int IdeDrive::settle() {
+  return disk_ ? disk_->settle() : 0;
 }
 
 void IdeDrive::transfer(Archive& a) {
@@ -81,12 +81,14 @@ void AtapiDrive::transfer(Archive& a) {
   }
 }
 
-void IdeChannel::quiesce() {
+int IdeChannel::quiesce() {
   std::unique_lock lock(mutex_);
   landed_.wait(lock, [this] { return inFlight_ == 0; });
+  int error = 0;
   for (auto& drive : drives_) {
-    if (drive) drive->flush();
+    if (int failed = drive ? drive->settle() : 0; error == 0) error = failed;
   }
+  return error;
 }
 
 void IdeChannel::transfer(Archive& a) {
@@ -112,8 +114,12 @@ void IdeChannel::transfer(Archive& a) {
   }
 }
 
-void IdeController::quiesce() {
-  for (auto& channel : channels_) channel->quiesce();
+int IdeController::quiesce() {
+  int error = 0;
+  for (auto& channel : channels_) {
+    if (int failed = channel->quiesce(); error == 0) error = failed;
+  }
+  return error;
 }
 
 void IdeController::transfer(Archive& a) {

@@ -6,12 +6,12 @@ namespace lodge {
 
 using state::Archive;
 
-void NvmeController::quiesce() {
+int NvmeController::quiesce() {
   {
     std::unique_lock lock(mutex_);
     landed_.wait(lock, [this] { return inFlight_ == 0; });
   }
-  flushAndWait(*disk_);
+  return disk_->settle();
 }
 
 void NvmeController::transferQueues(Archive& a) {

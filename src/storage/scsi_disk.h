@@ -18,7 +18,7 @@ class ScsiDisk : public ScsiUnit {
   /// `serial`: up to 20 characters.
   ScsiDisk(std::shared_ptr<Disk> disk, std::string serial) : disk_(std::move(disk)), serial_(std::move(serial)) {}
   void execute(const ScsiCommand& command, Completion done) override;
-  void quiesce() override { flushAndWait(*disk_); }
+  int quiesce() override { return disk_->settle(); }
 
  private:
   static constexpr unsigned kBlock = 512;

@@ -48,8 +48,8 @@ class ScsiUnit {
   using Completion = std::function<void(const ScsiResult&)>;
   virtual ~ScsiUnit() = default;
   virtual void execute(const ScsiCommand& command, Completion done) = 0;
-  /// What was written is on stable storage when it returns. While there is no command.
-  virtual void quiesce() {}
+  /// Disk::settle() of what is behind it. While there is no command.
+  virtual int quiesce() { return 0; }
   /// Saves or loads it, while there is no command.
   virtual void transfer(state::Archive&) {}
 };

@@ -118,12 +118,12 @@ void BlockDevice::reset() {
   landed_.wait(lock, [&] { return inFlight_ == 0; });
 }
 
-void BlockDevice::quiesce() {
+int BlockDevice::quiesce() {
   {
     std::unique_lock lock(flightMutex_);
     landed_.wait(lock, [&] { return inFlight_ == 0; });
   }
-  flushAndWait(*disk_);
+  return disk_->settle();
 }
 
 void BlockDevice::notify(unsigned queue) {

@@ -23,7 +23,7 @@ class BlockDevice : public QueuedDevice {
   std::uint32_t readConfig(std::uint64_t offset, unsigned size) override;
   void reset() override;
   void notify(unsigned queue) override;
-  void quiesce() override;
+  int quiesce() override;
 
   std::uint64_t requests() const { return requests_; }
 

@@ -42,9 +42,9 @@ class Device {
   /// Back to power-up; on return no request of before touches guest memory any more.
   virtual void reset() = 0;
   virtual void notify(unsigned queue) = 0;
-  /// Returns when no request is under way on another thread, and what was written is on stable storage. While no vCPU
-  /// runs; I/O thread.
-  virtual void quiesce() {}
+  /// Returns when no request is under way on another thread, and what was written to disks is on stable storage, their
+  /// images as they would be closed (Disk::settle()): 0, or a positive errno value. While no vCPU runs; I/O thread.
+  virtual int quiesce() { return 0; }
   /// Saves or loads the device, after quiesce(); loading: after activate() and enableQueue(), as the driver left it.
   virtual void transfer(state::Archive&) {}
 

@@ -30,7 +30,7 @@ class NetDevice : public QueuedDevice {
   void reset() override;
   void notify(unsigned queue) override;
   void disableQueue(unsigned queue) override;
-  void quiesce() override;
+  int quiesce() override;
   void transfer(state::Archive& a) override;
 
   unsigned pairs() const { return maxPairs_; }

@@ -70,11 +70,12 @@ void NetDevice::haltVhost() {
   }
 }
 
-void NetDevice::quiesce() {
-  if (!byVhost_) return;
+int NetDevice::quiesce() {
+  if (!byVhost_) return 0;
   std::lock_guard lock(workMutex_);
   haltVhost();
   wake();  // once the machine has been saved, if it goes on
+  return 0;
 }
 
 void NetDevice::disableQueue(unsigned queue) {

@@ -101,12 +101,16 @@ void ScsiDevice::reset() {
   landed_.wait(lock, [&] { return inFlight_ == 0; });
 }
 
-void ScsiDevice::quiesce() {
+int ScsiDevice::quiesce() {
   {
     std::unique_lock lock(flightMutex_);
     landed_.wait(lock, [&] { return inFlight_ == 0; });
   }
-  for (auto& unit : units_) unit->quiesce();
+  int error = 0;
+  for (auto& unit : units_) {
+    if (int failed = unit->quiesce(); error == 0) error = failed;
+  }
+  return error;
 }
 
 void ScsiDevice::transfer(state::Archive& a) {

@@ -29,7 +29,7 @@ class ScsiDevice : public QueuedDevice {
   std::uint32_t readConfig(std::uint64_t offset, unsigned size) override;
   void reset() override;
   void notify(unsigned queue) override;
-  void quiesce() override;
+  int quiesce() override;
   void transfer(state::Archive& a) override;
 
  private:
