@@ -86,6 +86,9 @@ void transfer(Archive& a, LocalApic::State& s) {
   a(s.timer.divide, s.timer.initialCount, s.timer.mode, s.timer.tscDeadline, s.timer.remaining);
   a.require(s.timer.mode <= LocalApicTimer::Mode::tscDeadline && s.timer.divide <= 15, "the local APIC timer's mode");
   a.require(s.timer.remaining == LocalApicTimer::kNever || isTime(s.timer.remaining), "the local APIC timer's time");
+  bool counts = s.timer.mode != LocalApicTimer::Mode::tscDeadline;
+  a.require(s.timer.remaining == LocalApicTimer::kNever || !counts || s.timer.initialCount != 0,
+            "the local APIC timer's count");
   constexpr std::uint64_t kX2Apic = 1 << 10, kEnable = 1 << 11;
   a.require((s.base & (kX2Apic | kEnable)) != kX2Apic, "the local APIC's base");
   a.require((s.irr[0] & 0xffff) == 0 && (s.isr[0] & 0xffff) == 0, "the local APIC's vectors");

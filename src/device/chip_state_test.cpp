@@ -181,6 +181,22 @@ TEST(ChipState, AnHpetTimersRouteIsOneThatThereIs) {
   EXPECT_FALSE(loaded(chips.hpet, out.saved()));
 }
 
+TEST(ChipState, ALocalApicTimerThatRunsCounts) {
+  for (auto mode : {LocalApicTimer::Mode::oneShot, LocalApicTimer::Mode::periodic, LocalApicTimer::Mode::tscDeadline}) {
+    for (std::uint32_t count : {0u, 1u}) {
+      Chips chips(0);
+      LocalApic::State state = chips.apic.save();
+      state.timer = {.divide = 0, .initialCount = count, .mode = mode, .tscDeadline = 0, .remaining = 1000};
+      Archive out(1);
+      transfer(out, state);
+      Status done = loaded(chips.apic, out.saved());
+      EXPECT_EQ(static_cast<bool>(done), count != 0 || mode == LocalApicTimer::Mode::tscDeadline);
+      if (!done) EXPECT_NE(done.error().message().find("the local APIC timer's count"), std::string::npos);
+      chips.clock.advance(1'000'000);
+    }
+  }
+}
+
 struct TestFunction : PciFunction, IoDevice {
   TestFunction()
       : PciFunction(
