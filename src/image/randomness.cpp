@@ -40,11 +40,10 @@ std::uint64_t wordAt(std::span<const std::byte> bytes, std::size_t at) {
 bool repeatsItself(std::span<const std::byte> bytes) {
   constexpr std::size_t kStep = 16, kWindow = 512;
   constexpr unsigned kBits = 15;
-  thread_local std::array<std::uint16_t, std::size_t{1} << kBits> places;
-  auto placeOf = [](std::uint64_t word) -> std::uint16_t& {
+  std::array<std::uint16_t, std::size_t{1} << kBits> places{};
+  auto placeOf = [&places](std::uint64_t word) -> std::uint16_t& {
     return places[word * 0x9e3779b97f4a7c15u >> (64 - kBits)];
   };
-  places.fill(0);
   for (std::size_t window = 0; window + kWindow + sizeof(std::uint64_t) <= bytes.size(); window += kWindow) {
     // Only what lies before: a stretch that is said twice is found where it comes again.
     for (std::size_t at = window; at < window + kStep; ++at) {

@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "base/log.h"
+#include "base/program_pages.h"
 #include "base/text.h"
 #include "engine/choose.h"
 #include "engine/prepare.h"
@@ -26,6 +27,9 @@
 namespace lodge {
 
 namespace {
+
+/// After this time what a machine's beginning took of the program is no longer wanted.
+constexpr Nanoseconds kBeginning = kNanosecondsPerSecond;
 
 class BoardMachine : public Machine {
  public:
@@ -125,6 +129,7 @@ class BoardMachine : public Machine {
   std::optional<firmware::BootState> firstBoot_;  ///< until the machine starts for the first time,
   firmware::ImageCopies firstCopies_;             ///< while the rest is made
   std::unique_ptr<SavedMachine> saved_;           ///< what the machine starts from, until it runs
+  std::unique_ptr<Timer> begun_;                  ///< what only its beginning took may go
 };
 
 BoardEvents BoardMachine::boardEvents() {
@@ -252,6 +257,8 @@ void BoardMachine::start() {
   state_ = State::running;
   log(LogLevel::info, "the machine runs");
   processors_->resume();
+  begun_ = loop_.makeTimer(releaseProgramPages);
+  begun_->arm(loop_.clock().now() + kBeginning);
 }
 
 void BoardMachine::pause() {

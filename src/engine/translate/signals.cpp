@@ -159,10 +159,9 @@ void showStep(const ucontext_t* frame, VcpuContext& context) {
   gregset_t registers;
   std::memcpy(registers, frame->uc_mcontext.gregs, sizeof registers);
   if (!context.store->locate(static_cast<std::uint64_t>(registers[REG_RIP]), place)) return;
-  static thread_local CpuState kept, shown;
-  kept = context.cpu->state;
+  CpuState kept = context.cpu->state;
   bool precise = leaveTranslatedCode(registers, context, place, false);
-  shown = context.cpu->state;
+  CpuState shown = context.cpu->state;
   context.cpu->state = kept;
   constexpr int kRegisters[] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_R15, REG_RBP,
                                 REG_RSI, REG_RDI, REG_R8,  REG_R9,  REG_R10, REG_R11};
