@@ -4,10 +4,12 @@
 #include <algorithm>
 #include <utility>
 
+#include "memory/huge_window.h"
+
 namespace lodge::firmware {
 
 namespace {
-constexpr std::uint64_t kPiece = 1_MiB;
+constexpr std::uint64_t kPiece = HugeWindow::kBytes;
 }
 
 ImageCopies::~ImageCopies() {
@@ -16,8 +18,10 @@ ImageCopies::~ImageCopies() {
 }
 
 void ImageCopies::add(const ImageFile& file, std::uint64_t offset, std::uint64_t length, GuestMemory& memory, Gpa to) {
-  for (std::uint64_t at = 0; at < length; at += kPiece)
-    pieces_.push_back({&file, offset + at, std::min(kPiece, length - at), &memory, to + at});
+  for (std::uint64_t at = 0, part; at < length; at += part) {
+    part = std::min(kPiece - raw(to + at) % kPiece, length - at);
+    pieces_.push_back({&file, offset + at, part, &memory, to + at});
+  }
 }
 
 void ImageCopies::begin() {

@@ -10,6 +10,8 @@
 #include <cerrno>
 #include <cstring>
 
+#include "memory/huge_window.h"
+
 namespace lodge::firmware {
 
 namespace {
@@ -73,9 +75,23 @@ Status ImageFile::load(std::uint64_t offset, std::uint64_t length, GuestMemory& 
                  fmt::format("'{}': no guest RAM for {} bytes at 0x{:x}", name_, length, raw(to)));
   }
   // By way of a buffer that stays in the cache: reading straight into RAM that nobody has touched costs a fault a page.
-  std::vector<std::byte> buffer(std::min(length, kLoadPiece));
-  for (std::uint64_t done = 0; done < length; done += buffer.size()) {
-    std::span<std::byte> piece(buffer.data(), std::min<std::uint64_t>(buffer.size(), length - done));
+  // Where the host gives RAM in huge pages there is but one.
+  std::vector<std::byte> buffer;
+  HugeWindow huge;
+  for (std::uint64_t done = 0, part; done < length; done += part) {
+    auto place = static_cast<std::uint64_t>(memory.span(to + done, length - done) - memory.deviceView());
+    std::uint64_t toBoundary = HugeWindow::kBytes - place % HugeWindow::kBytes;
+    if (toBoundary == HugeWindow::kBytes && length - done >= toBoundary) {
+      if (std::span<std::byte> window = huge.at(memory.fd(), place); !window.empty()) {
+        part = window.size();
+        if (Status status = read(offset + done, window); !status) return status;
+        memory.written(to + done, part);
+        continue;
+      }
+    }
+    buffer.resize(std::min(length, kLoadPiece));
+    part = std::min({std::uint64_t{buffer.size()}, length - done, toBoundary});
+    std::span<std::byte> piece(buffer.data(), part);
     if (Status status = read(offset + done, piece); !status) return status;
     if (!memory.write(to + done, piece)) return Error(ErrorKind::internal, "guest RAM that was there is gone");
   }
