@@ -8,6 +8,7 @@
 #include <sys/epoll.h>
 #include <sys/random.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -30,6 +31,20 @@ Error badAddress(std::string_view text, const std::string& why) {
   return Error(ErrorKind::invalidArgument, fmt::format("--vnc {}: {}", inQuotes(text), why)).withHint(kForm);
 }
 
+/// bind(). A socket that nobody listens at any more, since its machine was killed, gives way; any other file stays.
+int bindLocal(int fd, const sockaddr_un& name) {
+  const auto* at = reinterpret_cast<const sockaddr*>(&name);
+  int result = ::bind(fd, at, sizeof name);
+  if (result == 0 || errno != EADDRINUSE) return result;
+  UniqueFd probe(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  struct stat file {};
+  bool isSocket = ::lstat(name.sun_path, &file) == 0 && S_ISSOCK(file.st_mode);
+  bool isDead = probe && isSocket && ::connect(probe.get(), at, sizeof name) != 0 && errno == ECONNREFUSED;
+  if (isDead && ::unlink(name.sun_path) == 0) return ::bind(fd, at, sizeof name);
+  errno = EADDRINUSE;
+  return -1;
+}
+
 Result<UniqueFd> listenOn(const Address& address) {
   bool local = !address.socket.empty();
   UniqueFd fd(::socket(local ? AF_UNIX : AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
@@ -43,7 +58,7 @@ Result<UniqueFd> listenOn(const Address& address) {
     name.sun_family = AF_UNIX;
     if (address.socket.size() >= sizeof name.sun_path) return Error(ErrorKind::invalidArgument, what + ": too long");
     std::memcpy(name.sun_path, address.socket.data(), address.socket.size());
-    result = ::bind(fd.get(), reinterpret_cast<sockaddr*>(&name), sizeof name);
+    result = bindLocal(fd.get(), name);
   } else {
     int yes = 1;
     ::setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);

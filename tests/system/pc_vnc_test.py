@@ -3,6 +3,7 @@
 
 import os
 import pathlib
+import socket
 import subprocess
 import tempfile
 import time
@@ -36,6 +37,17 @@ def view(folder, screen, options):
     return log.read_text(errors="replace")
 
 
+def wait_for_port(machine):
+    end = time.monotonic() + SECONDS
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", 5900 + DISPLAY), 5).close()
+            return
+        except OSError:
+            assert time.monotonic() < end and machine.process.poll() is None, machine.errors
+            time.sleep(0.1)
+
+
 def check(setting, options, expected, make_files=lambda folder: None):
     need("Xvfb", "xtigervncviewer", "openssl")
     with tempfile.TemporaryDirectory(prefix="lodge-test-") as folder:
@@ -45,11 +57,7 @@ def check(setting, options, expected, make_files=lambda folder: None):
         server, screen = start_x_server(folder)
         try:
             with Machine(Spec(kernel=None, options=("--board", "pc", "--vnc", vnc))) as machine:
-                end = time.monotonic() + SECONDS
-                while not (machine.runtime / "lodge").exists():
-                    assert time.monotonic() < end and machine.process.poll() is None, machine.errors
-                    time.sleep(0.1)
-                time.sleep(1)
+                wait_for_port(machine)
                 text = view(folder, screen, [option.format(folder=folder) for option in options])
                 assert expected in text, text
         finally:
