@@ -116,9 +116,11 @@ void TranslationStore::invalidatePageLocked(std::uint64_t ramPage) {
     if (count != 0) setEntriesLocked(*u, {offsets, count}, 0);
     u->granules = 0;
   }
+  // Followers know before they may let their programs store to the page: until then it is neither open nor guarded.
+  memory_.codePages()[ramPage].store(1, std::memory_order_seq_cst);
+  for (CodeFollower* follower : followers_) follower->codeWritten(ramPage, ~std::uint64_t{0});
   memory_.codePages()[ramPage].store(0, std::memory_order_seq_cst);
   opened_.push_back(ramPage);
-  for (CodeFollower* follower : followers_) follower->codeWritten(ramPage, ~std::uint64_t{0});
   ++counters_.invalidatedPages;
 }
 
@@ -234,8 +236,9 @@ bool TranslationStore::makeRoomForFollowers() {
   return true;
 }
 
+/// Where another vCPU is about to, that is waited for: the page may be writable in an executor until then.
 bool TranslationStore::guardCode(std::uint64_t ramPage) {
-  if (memory_.codePages()[ramPage].load(std::memory_order_acquire) != 0) return true;
+  if (memory_.codePages()[ramPage].load(std::memory_order_acquire) == kGuarded) return true;
   std::scoped_lock lock(mutex_);
   return guardPageLocked(ramPage);
 }

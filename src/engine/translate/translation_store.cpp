@@ -328,6 +328,7 @@ bool TranslationStore::guardPageLocked(std::uint64_t ramPage) {
   }
   // A device's store that is still on its way to memory looks at the mark after it.
   if (membarrier_) hostCall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED);
+  mark.store(kGuarded, std::memory_order_seq_cst);
   return true;
 }
 

@@ -183,6 +183,8 @@ class TranslationStore : public CodeWriteObserver {
   void leaveAllLocked();
   void awaitLeavingLocked() const;
 
+  /// GuestMemory::codePages(): stores to the page are noticed, whoever makes them; 1 before that.
+  static constexpr std::uint8_t kGuarded = 2;
   static constexpr unsigned kHashSize = 1 << 14;
   static constexpr std::uint32_t kMaxUnits = 1 << 16;
   static constexpr unsigned kMaxUsers = 64;
