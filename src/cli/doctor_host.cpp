@@ -58,7 +58,8 @@ Finding examineHugePages() {
   }
   std::uint64_t free = hostNumber("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages").value_or(0);
   finding.facts["free"] = free;
-  finding.text += fmt::format("; {} of 2M set aside, {} of them free", reserved, free);
+  finding.text += fmt::format("; {} of 2M set aside, {} of them free, for --hugepages", reserved, free);
+  if (reserved == 0) finding.text += " ('sysctl vm.nr_hugepages=N')";
   return finding;
 }
 

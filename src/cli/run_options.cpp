@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cli/run_options.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
+#include <iterator>
 
 #include "base/text.h"
 #include "cli/described_run.h"
 #include "cli/disk_option.h"
+#include "cli/engine_options.h"
 #include "cli/net_option.h"
 #include "control/machine_name.h"
 #include "machine/trace.h"
@@ -179,10 +182,7 @@ Result<RunOptions> runOptionsFrom(const Invocation& invocation) {
   }
   config.initrds = invocation.all("initrd");
   config.append = join(invocation.all("append"), " ");
-  config.engine = invocation.value("engine", config.engine);
-  std::string irqchip = invocation.value("irqchip");
-  config.irqchip = irqchip == "user" ? Irqchip::user : irqchip == "split" ? Irqchip::split : Irqchip::best;
-  config.cpuModel = invocation.value("cpu", config.cpuModel);
+  readEngineOptions(invocation, config);
   config.trace = join(invocation.all("trace"), ",");
   if (Status known = checkTrace(config.trace); !known) return std::move(known).error();
   config.noReboot = invocation.has("no-reboot");
@@ -222,7 +222,7 @@ Result<RunOptions> runOptionsFrom(const Invocation& invocation) {
 }
 
 std::vector<OptionSpec> runOptionTable() {
-  return {
+  std::vector<OptionSpec> all{
       {.name = "kernel",
        .letter = 'k',
        .value = "FILE",
@@ -368,16 +368,6 @@ std::vector<OptionSpec> runOptionTable() {
            "What the terminal is to the guest: 'serial' (ttyS0), as if nothing is given, or 'virtio' (hvc0), which is "
            "faster and follows the window's size. What the guest writes to ttyS0 is shown in both cases.",
        .choices = {"serial", "virtio"}},
-      {.name = "engine",
-       .letter = 'e',
-       .value = "ENGINE",
-       .help = "What executes guest code; 'lodge doctor' tells what auto chooses here and why.",
-       .choices = {"auto", "translate", "interpret", "kvm"}},
-      {.name = "irqchip",
-       .value = "WHERE",
-       .help = "Where the kvm engine has local APICs: in the kernel (split; what it does where KVM can), or in Lodge "
-               "with all other interrupt controllers (user).",
-       .choices = {"user", "split"}},
       {.name = "cpu",
        .value = "MODEL",
        .help = "The CPU that the guest sees: host (all that can be offered here; the default), or one that is the same "
@@ -398,6 +388,10 @@ std::vector<OptionSpec> runOptionTable() {
        .help = "Write what happens inside to standard error (see Tracing).",
        .repeats = true},
   };
+  auto engines = engineOptionTable();
+  auto place = std::ranges::find(all, "cpu", &OptionSpec::name);
+  all.insert(place, std::make_move_iterator(engines.begin()), std::make_move_iterator(engines.end()));
+  return all;
 }
 
 }  // namespace lodge::cli

@@ -106,6 +106,8 @@ TEST(RunOptions, Everything) {
                     "interpret",
                     "--irqchip",
                     "user",
+                    "--nested",
+                    "--hyperv",
                     "--cpu",
                     "host",
                     "--no-reboot",
@@ -127,7 +129,7 @@ TEST(RunOptions, Everything) {
   EXPECT_EQ(m.name, "web");
   EXPECT_TRUE(o->detach);
   EXPECT_EQ(m.engine, "interpret");
-  EXPECT_EQ(m.cpuModel, "host");
+  EXPECT_EQ(m.cpuModel, "host,nested,hyperv");
   EXPECT_EQ(m.irqchip, Irqchip::user);
   EXPECT_TRUE(m.noReboot && !m.balloon && m.testDevice);
   EXPECT_EQ(m.codeCache, 64_MiB);

@@ -15,6 +15,10 @@ Result<std::unique_ptr<Engine>> makeEngine(std::string_view name, const EngineSe
       .withHint("this version has kvm, translate and interpret");
 }
 
+Status offerInterfaces(std::string_view engine, x86::CpuModel& model, GuestInterfaces interfaces) {
+  return engine == "kvm" && interfaces.any() ? kvm::offerInterfaces(model, interfaces) : Status{};
+}
+
 Status limitModel(std::string_view engine, x86::CpuModel& model, Irqchip irqchip) {
   return engine == "kvm" ? kvm::limitModel(model, irqchip) : Status{};
 }

@@ -40,6 +40,9 @@ class Vcpu {
   /// Makes CpuState precise after `stopped`, once no vCPU runs: until then, others may have sent this one an INIT. Any
   /// thread.
   virtual void settle() {}
+  /// The machine is reset: what the engine alone knows of the guest is as at power-up, and CpuState counts. While no
+  /// vCPU runs; any thread.
+  virtual void forget() {}
   /// The local APIC's state, of an engine that keeps local APICs; after settle(). Errors: io.
   virtual Status readApic(x86::LocalApicRegisters&) { return Error(ErrorKind::unsupported, "no local APIC here"); }
   /// Sets it; CpuState's TSC offset is that of the deadline. While no vCPU runs. Errors: io.
@@ -50,6 +53,13 @@ class Vcpu {
   virtual std::vector<std::pair<std::string, std::uint64_t>> statistics() const = 0;
 };
 
+/// What guests are offered only where it is asked for, and the engine can.
+struct GuestInterfaces {
+  bool nested = false;  ///< the processor's virtualization
+  bool hyperv = false;  ///< Hyper-V's interface
+  bool any() const { return nested || hyperv; }
+};
+
 /// What an engine needs to make vCPUs. References must outlive it.
 struct EngineSetup {
   GuestMemory& memory;
@@ -58,6 +68,7 @@ struct EngineSetup {
   std::uint64_t codeCacheBytes = 128_MiB;
   std::string trace;  ///< the --trace option's value; empty for none
   Irqchip irqchip = Irqchip::best;
+  GuestInterfaces interfaces{};
 };
 
 /// A message-signalled interrupt, as devices write it (SDM vol. 3, 11.11).
@@ -98,6 +109,9 @@ class Engine {
 
 /// By name: "kvm", "translate" or "interpret". Errors: unsupported, and the engine's own.
 Result<std::unique_ptr<Engine>> makeEngine(std::string_view name, const EngineSetup& setup);
+
+/// Adds to a CPU model what was asked for, after limitModel(). Errors: unsupported with a hint; io.
+Status offerInterfaces(std::string_view engine, x86::CpuModel& model, GuestInterfaces interfaces);
 
 /// Takes from a CPU model what the engine of that name cannot give on this host, before anything is made of the model.
 /// Errors: unsupported, io.

@@ -16,6 +16,7 @@
 #include "image/image_files.h"
 #include "machine/chipset.h"
 #include "machine/config_state.h"
+#include "machine/engine_requests.h"
 #include "machine/layout.h"
 #include "machine/pc_board.h"
 #include "machine/pci_devices.h"
@@ -78,7 +79,7 @@ class BoardMachine : public Machine {
 
  private:
   EngineSetup engineSetup() {
-    return {*memory_, *model_, config_.cpus, config_.codeCache, config_.trace, config_.irqchip};
+    return {*memory_, *model_, config_.cpus, config_.codeCache, config_.trace, config_.irqchip, requests_.interfaces};
   }
   void nameFormats();
   Status openKernel();
@@ -113,6 +114,7 @@ class BoardMachine : public Machine {
   EventLoop& loop_;
   MachineConfig config_;
   MachineConfig savedConfig_;  ///< as a process in another folder would need it
+  EngineRequests requests_;
   std::atomic<State> state_{State::created};
   std::function<void(MachineEnd, int)> onEnd_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
@@ -152,19 +154,24 @@ Status BoardMachine::open(ConsoleSink& console) {
     if (Status same = compareDisks(saved_->disks, config_); !same) return same;
   }
   nameFormats();
+  auto requests = EngineRequests::of(config_);
+  if (!requests) return std::move(requests).error();
+  requests_ = *requests;
+  auto choice = chooseEngine(config_.engine);
+  if (!choice) return std::move(choice).error();
+  if (Status able = requests_.check(choice->name); !able) return able;
   FlashFiles flash;
   auto memory = config_.board == Board::pc ? createPcMemory(config_, flash) : GuestMemory::create(config_.memory);
   if (!memory) return std::move(memory).error();
   memory_ = std::move(*memory);
-  auto model = x86::makeCpuModel(config_.cpuModel, config_.cpus);
+  auto model = x86::makeCpuModel(requests_.cpuModel, config_.cpus);
   if (!model) return std::move(model).error();
   model_ = std::move(*model);
   if (config_.board == Board::pc) {
     x86::setPhysicalAddressBits(*model_, layout::pcAddressBits(GuestMemory::kHoleEnd + memory_->highSize()));
   }
-  auto choice = chooseEngine(config_.engine);
-  if (!choice) return std::move(choice).error();
   if (Status limited = limitModel(choice->name, *model_, config_.irqchip); !limited) return limited;
+  if (Status offered = offerInterfaces(choice->name, *model_, requests_.interfaces); !offered) return offered;
   if (saved_) {  // CPUs are made by it
     transferModel(saved_->snapshot, *model_);
     if (Status same = saved_->snapshot.status(); !same) return notRestored(std::move(same));
@@ -209,7 +216,7 @@ Status BoardMachine::openProcessors(const std::string& chosen) {
   auto started = std::chrono::steady_clock::now();
   EngineSetup setup = engineSetup();
   auto engine = makeEngine(chosen, setup);
-  if (!engine && config_.engine == "auto" && chosen != "interpret") {
+  if (!engine && config_.engine == "auto" && chosen != "interpret" && requests_.check("interpret")) {
     log(LogLevel::warning, "engine {}: {}; the machine gets 'interpret', which is 30 times slower ({})", chosen,
         engine.error().message(), engine.error().hint());
     if (Status copied = firstCopies_.finish(); !copied) return copied;
@@ -315,6 +322,7 @@ Status BoardMachine::save(const SaveRequest& request) {
   if (state_ == State::ended || state_ == State::created)
     return Error(ErrorKind::invalidArgument, "the machine does not run");
   if (config_.testDevice) return Error(ErrorKind::unsupported, "a machine with the test device cannot be saved");
+  if (Status may = requests_.checkLeaving("saved"); !may) return may;
   auto file = state::StateFileWriter::create(request.path);
   if (!file) return std::move(file).error();
   if (Status loaded = memory_->finishLoading(); !loaded) return loaded;
@@ -350,6 +358,8 @@ Status BoardMachine::switchEngine(const std::string& name) {
   auto choice = chooseEngine(name);
   if (!choice) return std::move(choice).error();
   if (choice->name == engine_->name()) return {};
+  if (Status may = requests_.checkLeaving("moved"); !may) return may;
+  if (Status able = requests_.check(choice->name); !able) return able;
   if (Status same = engineKeepsModel(choice->name, *model_, config_.irqchip); !same) return same;
   auto engine = makeEngine(choice->name, engineSetup());
   if (!engine) return std::move(engine).error();

@@ -199,6 +199,7 @@ void Processors::powerOn() {
   for (Processor& p : cpus_) {
     x86::Cpu& cpu = *p.signals.cpu;
     p.apic->powerOn();
+    p.thread->vcpu().forget();
     cpu.events = 0;
     cpu.deferredEvents = 0;
     x86::resetCpu(cpu, false);

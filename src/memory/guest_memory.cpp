@@ -17,10 +17,15 @@
 namespace lodge {
 
 namespace {
+/// The size of a file of guest memory: whole huge pages, if it is made of such.
+std::uint64_t mappedSize(std::uint64_t size) {
+  return takesReservedHugePages() ? alignUp(size, kHugePage) : size;
+}
+
 // A page more than the size is reserved before and after each view, so that an access that runs off its end faults.
 // Views begin where a huge page does, so that huge pages of the file can be mapped as such.
 std::byte* mapView(int fd, std::uint64_t size, int protection) {
-  constexpr std::uint64_t kHugePage = 2_MiB;
+  size = mappedSize(size);
   std::uint64_t reserved = size + kHugePage + 2 * kPageSize;
   void* area = ::mmap(nullptr, reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (area == MAP_FAILED) return nullptr;
@@ -30,7 +35,9 @@ std::byte* mapView(int fd, std::uint64_t size, int protection) {
   if (at - kPageSize != first) ::munmap(area, at - kPageSize - first);
   ::munmap(base + size + kPageSize, first + reserved - (at + size + kPageSize));
   area = base - kPageSize;
-  if (::mmap(base, size, protection, MAP_SHARED | MAP_FIXED | MAP_NORESERVE, fd, 0) == MAP_FAILED) {
+  // Of reserved huge pages the mapping takes what it needs, so that the guest never finds that none are left.
+  int flags = MAP_SHARED | MAP_FIXED | (takesReservedHugePages() ? 0 : MAP_NORESERVE);
+  if (::mmap(base, size, protection, flags, fd, 0) == MAP_FAILED) {
     int saved = errno;
     ::munmap(area, size + 2 * kPageSize);
     errno = saved;
@@ -41,6 +48,7 @@ std::byte* mapView(int fd, std::uint64_t size, int protection) {
 }
 
 void unmapView(std::byte* base, std::uint64_t size) {
+  size = mappedSize(size);
   if (base) ::munmap(base - kPageSize, size + 2 * kPageSize);
 }
 
@@ -85,15 +93,21 @@ Result<std::unique_ptr<GuestMemory>> GuestMemory::create(std::uint64_t size, con
   memory->extra_ = extra;
   memory->videoDirty_ = std::make_unique<std::atomic<std::uint8_t>[]>(extra.video / kPageSize + 1);
   memory->lowSize_ = std::min(size, extra.lowLimit);
-  memory->fd_ = makeHugeMemoryFile("lodge-guest-ram");
+  bool reserved = takesReservedHugePages();
+  memory->fd_ = reserved ? makeReservedHugeFile("lodge-guest-ram") : makeHugeMemoryFile("lodge-guest-ram");
+  if (!memory->fd_ && reserved) {
+    return Error::fromErrno(errno, "create guest memory of huge pages")
+        .withHint("this host's kernel has no hugetlbfs; leave --hugepages out");
+  }
   if (!memory->fd_) memory->fd_ = makeMemoryFile("lodge-guest-ram");
   if (!memory->fd_) return Error::fromErrno(errno, "create guest memory");
-  if (::ftruncate(memory->fd_.get(), static_cast<off_t>(memory->backingSize())) != 0) {
+  if (::ftruncate(memory->fd_.get(), static_cast<off_t>(mappedSize(memory->backingSize()))) != 0) {
     return Error::fromErrno(errno, "size guest memory to " + std::to_string(size) + " bytes");
   }
   int fd = memory->fd_.get();
   size = memory->backingSize();
   memory->device_ = mapView(fd, size, PROT_READ | PROT_WRITE);
+  if (!memory->device_ && reserved && errno == ENOMEM) return hugePagesMissing(mappedSize(size));
   if (memory->device_) memory->cpuRw_ = mapView(fd, size, PROT_READ | PROT_WRITE);
   if (memory->cpuRw_) memory->cpuRo_ = mapView(fd, size, PROT_READ);
   if (!memory->cpuRo_) return Error::fromErrno(errno, "map guest memory");

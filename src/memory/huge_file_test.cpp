@@ -5,12 +5,15 @@
 #include <gtest/gtest.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include <cstring>
 #include <fstream>
 #include <string>
 
 #include "base/units.h"
+#include "memory/guest_memory.h"
 
 namespace lodge {
 namespace {
@@ -46,6 +49,57 @@ TEST(HugeMemoryFile, ComesInHugePagesWhereTheyAreAskedForOnly) {
   std::string text(std::istreambuf_iterator<char>(maps), {});
   EXPECT_NE(text.find("/memfd:test (deleted)"), std::string::npos);
   ::munmap(area, kBytes);
+}
+
+std::uint64_t pagesOfHost(const char* what) {
+  std::ifstream file(std::string("/sys/kernel/mm/hugepages/hugepages-2048kB/") + what);
+  std::uint64_t pages = 0;
+  return file >> pages ? pages : 0;
+}
+
+/// What is done in a process of its own, all of whose guest memory is of reserved pages; 0 if it went well.
+int inOtherProcess(int (*work)()) {
+  pid_t child = ::fork();
+  if (child == 0) {
+    takeReservedHugePages();
+    ::_exit(work());
+  }
+  int status = -1;
+  ::waitpid(child, &status, 0);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+bool contains(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
+
+TEST(ReservedHugePages, TooFewAreAnErrorWithTheNumbers) {
+  if (UniqueFd file = makeReservedHugeFile("test"); !file) GTEST_SKIP() << "the host's kernel has no hugetlbfs";
+  int done = inOtherProcess([] {
+    std::uint64_t bytes = (pagesOfHost("nr_hugepages") + 100) * kHugePage;
+    auto memory = GuestMemory::create(bytes);
+    if (memory) return 1;
+    if (memory.error().kind() != ErrorKind::outOfMemory) return 2;
+    if (!contains(memory.error().message(), "needs " + std::to_string(bytes / kHugePage) + " huge pages of 2M"))
+      return 3;
+    return contains(memory.error().hint(), "sysctl vm.nr_hugepages=") ? 0 : 4;
+  });
+  EXPECT_EQ(done, 0);
+}
+
+TEST(ReservedHugePages, AreMemoryLikeAnyOther) {
+  if (pagesOfHost("free_hugepages") < pagesOfHost("resv_hugepages") + 2)
+    GTEST_SKIP() << "the host has set no huge pages aside";
+  int done = inOtherProcess([] {
+    auto memory = GuestMemory::create(3_MiB, {.rom = 64_KiB});
+    if (!memory) return 0;  // somebody else has taken them meanwhile
+    std::uint64_t value = 4711, back = 0, seen = 0;
+    if (!(*memory)->writeObject(Gpa{3_MiB - 8}, value) || !(*memory)->readObject(Gpa{3_MiB - 8}, back)) return 1;
+    std::memcpy(&seen, (*memory)->cpuRo() + 3_MiB - 8, sizeof seen);
+    if (back != value || seen != value) return 2;
+    return (*memory)->residentBytes() == kHugePage ? 0 : 3;
+  });
+  EXPECT_EQ(done, 0);
 }
 
 }  // namespace

@@ -89,6 +89,11 @@ class BadInput(LodgeTest):
         self.run_fails("--frobnicate", texts=["unknown option '--frobnicate'", "--help"])
         self.run_fails("--cpu", "486", texts=["486", "x86-64-v3"])
 
+    def test_what_another_engine_has(self):
+        for option in ("--nested", "--hyperv", "--hugepages"):
+            self.run_fails("--engine", "translate", option, texts=[f"{option}: engine translate cannot do that", "without it"])
+        self.run_fails("--cpu", "host,turbo", texts=["host,turbo", "'nested' and 'hyperv'"])
+
     def test_missing_disk(self):
         self.run_fails("--disk", "/nonexistent.img", texts=["'/nonexistent.img'", "No such file", "--disk"])
         self.run_fails("--disk", self.folder, texts=[self.folder, "--disk"])

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The kvm engine on a KVM that works: this host's own, or one level down (kit/nested.py):
-kvm_test.py units | busybox CPUS | moves CPUS ROUNDS | saved CPUS | debian CPUS | firmware | secure_boot | refusal."""
+kvm_test.py units | busybox CPUS | moves CPUS ROUNDS | saved CPUS | debian CPUS | firmware | secure_boot | requests | refusal."""
 
 import pathlib
 import re
@@ -15,7 +15,7 @@ from kit.busy_guest import PROGRESS, WORK
 from kit.case import Skip, main
 from kit.guest import Debian, run_busybox
 from kit.machine import Disk, Machine, Spec
-from kit.nested import FirstLevel, have_kvm_here
+from kit.nested import FirstLevel, have_kvm_here, kernel_modules
 
 SECONDS = 800
 # QEMU 7.2's TCG does not come back from a triple fault of a guest's guest in real mode.
@@ -269,6 +269,64 @@ def secure_boot():
         guest.console.wait_for("Security Violation", SECONDS)
 
 
+# Huge pages are set aside in the first level; the nested machine is a host itself as far as its kernel's module goes.
+REQUESTS = """
+run() { lodge run --engine kvm --kernel /lodge/vmlinuz --memory 128M --append 'console=ttyS0 quiet' --net none "$@" </dev/null; }
+run --initrd /lodge/said --hugepages >/tmp/few 2>&1 && exit 10
+grep -E -e '--hugepages: the machine needs 64 huge pages of 2M' /tmp/few || { cat /tmp/few; exit 11; }
+echo 80 >/proc/sys/vm/nr_hugepages
+run --initrd /lodge/said --hugepages --name h >/tmp/huge 2>&1 &
+reach() {
+  tries=0
+  until grep -q "^$1" $2; do
+    sleep 0.2; tries=$((tries + 1))
+    [ $tries -lt 900 ] || { tail -n 20 $2; exit 12; }
+  done
+}
+reach 'guest: ready' /tmp/huge
+echo "reserved $(grep -E 'HugePages_(Free|Rsvd)' /proc/meminfo | tr -s ' \n' ' ')"
+lodge save h /tmp/state --keep-running 2>&1 && echo "saved $(wc -c </tmp/state)"
+lodge engine h translate 2>&1
+lodge kill h; wait
+echo 0 >/proc/sys/vm/nr_hugepages
+run --initrd /lodge/said --nested --name n >/tmp/nested 2>&1 &
+reach 'guest: ready' /tmp/nested
+grep '^guest:' /tmp/nested
+lodge save n /tmp/state2 2>&1
+lodge engine n translate 2>&1
+lodge kill n; wait
+run --initrd /lodge/said --hyperv --name v >/tmp/hyperv 2>&1 &
+reach 'guest: ready' /tmp/hyperv
+grep '^guest:' /tmp/hyperv
+lodge save v /tmp/state2 2>&1
+lodge kill v; wait
+"""
+SAYS = """
+for module in $(cat /lodge/modules/order); do insmod /lodge/modules/$module 2>/dev/null; done
+echo "guest: svm $(grep -cw svm /proc/cpuinfo) device $([ -c /dev/kvm ] && echo yes)"
+echo "guest: ready"
+sleep 1000
+"""
+
+
+def requests():
+    """--hugepages, --nested and --hyperv: what the guest gets, and what is refused by name."""
+    if have_kvm_here():
+        raise Skip("what it changes is the first level's")
+    first = paths.INITRD.read_bytes()
+    said = first + bytes(-len(first) % 4) + cpio_archive([("lodge/run", 0o755, SAYS.encode()), *kernel_modules()])
+    with FirstLevel(REQUESTS, files=[("said", said)]) as guest:
+        status, output = guest.result(SECONDS)
+    assert status == 0, output[-4000:]
+    free, reserved = map(int, re.search(r"reserved HugePages_Free: (\d+) HugePages_Rsvd: (\d+)", output).groups())
+    assert free - reserved == 80 - 64 and free < 80, output[-4000:]
+    assert re.search(r"^saved [1-9]\d{6,}$", output, re.MULTILINE), output[-4000:]
+    assert "--hugepages: engine translate cannot do that" in output, output[-4000:]
+    assert re.findall(r"^guest: svm .*$", output, re.MULTILINE) == ["guest: svm 1 device yes", "guest: svm 0 device "], output[-4000:]
+    for doing, why in (("saved", "nested virtualization (--nested)"), ("moved", "nested virtualization (--nested)"), ("saved", "Hyper-V's interface (--hyperv)")):
+        assert f"the machine cannot be {doing}: the state of {why}" in output, output[-4000:]
+
+
 def refusal():
     """Where KVM does not work, asking for it is an error that says why, soon."""
     if have_kvm_here():
@@ -280,5 +338,5 @@ def refusal():
     assert "--engine translate" in done.stderr, done.stderr
 
 
-TESTS = (units, busybox, moves, saved, debian, firmware, secure_boot, refusal)
+TESTS = (units, busybox, moves, saved, debian, firmware, secure_boot, requests, refusal)
 main({test.__name__: test for test in TESTS}[sys.argv[1]])

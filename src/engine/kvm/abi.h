@@ -19,6 +19,7 @@ namespace lodge::kvm {
 inline constexpr std::size_t kListHeader = 8;
 
 inline constexpr unsigned long kGetSupportedCpuid = _IOC(_IOC_READ | _IOC_WRITE, KVMIO, 0x05, kListHeader);
+inline constexpr unsigned long kGetHypervCpuid = _IOC(_IOC_READ | _IOC_WRITE, KVMIO, 0xc1, kListHeader);
 inline constexpr unsigned long kSetCpuid2 = _IOC(_IOC_WRITE, KVMIO, 0x90, kListHeader);
 inline constexpr unsigned long kGetMsrs = _IOC(_IOC_READ | _IOC_WRITE, KVMIO, 0x88, kListHeader);
 inline constexpr unsigned long kSetMsrs = _IOC(_IOC_WRITE, KVMIO, 0x89, kListHeader);
@@ -28,7 +29,21 @@ inline constexpr unsigned long kSetGsiRouting = _IOC(_IOC_WRITE, KVMIO, 0x6a, kL
 namespace msr {
 inline constexpr std::uint32_t apicBase = 0x1b, tscDeadline = 0x6e0, paravirtEoi = 0x4b56'4d04;
 inline constexpr std::uint32_t stealTime = 0x4b56'4d03;  ///< which KVM keeps by itself
+inline constexpr std::uint32_t featureControl = 0x3a;
+// Hyper-V's that name pages of the guest's, or let them be written.
+inline constexpr std::uint32_t hypervGuestId = 0x4000'0000, hypervHypercall = 0x4000'0001;
+inline constexpr std::uint32_t hypervReferenceTsc = 0x4000'0021, hypervAssistPage = 0x4000'0073;
 }  // namespace msr
+
+/// struct kvm_nested_state without what may follow it, 128 bytes.
+struct NestedState {
+  std::uint16_t flags, format;
+  std::uint32_t size;
+  std::uint64_t vmxonAt, vmcsAt;  ///< of format VMX
+  std::uint8_t rest[104];
+};
+static_assert(sizeof(NestedState) == 128);
+inline constexpr unsigned long kSetNestedState = _IOC(_IOC_WRITE, KVMIO, 0xbf, sizeof(NestedState));
 
 /// struct kvm_xsave without what may follow it.
 struct XsaveArea {

@@ -26,4 +26,8 @@ void limitModel(x86::CpuModel& model, CpuidList& supported, std::uint64_t archCa
 /// The same by the host's KVM. Errors: unsupported, io.
 Status limitModel(x86::CpuModel& model, Irqchip irqchip, const char* device = "/dev/kvm");
 
+/// Adds what was asked for, after limitModel(): the CPUID leaves of the processor's virtualization as this KVM has it,
+/// and Hyper-V's, behind which KVM's own then begin at 0x40000100. Errors: unsupported with a hint, io.
+Status offerInterfaces(x86::CpuModel& model, GuestInterfaces interfaces, const char* device = "/dev/kvm");
+
 }  // namespace lodge::kvm

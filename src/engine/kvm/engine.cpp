@@ -36,6 +36,7 @@ class KvmEngine : public Engine {
 }  // namespace
 
 Result<std::unique_ptr<Engine>> makeEngine(const EngineSetup& setup, const char* device, VmUses uses) {
+  uses.interfaces = setup.interfaces;
   auto vm = Vm::create(device, setup.memory, setup.irqchip, uses);
   if (!vm) return std::move(vm).error();
   return std::unique_ptr<Engine>(std::make_unique<KvmEngine>(setup, std::move(*vm)));

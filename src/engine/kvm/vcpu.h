@@ -27,6 +27,7 @@ class KvmVcpu : public Vcpu {
   VcpuExit run() override;
   void waitForEvent() override;
   void settle() override;
+  void forget() override;
   Status readApic(x86::LocalApicRegisters& registers) override;
   Status writeApic(const x86::LocalApicRegisters& registers) override;
   std::vector<std::pair<std::string, std::uint64_t>> statistics() const override;
@@ -35,6 +36,7 @@ class KvmVcpu : public Vcpu {
   explicit KvmVcpu(Vm& vm) : vm_(vm) {}
   Status open(const EngineSetup& setup, unsigned index, x86::CpuEnvironment& environment);
   Status setCpuid();
+  void allowNested();
   static void kick(x86::Cpu& cpu);
 
   // vcpu.cpp

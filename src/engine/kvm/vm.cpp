@@ -101,11 +101,25 @@ Status Vm::interceptMsrs() {
   filter.ranges[4] = {kBoth, 5, 0xc000'0080, syscall};
   filter.ranges[5] = {kBoth, 4, 0xc000'0100, bases};
   filter.ranges[6] = {kBoth, 1, msr::stealTime, one};
+  unsigned next = 7;
+  auto leave = [&](std::uint32_t access, std::uint32_t count, std::uint32_t first, std::uint8_t* bits) {
+    filter.ranges[next++] = {access, count, first, bits};
+  };
   if (hasApics_) {  // x2APIC registers pass every filter
-    filter.ranges[7] = {kBoth, 1, msr::apicBase, one};
-    filter.ranges[8] = {kBoth, 1, msr::tscDeadline, one};
-    filter.ranges[9] = {kBoth, 1, msr::paravirtEoi, one};
+    leave(kBoth, 1, msr::apicBase, one);
+    leave(kBoth, 1, msr::tscDeadline, one);
+    leave(kBoth, 1, msr::paravirtEoi, one);
   }
+  std::uint8_t svm[1] = {0b1001}, vmx[3] = {0xff, 0xff, 0b11};  // VM_CR, VM_HSAVE_PA; VMX's capabilities
+  if (uses_.interfaces.nested) {
+    leave(kBoth, 4, 0xc001'0114, svm);
+    leave(kBoth, 1, 0xc000'0104, one);  // TSC_RATIO
+    leave(kRead, 18, 0x480, vmx);
+    leave(kRead, 1, msr::featureControl, one);
+  }
+  // Guest's identity, hypercall page, VP index; run time; reference counter and TSC page, frequencies; APIC registers.
+  std::uint8_t hyperv[15] = {0b111, 0, 1, 0, 0b1111, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0b1111};
+  if (uses_.interfaces.hyperv) leave(kBoth, 116, 0x4000'0000, hyperv);
   if (call(vm_.get(), KVM_X86_SET_MSR_FILTER, &filter) != 0) return failed("KVM_X86_SET_MSR_FILTER");
   return {};
 }

@@ -23,6 +23,7 @@ namespace lodge::kvm {
 /// What is used of KVM where it has it.
 struct VmUses {
   bool events, dirtyRing, coalescing;
+  GuestInterfaces interfaces{};
   /// All but what --trace host-without= takes away.
   static VmUses ofHost();
 };
@@ -67,6 +68,8 @@ class Vm {
   /// Carries out the stores that KVM has gathered, in order. After each exit, before anything else; any thread.
   void drainStores();
   bool hasDirtyRings() const { return dirtyRingBytes_ != 0; }
+  /// What KVM alone knows of the guest, beside its registers.
+  GuestInterfaces interfaces() const { return uses_.interfaces; }
 
  private:
   Vm(GuestMemory& memory, VmUses uses) : uses_(uses), memory_(memory) {}

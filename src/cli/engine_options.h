@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <vector>
+
+#include "cli/spec.h"
+#include "machine/config.h"
+
+namespace lodge::cli {
+
+/// The options of `lodge run` that choose the engine and say how it works.
+std::vector<OptionSpec> engineOptionTable();
+/// Huge pages by request are the process's from then on (memory/huge_file.h).
+void readEngineOptions(const Invocation& invocation, MachineConfig& config);
+
+}  // namespace lodge::cli
