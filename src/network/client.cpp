@@ -26,7 +26,7 @@ namespace lodge::network {
 
 namespace {
 
-constexpr int kPatienceMilliseconds = 20'000;
+constexpr int kPatienceMilliseconds = 20'000, kStartMilliseconds = 60'000;
 
 Result<UniqueFd> connectTo(const std::string& name, const char* socketName, int type) {
   auto folder = runtimeFolderOf(name);
@@ -95,7 +95,7 @@ Status bringUp(const std::string& name) {
   // What is started leaves a child of its own behind, which closes the pipe once it serves.
   std::string said;
   std::array<char, 512> buffer;
-  while (readable(readEnd.get(), kPatienceMilliseconds)) {
+  while (readable(readEnd.get(), kStartMilliseconds)) {
     ssize_t n = ::read(readEnd.get(), buffer.data(), buffer.size());
     if (n <= 0) break;
     said.append(buffer.data(), static_cast<std::size_t>(n));

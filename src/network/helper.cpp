@@ -38,6 +38,17 @@ std::string nameOf(const char* prefix, const std::string& network) {
   return fmt::format("{}-{}{:05x}", prefix, start, h & 0xfffff);
 }
 
+/// A bridge's hardware address (IEEE 802, 8.4: locally administered), the same at each start, so that machines need not
+/// ask anew when the network's process was killed. Without one a bridge has the least of its ports' addresses, which
+/// changes as they come and go.
+MacAddress addressOf(const std::string& bridge) {
+  std::uint64_t h = 14695981039346656037u;
+  for (char c : bridge) h = (h ^ static_cast<std::uint8_t>(c)) * 1099511628211u;
+  MacAddress address{0x02};
+  for (std::size_t n = 1; n < address.size(); ++n) address[n] = static_cast<std::uint8_t>(h >> 8 * n);
+  return address;
+}
+
 /// The rules of a network that goes out through the host, in a table of its own.
 std::string rulesOf(const std::string& table, const std::string& bridge, const IpBlock& block,
                     const std::optional<IpBlock>& block6, const std::vector<PortForward>& forwards) {
@@ -215,7 +226,8 @@ Result<Message> Helper::segment(const Json& request) {
     if (!done) return std::move(done).error();
     return {};
   };
-  if (Status s = step({"ip", "link", "add", bridge, "type", "bridge", "forward_delay", "0"}); !s)
+  const std::string mac = toText(addressOf(bridge));
+  if (Status s = step({"ip", "link", "add", bridge, "address", mac, "type", "bridge", "forward_delay", "0"}); !s)
     return std::move(s).error();
   undoBy({"ip", "link", "del", bridge});
   std::vector<std::vector<std::string>> commands = {
@@ -246,12 +258,8 @@ Result<Message> Helper::segment(const Json& request) {
     if (openForward(name, bridge)) undoBy({"close", name, bridge});
     if (!forwards.empty()) writeSetting("/proc/sys/net/ipv4/conf/" + bridge + "/route_localnet", "1");
   }
-  auto mac = macOf(bridge);
-  if (!mac) return std::move(mac).error();
-  // A bridge has the least of its ports' addresses, unless it was given one: the gateway's is not to change.
-  if (Status s = step({"ip", "link", "set", bridge, "address", toText(*mac)}); !s) return std::move(s).error();
   direct_.setPlace({name, bridge, tap});
-  Message message{{{"ok", true}, {"bridge", bridge}, {"tap", tap}, {"mac", toText(*mac)}}, {}};
+  Message message{{{"ok", true}, {"bridge", bridge}, {"tap", tap}, {"mac", mac}}, {}};
   message.fds.push_back(std::move(*fd));
   return message;
 }

@@ -21,7 +21,7 @@ namespace lodge::network {
 
 namespace {
 
-constexpr int kPatienceMilliseconds = 20'000;
+constexpr int kPatienceMilliseconds = 40'000;
 constexpr int kEndMilliseconds = 10'000;
 
 }  // namespace

@@ -28,7 +28,7 @@ class HelperClient {
   HelperClient(const HelperClient&) = delete;
   HelperClient& operator=(const HelperClient&) = delete;
 
-  /// Asks and waits up to 20 s. Errors: the helper's own; io if it has gone.
+  /// Asks and waits up to 40 s. Errors: the helper's own; io if it has gone.
   Result<Answer> ask(const nlohmann::json& request, const std::vector<int>& fds = {});
   bool alive() const;
   pid_t pid() const { return pid_; }
