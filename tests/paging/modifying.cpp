@@ -298,7 +298,7 @@ std::string Modifying::ask(std::uint64_t step) {
   return "";
 }
 
-/// One aligned store to code that runs: other constants and operations, where instructions begin as before.
+/// One aligned store to code that runs: another constant and operation in one instruction.
 std::string Modifying::changeAtOnce() {
   std::size_t f = below(kSimple);
   std::vector<std::uint8_t>& code = functions_[f].bytes;
@@ -310,6 +310,7 @@ std::string Modifying::changeAtOnce() {
     if (code[at] == 0xeb || below(2) == 0) continue;
     if (at != 0) change(at, kOpcodes[below(3)]);
     for (std::size_t i = 1; i < 5; ++i) change(at + i, static_cast<std::uint8_t>(random_()));
+    if (at + 5 > window) break;  // of two instructions, one could be fetched before the store and one after
   }
   std::uint8_t bytes[8];
   std::memcpy(bytes, machine_.physical(kFrames + functions_[f].position + window, 8), 8);
