@@ -98,7 +98,9 @@ void ApicBus::setKeeper(ApicKeeper* keeper, const std::function<void()>& move) {
 void ApicBus::tellRouteLocked(MsiRoute& route) {
   if (!route.event) route.event.reset(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   ApicKeeper::Msi message{route.address, route.data};
-  route.byEvent = route.event && keeper_->setMsiEvent(route.event.get(), &message);
+  bool isMsi = route.address - kMsiBase < kMsiSize;  // else nothing comes of it, which sendMsi() sees to
+  if (!isMsi && route.byEvent) keeper_->setMsiEvent(route.event.get(), nullptr);
+  route.byEvent = isMsi && route.event && keeper_->setMsiEvent(route.event.get(), &message);
 }
 
 void ApicBus::setRoute(MsiRoute& route) {

@@ -144,6 +144,12 @@ TEST_F(MsiRouteTest, ATableThatGoesTakesItsRoutesAlong) {
     second.setSink(&bus);
     second.setControl(true, false, true);
     second.write(12, 4, 0);
+    EXPECT_TRUE(keeper.byEvent.empty()) << "address 0 is no message's";
+    second.write(0, 4, kAddress);
+    EXPECT_EQ(keeper.byEvent.size(), 1u);
+    second.write(4, 4, 1);
+    EXPECT_TRUE(keeper.byEvent.empty()) << "nor is one above 4 GiB";
+    second.write(4, 4, 0);
     EXPECT_EQ(keeper.byEvent.size(), 1u);
   }
   EXPECT_TRUE(keeper.byEvent.empty());

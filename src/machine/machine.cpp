@@ -365,6 +365,7 @@ Status BoardMachine::switchEngine(const std::string& name) {
   if (!engine) return std::move(engine).error();
   auto began = std::chrono::steady_clock::now();
   processors_->pause();
+  engine_->collectVideoStores();  // the other one will not know of them
   Status moved = processors_->moveTo(**engine);
   // What is left of the engine before goes while no CPU runs: it lifts its protection from guest memory.
   if (moved) engine_ = std::move(*engine);

@@ -17,6 +17,9 @@ class Transport {
   virtual void signalConfig() = 0;
   /// The driver broke the rules on a queue: DEVICE_NEEDS_RESET is set, the driver is told, a line is logged once.
   virtual void needsReset(unsigned queue) = 0;
+  /// Within notify(): on a thread that has others to serve, which calls it again later. False: on a thread of the
+  /// driver's own.
+  virtual bool goOnLater(unsigned) { return false; }
 };
 
 /// A virtio device without its transport. The transport calls it on vCPU threads: configuration and life cycle one call

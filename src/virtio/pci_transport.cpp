@@ -122,6 +122,10 @@ void PciTransport::notify(unsigned queue) {
     device_->notify(queue);
 }
 
+bool PciTransport::goOnLater(unsigned queue) {
+  return doorbells_ && queue < queues_.size() && doorbells_->ringAgain(queue);
+}
+
 void PciTransport::addCapabilities() {
   addCapability(9, capabilityBody(common, kCommon, 0x3c, 0));
   addCapability(9, capabilityBody(isrStatus, kIsr, 4, 0));
@@ -151,6 +155,7 @@ void PciTransport::reset() {
 
 void PciTransport::resetLocked() {
   status_ = 0;
+  updateDoorbellsLocked();  // nothing begins any more
   device_->reset();
   for (std::size_t i = 0; i < queues_.size(); ++i) {
     queues_[i] = QueueState{};
@@ -162,7 +167,6 @@ void PciTransport::resetLocked() {
   deviceFeatureSelect_ = driverFeatureSelect_ = 0;
   driverFeatures_ = 0;
   queueSelect_ = 0;
-  updateDoorbellsLocked();
   setIntx(false);
 }
 
@@ -351,11 +355,12 @@ void PciTransport::writeQueueLocked(std::uint64_t offset, unsigned size, std::ui
     return;
   }
   if (offset == reg::queueReset && value == 1) {
+    queue.enabled = false;
+    updateDoorbellsLocked();
     device_->disableQueue(queueSelect_);
     queue = QueueState{};
     queue.setup.size = device_->maxQueueSize();
     vectors_[queueSelect_] = kNoVector;
-    updateDoorbellsLocked();
     return;
   }
   if (queue.enabled) return;  // the rest must not change then (4.1.4.3.2)

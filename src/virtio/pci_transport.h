@@ -40,6 +40,7 @@ class PciTransport : public PciFunction, private Transport, private IoDevice {
   void signalQueue(unsigned queue) override;
   void signalConfig() override;
   void needsReset(unsigned queue) override;
+  bool goOnLater(unsigned queue) override;
   // IoDevice: BAR 0
   std::uint64_t read(std::uint64_t offset, unsigned size) override;
   void write(std::uint64_t offset, unsigned size, std::uint64_t value) override;

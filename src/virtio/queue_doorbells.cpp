@@ -4,6 +4,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 
+#include <thread>
 #include <utility>
 
 namespace lodge::virtio {
@@ -14,14 +15,23 @@ QueueDoorbells::QueueDoorbells(Doorbells& doorbells, EventLoop& loop, unsigned q
   for (unsigned queue = 0; queue < queues; ++queue) {
     UniqueFd event(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
     if (!event) continue;  // its notifications are device accesses then
-    Status watched = loop.watch(event.get(), EPOLLIN, [this, ring, queue, fd = event.get()](std::uint32_t) {
+    Status watched = loop.watch(event.get(), EPOLLIN, [this, ring, queue](std::uint32_t) {
+      Bell& bell = bells_[queue];
+      std::lock_guard ringing(bell.ringing);
       eventfd_t count = 0;
-      if (::eventfd_read(fd, &count) != 0) return;
+      if (::eventfd_read(bell.event.get(), &count) != 0 || !bell.live) return;
       doorbells_.noteRing();
+      bell.ringer = std::this_thread::get_id();
       ring(queue);
+      bell.ringer = std::thread::id();
     });
     if (watched) bells_[queue].event = std::move(event);
   }
+}
+
+bool QueueDoorbells::ringAgain(unsigned queue) {
+  Bell& bell = bells_[queue];
+  return bell.ringer == std::this_thread::get_id() && ::eventfd_write(bell.event.get(), 1) == 0;
 }
 
 QueueDoorbells::~QueueDoorbells() {
@@ -38,9 +48,16 @@ void QueueDoorbells::place(std::optional<std::uint64_t> address) {
 }
 
 void QueueDoorbells::setLive(unsigned queue, bool live) {
-  std::lock_guard lock(mutex_);
-  bells_[queue].live = live;
-  updateLocked(queue);
+  Bell& bell = bells_[queue];
+  {
+    std::lock_guard lock(mutex_);
+    bell.live = live;
+    updateLocked(queue);
+  }
+  if (live || !bell.event) return;
+  std::lock_guard ringing(bell.ringing);
+  eventfd_t missed = 0;
+  if (::eventfd_read(bell.event.get(), &missed) != 0) return;  // there was none
 }
 
 void QueueDoorbells::updateLocked(unsigned queue) {

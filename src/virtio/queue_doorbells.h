@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <mutex>
 #include <optional>
+#include <thread>
 #include <vector>
 
 #include "base/event_loop.h"
@@ -26,13 +28,17 @@ class QueueDoorbells {
 
   /// Queue 0's address; each further one's is `step` bytes behind.
   void place(std::optional<std::uint64_t> address);
-  /// Whether the driver uses a queue now.
+  /// Whether the driver uses a queue now. If not, `ring` is not under way any more on return. Not from within `ring`.
   void setLive(unsigned queue, bool live);
+  /// Within `ring`, of that queue: calls it once more, after whatever else the I/O thread has to do. False elsewhere.
+  bool ringAgain(unsigned queue);
 
  private:
   struct Bell {
     UniqueFd event;
-    bool live = false;
+    std::mutex ringing;
+    std::atomic<bool> live{false};
+    std::atomic<std::thread::id> ringer{};
     std::optional<std::uint64_t> at{};  ///< where it is
   };
   void updateLocked(unsigned queue);

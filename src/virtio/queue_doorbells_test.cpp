@@ -5,6 +5,10 @@
 #include <gtest/gtest.h>
 #include <sys/eventfd.h>
 
+#include <atomic>
+#include <chrono>
+#include <thread>
+
 #include "device/fakes.h"
 #include "virtio/console.h"
 #include "virtio/driver_kit.h"
@@ -135,6 +139,47 @@ TEST_F(DoorbellTest, TheyFollowTheEngine) {
   doorbells_.setWatcher(&other);
   function_->reset();
   EXPECT_TRUE(other.watched.empty());
+}
+
+TEST_F(DoorbellTest, ADriverThatEndsWaitsForWhatHasBegun) {
+  std::atomic<int> stage{0};
+  QueueDoorbells bells(doorbells_, *loop_, 1, 4, [&](unsigned) {
+    stage = 1;
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    stage = 2;
+  });
+  bells.place(0x1000);
+  bells.setLive(0, true);
+  EXPECT_EQ(::eventfd_write(watcher_.watched[0x1000], 1), 0);
+  std::thread driver([&] {
+    while (stage == 0) std::this_thread::yield();
+    bells.setLive(0, false);
+    EXPECT_EQ(stage, 2);
+  });
+  serve();
+  driver.join();
+}
+
+TEST_F(DoorbellTest, ALongQueueLetsOthersGoFirst) {
+  int rings = 0;
+  std::string order;
+  QueueDoorbells* self = nullptr;
+  QueueDoorbells bells(doorbells_, *loop_, 1, 4, [&](unsigned queue) {
+    order += 'r';
+    if (++rings == 1) {
+      loop_->post([&] { order += 'p'; });
+      EXPECT_TRUE(self->ringAgain(queue));
+    }
+  });
+  self = &bells;
+  bells.place(0x1000);
+  bells.setLive(0, true);
+  EXPECT_FALSE(bells.ringAgain(0)) << "nobody rang";
+  EXPECT_EQ(::eventfd_write(watcher_.watched[0x1000], 1), 0);
+  serve();
+  serve();
+  EXPECT_EQ(rings, 2);
+  EXPECT_NE(order.find('p'), std::string::npos);
 }
 
 }  // namespace

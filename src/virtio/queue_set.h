@@ -61,10 +61,13 @@ class QueuedDevice : public Device {
     if (result == VirtQueue::Pop::broken) transport_->needsReset(index);
     return result == VirtQueue::Pop::chain;
   }
-  /// Pops every available chain of a queue and hands it to `serve(Chain)`, which is called without the lock.
+  /// Pops every available chain of a queue and hands it to `serve(Chain)`, which is called without the lock. A driver
+  /// that makes more of them available meanwhile does not hold up what else the thread has to do.
   template <class Serve>
   void drain(unsigned index, Serve&& serve) {
-    for (;;) {
+    constexpr unsigned kAtOnce = 64;
+    for (unsigned served = 0;; ++served) {
+      if (served != 0 && served % kAtOnce == 0 && transport_->goOnLater(index)) return;
       Chain chain;
       if (!popChain(index, chain)) return;
       serve(std::move(chain));

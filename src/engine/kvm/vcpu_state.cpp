@@ -124,6 +124,7 @@ bool KvmVcpu::completeAccess() {
     int result = ::ioctl(fd_.get(), KVM_RUN, 0);
     interruptFlag_ = run_->if_flag != 0;
     windowOpen_ = run_->ready_for_interrupt_injection != 0;
+    vm_.drainStores();  // before what came after them
     if (result != 0) return errno == EINTR || errno == EAGAIN || failCall("KVM_RUN");
     if (!handleExit()) return false;
   }

@@ -98,6 +98,7 @@ class Vm {
   std::mutex routesMutex_;
   std::vector<MsiMessage> levelRoutes_;
   std::vector<EventRoute> eventRoutes_;  ///< by interrupt number, from kLevelRoutes on
+  std::atomic<bool> routesRefused_{false};
   struct DirtyRing {
     int vcpu;
     kvm_dirty_gfn* entries;

@@ -72,7 +72,8 @@ bool Vm::storeRoutesLocked() {
   }
   list.setCount(static_cast<std::uint32_t>(entry - list.entries()));
   if (call(vm_.get(), kSetGsiRouting, list.data()) == 0) return true;
-  log(LogLevel::error, "{}", Error::fromErrno(errno, "KVM_SET_GSI_ROUTING").message());
+  if (!routesRefused_.exchange(true))  // the guest may do it again
+    log(LogLevel::error, "{}", Error::fromErrno(errno, "KVM_SET_GSI_ROUTING").message());
   return false;
 }
 

@@ -151,6 +151,7 @@ void Vm::collectLocked() {
 }
 
 void Vm::harvestRingsLocked() {
+  std::vector<std::uint64_t> stored;
   bool any = false;
   for (DirtyRing& ring : dirtyRings_) {
     for (;; ++ring.next) {
@@ -159,14 +160,16 @@ void Vm::harvestRingsLocked() {
       std::uint32_t space = entry.slot >> 16, number = entry.slot & 0xffff;
       if (space < 2 && number < slots_[space].size()) {
         const auto& slot = slots_[space][number];
-        if (slot && entry.offset < slot->length / kPageSize) memory_.noteStore(slot->offset + entry.offset * kPageSize);
+        if (slot && entry.offset < slot->length / kPageSize) stored.push_back(slot->offset + entry.offset * kPageSize);
       }
       std::atomic_ref(entry.flags).store(kReset, std::memory_order_release);
       any = true;
     }
   }
-  // KVM protects the pages again, and has the entries back.
+  // KVM protects the pages again, and has the entries back. Told only then: who takes a page's note sees all stores
+  // before it, and later ones are noted anew.
   if (any) call(vm_.get(), KVM_RESET_DIRTY_RINGS);
+  for (std::uint64_t offset : stored) memory_.noteStore(offset);
 }
 
 }  // namespace lodge::kvm

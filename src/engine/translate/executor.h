@@ -232,11 +232,12 @@ class Executors {
   std::uint64_t endedNanoseconds_ = 0;  ///< of executors that are no more
   /// The address space that is left while its program fills new memory.
   struct Linger {
-    std::uint64_t root = 0;               ///< 0: none
-    std::uint64_t until = 0, window = 0;  ///< ticks: when to look again, after so long
-    std::uint64_t failed = 0;             ///< VcpuContext::userFaults when it began to wait
-    std::uint64_t filled = 0;             ///< pages, up to then
-    std::uint64_t quietAt = 0;            ///< ticks: no more faults since then; 0: they come
+    std::uint64_t root = 0;              ///< 0: none
+    std::uint64_t since = 0, until = 0;  ///< ticks: when it began to wait, when to look again
+    std::uint64_t window = 0;            ///< between them
+    std::uint64_t failed = 0;            ///< VcpuContext::userFaults when it began to wait
+    std::uint64_t filled = 0;            ///< pages, up to then
+    std::uint64_t quietAt = 0;           ///< ticks: no more faults since then; 0: they come
   } linger_;
   KickTimer timer_;
   std::uint64_t candidate_ = 0, streak_ = 0, lastEvent_ = 0;

@@ -134,7 +134,7 @@ void Executors::noteEvent() {
     for (const Space& space : spaces_) all += space.executor->processorTime();
     counters_.nanoseconds = all;
     auto ended = std::erase_if(spaces_, [&](const Space& space) {
-      if (now < std::max(space.lastUse, space.retryAt) + ticks(kForgotten)) return false;
+      if (now < std::max(space.lastUse, space.retryAt) + ticks(kForgotten) || space.root == linger_.root) return false;
       endedNanoseconds_ += space.executor->processorTime();
       return true;
     });
@@ -202,8 +202,9 @@ void Executors::noteRun(Executor& executor, Executor::End end) {
 
 bool Executors::wait(std::uint64_t ticks) {
   constexpr std::uint64_t kNano = 1'000'000'000;
+  linger_.since = __rdtsc();  // before the timer: its kick must not come too early to count
   if (!timer_.kickIn(ticks * kNano / context_.cpu->model->tscHz, context_.threadId)) return false;
-  linger_.until = __rdtsc() + ticks;
+  linger_.until = linger_.since + ticks;
   linger_.window = ticks;
   linger_.failed = context_.userFaults;
   return true;
@@ -229,7 +230,8 @@ void Executors::endLinger() {
   }
   std::uint64_t faults = context_.userFaults - linger_.failed;
   linger_.filled += faults;
-  if (faults * ticks(kFilling) > linger_.window) {
+  space->lastUse = now;
+  if (faults * ticks(kFilling) > now - linger_.since) {
     linger_.quietAt = 0;
     if (wait(std::min(2 * linger_.window, ticks(kLongestLinger)))) return;
   }
