@@ -91,15 +91,20 @@ bool DhcpServer::freeFor(const IpAddress& address, const MacAddress& mac) const 
   return declined_.count(address) == 0;
 }
 
-std::optional<IpAddress> DhcpServer::choose(const MacAddress& mac, std::optional<IpAddress> wanted) const {
+std::optional<IpAddress> DhcpServer::choose(const MacAddress& mac, std::optional<IpAddress> wanted,
+                                            const Client& client) const {
   auto own = leases_.find(mac);
   if (own != leases_.end()) return own->second.address;
   auto inRange = [&](const IpAddress& a) { return !a.v6 && a >= settings_.first && a <= settings_.last; };
-  if (wanted && inRange(*wanted) && freeFor(*wanted, mac)) return wanted;
+  auto available = [&](const IpAddress& a) {
+    // A lease's owner has the address, whoever uses it.
+    return freeFor(a, mac) && (!client.used || owners_.count(a) != 0 || !client.used(a));
+  };
+  if (wanted && inRange(*wanted) && available(*wanted)) return wanted;
   if (leases_.size() >= kMostLeases) return abandoned();
   for (std::uint64_t a = settings_.first.v4(); a <= settings_.last.v4(); ++a) {
     auto address = IpAddress::v4From(static_cast<std::uint32_t>(a));
-    if (freeFor(address, mac)) return address;
+    if (available(address)) return address;
   }
   return abandoned();
 }
@@ -149,7 +154,7 @@ std::optional<DhcpServer::Reply> DhcpServer::answer(std::span<const std::uint8_t
     return out;
   };
   if (request->type == kDiscover) {
-    auto address = choose(request->mac, request->wanted);
+    auto address = choose(request->mac, request->wanted, client);
     if (!address) return std::nullopt;
     Lease& lease = grant(*request, *address, client);
     lease.expires = std::max(lease.expires, now + kOfferTime);
@@ -159,8 +164,8 @@ std::optional<DhcpServer::Reply> DhcpServer::answer(std::span<const std::uint8_t
     if (request->server && *request->server != settings_.server) return std::nullopt;  // it took another's offer
     IpAddress wanted = request->wanted.value_or(request->current);
     auto own = leases_.find(request->mac);
-    bool free =
-        own != leases_.end() ? own->second.address == wanted : choose(request->mac, wanted) == std::optional(wanted);
+    bool free = own != leases_.end() ? own->second.address == wanted
+                                     : choose(request->mac, wanted, client) == std::optional(wanted);
     if (!free) return finish(kNak, IpAddress{});
     Lease& lease = grant(*request, wanted, client);
     lease.expires = now + settings_.leaseTime;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <optional>
 #include <span>
@@ -43,6 +44,8 @@ class DhcpServer {
   struct Client {
     std::string name;               ///< of the machine; empty: the client's own host name
     std::optional<MacAddress> mac;  ///< the only hardware address that this client may ask for
+    /// Whether somebody else uses an address that nobody leased; empty: nobody does.
+    std::function<bool(const IpAddress&)> used;
   };
   struct Reply {
     std::vector<std::uint8_t> message;
@@ -69,7 +72,7 @@ class DhcpServer {
 
  private:
   struct Request;
-  std::optional<IpAddress> choose(const MacAddress& mac, std::optional<IpAddress> wanted) const;
+  std::optional<IpAddress> choose(const MacAddress& mac, std::optional<IpAddress> wanted, const Client& client) const;
   bool freeFor(const IpAddress& address, const MacAddress& mac) const;
   std::optional<IpAddress> abandoned() const;
   void forget(const MacAddress& mac);

@@ -162,6 +162,18 @@ TEST_F(DhcpTest, LeasesOfAServerBefore) {
   EXPECT_FALSE(server.here(mac(2)));
 }
 
+TEST_F(DhcpTest, AnAddressThatSomebodyUsesWithoutALeaseIsNotGiven) {
+  DhcpServer::Client client;
+  client.used = [](const IpAddress& a) { return a == ip("10.1.0.15") || a == ip("10.1.0.17"); };
+  EXPECT_EQ(send(message(3, mac(1), ip("10.1.0.17")), client).first, 6) << "asked for";
+  EXPECT_EQ(send(message(1, mac(1), ip("10.1.0.17")), client).second, ip("10.1.0.16")) << "another is offered";
+  EXPECT_EQ(take(2, client), ip("10.1.0.18"));
+  EXPECT_EQ(take(3), ip("10.1.0.15"));
+  EXPECT_EQ(take(3, client), ip("10.1.0.15")) << "its lease";
+  EXPECT_TRUE(server.reserve(mac(4), ip("10.1.0.17"), "four"));
+  EXPECT_EQ(take(4, client), ip("10.1.0.17")) << "reserved for it";
+}
+
 TEST_F(DhcpTest, BrokenMessagesAreIgnored) {
   Bytes good = message(1, mac(1), ip("10.1.0.16"));
   for (std::size_t size = 0; size < good.size() - 1; ++size) (void)server.answer(std::span(good).first(size), {});

@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <utility>
@@ -93,12 +94,30 @@ Json partsOf(const Json& element) {
   return at->is_array() && at->size() == 2 ? *at : Json::array({"", ""});
 }
 
+std::string tapPrefixOf(const std::string& network) {
+  std::string name = directTapName(network, 0);
+  name.pop_back();
+  return name;
+}
+
 Status apply(const std::string& text) {
   auto done = runTool({"nft", "-f", "-"}, text);
   return done ? Status() : Status(std::move(done).error());
 }
 
 }  // namespace
+
+void stopDirectTaps(const std::string& network) {
+  std::string lines, prefix = tapPrefixOf(network);
+  if (struct if_nameindex* all = ::if_nameindex()) {
+    for (const struct if_nameindex* one = all; one->if_index != 0; ++one) {
+      if (std::string_view(one->if_name).starts_with(prefix))
+        lines += fmt::format("link set {} down nomaster\n", one->if_name);
+    }
+    ::if_freenameindex(all);
+  }
+  if (!lines.empty()) (void)runTool({"ip", "-force", "-batch", "-"}, lines);
+}
 
 std::string DirectPorts::table() const {
   return tableNameOf(bridgeNameOf(place_.network));
@@ -118,6 +137,9 @@ Result<Message> DirectPorts::plug(const Json& request, UniqueFd existing) {
   auto number = numberIn(request, "number", kMostDirectPorts);
   auto queues = numberIn(request, "queues", kMostQueues);
   if (place_.bridge.empty() || !number || !queues) return bad("no place for a port");
+  // One that the network's process gave up waiting for.
+  auto lost = std::find_if(ports_.begin(), ports_.end(), [&](const auto& p) { return p.second.number == *number; });
+  if (lost != ports_.end()) (void)unplug({{"tap", std::string(lost->first)}});
   // What a machine still has from another process of the network's keeps its name.
   std::string tap;
   for (unsigned n = 1; n <= kMostDirectPorts; ++n) {
@@ -128,25 +150,36 @@ Result<Message> DirectPorts::plug(const Json& request, UniqueFd existing) {
   if (existing) {
     // Only what a helper made before: whoever holds a descriptor of another device may not have it moved.
     auto device = tapOf(existing.get());
-    std::string ours = directTapName(place_.network, 0);
-    ours.pop_back();
-    if (!device || !device->starts_with(ours)) return bad("no device of a port");
+    if (!device || !device->starts_with(tapPrefixOf(place_.network))) return bad("no device of a port");
     tap = *device;
   }
   if (ports_.count(tap) != 0) return Error(ErrorKind::busy, "port " + inQuotes(tap) + " is there already");
   if (Status s = makeTable(flagIn(request, "guard")); !s) return std::move(s).error();
   for (unsigned n = 0; !existing && n < *queues; ++n) {
-    auto queue = openTapDevice(tap, "/dev/net/tun", *queues > 1);
+    auto queue = openTapDevice(tap, "/dev/net/tun", *queues > 1, n == 0);
     if (!queue) return std::move(queue).error();
     fds.push_back(std::move(*queue));
   }
   auto packets = packetSocket();
   if (!packets) return std::move(packets).error();
   fds.push_back(std::move(*packets));
-  // Nothing passes until there are rules for it.
-  std::string ingress = directIngress(table(), tap, *number);
-  if (Status s = apply(fmt::format("add element bridge {} held {{ \"{}\" }}\n", table(), tap) + ingress); !s)
+  ports_[tap].number = *number;
+  if (Status s = connect(tap, *number); !s) {
+    (void)unplug({{"tap", tap}});  // nothing half-made stays
     return std::move(s).error();
+  }
+  Message message{{{"ok", true}, {"tap", tap}, {"index", ::if_nametoindex(tap.c_str())}}, {}};
+  message.fds = std::move(fds);
+  return message;
+}
+
+/// A device into the bridge.
+Status DirectPorts::connect(const std::string& tap, unsigned number) {
+  // Nothing passes until there are rules for it.
+  std::string text;
+  for (const char* set : {"held", "taps"})
+    text += fmt::format("add element bridge {} {} {{ \"{}\" }}\n", table(), set, tap);
+  if (Status s = apply(text + directIngress(table(), tap, number)); !s) return s;
   unsigned mtu = mtuIn(factsOf(place_.uplink));
   // Frames to link-local groups pass by the bridge's rules to the host: it has no addresses there.
   writeSetting("/proc/sys/net/ipv6/conf/" + tap + "/disable_ipv6", "1");
@@ -156,10 +189,7 @@ Result<Message> DirectPorts::plug(const Json& request, UniqueFd existing) {
     auto done = runTool(command);
     if (!done) return std::move(done).error();
   }
-  ports_[tap].number = *number;
-  Message message{{{"ok", true}, {"tap", tap}, {"index", ::if_nametoindex(tap.c_str())}}, {}};
-  message.fds = std::move(fds);
-  return message;
+  return {};
 }
 
 Result<Message> DirectPorts::rules(const Json& request) {

@@ -26,11 +26,11 @@ struct DirectRules {
 };
 
 /// Why the kernel drops a direct port's frames: in its table, the place in this list, from 1 on.
-inline constexpr std::array<std::string_view, 17> kDropReasons = {
-    refusal::kSourceMac, refusal::kTag,        refusal::kSnap,     refusal::kBridgeGroup, refusal::kBrokenArp,
-    refusal::kArpMac,    refusal::kArpAddress, refusal::kBrokenIp, refusal::kDhcp,        refusal::kDhcp6,
-    refusal::kRouter,    refusal::kRedirect,   refusal::kQuery,    refusal::kTarget,      refusal::kLinkLayer,
-    refusal::kSource,    refusal::kFlood};
+inline constexpr std::array<std::string_view, 18> kDropReasons = {
+    refusal::kSourceMac, refusal::kTag,        refusal::kSnap,       refusal::kBridgeGroup, refusal::kBrokenArp,
+    refusal::kArpMac,    refusal::kArpAddress, refusal::kBrokenIp,   refusal::kDhcp,        refusal::kDhcp6,
+    refusal::kRouter,    refusal::kRedirect,   refusal::kQuery,      refusal::kTarget,      refusal::kLinkLayer,
+    refusal::kSource,    refusal::kFlood,      refusal::kGroupRouter};
 
 /// The helper's side of direct ports: tap devices in the bridge, one a card, whose other end a machine has. A table of
 /// nftables' bridge family stands for the guard (network/guard.h): a source belongs to the hardware address that it was
@@ -67,6 +67,7 @@ class DirectPorts {
     DirectRules rules;
   };
   Status makeTable(bool guard);
+  Status connect(const std::string& tap, unsigned number);
   std::string table() const;
   void release(const MacAddress& mac) const;
 
@@ -76,9 +77,11 @@ class DirectPorts {
   std::map<IpAddress, MacAddress> given_;
 };
 
-/// The device of a direct port: at most 15 characters.
+/// The device of a direct port: at most 15 characters. Another user's networks have other ones.
 std::string directTapName(const std::string& network, unsigned number);
 inline constexpr unsigned kMostDirectPorts = 1023;
+/// Takes a network's devices that are there out of any bridge, and down: the guard goes next.
+void stopDirectTaps(const std::string& network);
 
 /// nftables' text: the tables of a bridge, a port's part of them, and its removal.
 std::string directTable(const std::string& table, const std::string& uplink, bool guard);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The guard of direct ports as nftables has it.
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
 
@@ -121,15 +122,25 @@ std::string identity(const DirectRules& r) {
     rule(fmt::format("arp {}", field), refusal::kBrokenArp);
   rule("arp saddr ether != " + mac, refusal::kArpMac);
   text += "    ether type ip jump whole\n    ether type ip6 jump whole\n";
-  rule("ether type ip udp sport 67", refusal::kDhcp);
-  rule("ether type ip udp dport 68", refusal::kDhcp);
+  // A first piece without the protocol's header is not seen where padding stands in for it.
+  rule("ether type ip6 frag nexthdr { 0, 43, 44, 60 }", refusal::kBrokenIp);
+  // What lies behind a header in the first piece alone: for later ones, too, kernels say where that would be.
+  const std::string first = "ether type ip ip frag-off & 0x1fff == 0 ";
+  rule(first + "udp sport 67", refusal::kDhcp);
+  rule(first + "udp dport 68", refusal::kDhcp);
   rule("ether type ip6 udp sport 547", refusal::kDhcp6);
   rule("ether type ip6 udp dport 546", refusal::kDhcp6);
   rule("icmpv6 type nd-router-advert", refusal::kRouter);
   rule("icmpv6 type nd-redirect", refusal::kRedirect);
-  rule("ether type ip icmp type redirect", refusal::kRedirect);
+  rule(first + "icmp type redirect", refusal::kRedirect);
   rule("icmpv6 type mld-listener-query", refusal::kQuery);
-  rule("ether type ip igmp type membership-query", refusal::kQuery);
+  rule("meta l4proto icmpv6 @th,0,8 151-153", refusal::kGroupRouter);
+  // A bridge takes any piece of IGMP for a message.
+  rule("ether type ip ip protocol igmp ip frag-off & 0x1fff != 0", refusal::kQuery);
+  rule("ether type ip ip protocol igmp @th,0,8 0x11", refusal::kQuery);
+  rule("ether type ip ip protocol igmp @th,0,8 0x30-0x32", refusal::kGroupRouter);
+  rule("ether type ip ip protocol 103", refusal::kGroupRouter);
+  rule("ether type ip6 meta l4proto 103", refusal::kGroupRouter);
   // Neighbour discovery has one link-layer option, the sender's, or none (RFC 4861, 4.1, 4.3, 4.4, 4.6.1), and nothing
   // between it and the IP header.
   rule("icmpv6 type { nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert } ip6 nexthdr != icmpv6",
@@ -150,14 +161,19 @@ std::string addresses(const DirectRules& r, unsigned number) {
   auto cap = [&](const char* field, const char* suffix) {
     return fmt::format("add @cap{}_{} {{ {} }} ", suffix, number, field);
   };
+  // What it goes on using counts as long as it is its own.
+  auto again = [&](const char* match, const char* field, const char* suffix) {
+    return fmt::format("    {0} {1} @cap{2}_{3} update @cap{2}_{3} {{ {1} }}\n", match, field, suffix, number);
+  };
   auto judged = [&](const char* match, const char* field, const char* suffix, const char* chain, const char* why,
                     const char* verdict = " accept") {
-    return fmt::format("    {0} jump {1}\n    {0} {2}{3}{4}\n    {0} {5}", match, chain, cap(field, suffix),
-                       claim(field, suffix), verdict, refuse(why));
+    return again(match, field, suffix) + fmt::format("    {0} jump {1}\n    {0} {2}{3}{4}\n    {0} {5}", match, chain,
+                                                     cap(field, suffix), claim(field, suffix), verdict, refuse(why));
   };
   std::string text;
   // fe80::/10 is a card's own choice in any case.
   if (r.only6) text += "    icmpv6 type nd-neighbor-advert @th,64,10 != 0x3fa jump giventarget6\n";
+  text += again("icmpv6 type nd-neighbor-advert", kTarget, "6");
   text += "    icmpv6 type nd-neighbor-advert jump target6\n" + claimTarget(cap(kTarget, "6"));
   if (r.only4)
     text += "    ether type ip jump given4\n    ether type arp jump givenarp\n";
@@ -181,7 +197,7 @@ std::string caps(const std::string& table, unsigned number) {
 
 std::string directTapName(const std::string& network, unsigned number) {
   std::uint32_t h = 2166136261;
-  for (char c : network) h = (h ^ static_cast<std::uint8_t>(c)) * 16777619;
+  for (char c : network + "/" + std::to_string(::getuid())) h = (h ^ static_cast<std::uint8_t>(c)) * 16777619;
   return fmt::format("lp-{:05x}.{}", h & 0xfffff, number);
 }
 
@@ -191,7 +207,7 @@ std::string directTable(const std::string& table, const std::string& uplink, boo
     text += fmt::format("add table {0} {1}\ndelete table {0} {1}\n", family, table);
   text += fmt::format("table netdev {} {{\n{}}}\ntable bridge {} {{\n", table, kRefuse, table);
   text += kRefuse;
-  text += "  set held { type ifname; }\n  map ports { type ifname : verdict; }\n";
+  text += "  set held { type ifname; }\n  set taps { type ifname; }\n  map ports { type ifname : verdict; }\n";
   text += "  set behind { type ether_addr; size 65536; flags dynamic,timeout; timeout 10m; }\n";
   text += "  set macs { type ether_addr; }\n";
   text += "  set floods { type ifname . ifname; size 65536; flags dynamic,timeout; timeout 1m; }\n";
@@ -203,10 +219,10 @@ std::string directTable(const std::string& table, const std::string& uplink, boo
       "    iifname @held drop\n    iifname \"{}\" goto switched\n    iifname vmap @ports\n  }}\n"
       "  chain onward {{\n    type filter hook forward priority 0; policy accept;\n    oifname @held drop\n",
       uplink);
-  // Frames for everybody, and for nobody who is known.
-  for (const std::string& to : {uplink, std::string("lp-*")})
+  // Frames for everybody, and for nobody who is known. The hook is all bridges': other networks' ports are theirs.
+  for (const std::string& to : {"\"" + uplink + "\"", std::string("@taps")})
     text += fmt::format(
-        "    iifname \"lp-*\" oifname \"{}\" ether daddr != @behind ether daddr != @macs "
+        "    iifname @taps oifname {} ether daddr != @behind ether daddr != @macs "
         "update @floods {{ iifname . oifname limit rate over {}/second burst {} packets }} {}",
         to, kFloodsOnward, kOnwardBurst, refuse(refusal::kFlood));
   return text +
@@ -235,7 +251,7 @@ std::string directPortRemoval(const std::string& table, const std::string& tap, 
   std::string text = fmt::format("add chain bridge {} p{}\n", table, number);
   auto gone = [&](const std::string& what) { text += "add " + what + "delete " + what; };
   gone(fmt::format("element bridge {} ports {{ \"{}\" : goto p{} }}\n", table, tap, number));
-  gone(fmt::format("element bridge {} held {{ \"{}\" }}\n", table, tap));
+  for (const char* set : {"held", "taps"}) gone(fmt::format("element bridge {} {} {{ \"{}\" }}\n", table, set, tap));
   gone(fmt::format("element bridge {} macs {{ {} }}\n", table, toText(before.mac)));
   for (std::size_t n = 1; n <= kDropReasons.size(); ++n) {
     for (const char* family : {"bridge", "netdev"})

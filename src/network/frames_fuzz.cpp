@@ -126,10 +126,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
                              ipFrom("fd00::3"),
                              1500,
                              true}},
-      &dhcp, nullptr,
-      [](const MacAddress& m) {
-        return DhcpServer::Client{"machine", m};
-      },
+      &dhcp, nullptr, [](const MacAddress& m) { return DhcpServer::Client{.name = "machine", .mac = m, .used = {}}; },
       [](const Lease&) {});
   services.setReceiver([](std::span<const std::uint8_t> frame, const FrameOffload&) {
     if (!parsePacket(frame)) std::abort();  // what is sent is whole

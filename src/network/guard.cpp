@@ -45,14 +45,23 @@ const char* office(std::span<const std::uint8_t> frame, const Packet& p) {
     if (!p.from.v6 && (p.fromPort == kDhcpServerPort || p.toPort == kDhcpClientPort)) return refusal::kDhcp;
     if (p.from.v6 && (p.fromPort == 547 || p.toPort == 546)) return refusal::kDhcp6;
   }
-  if (!p.firstFragment || p.transport == 0 || p.transport >= p.end) return nullptr;
+  if (p.protocol == protocol::kPim) return refusal::kGroupRouter;
+  // Linux's bridge takes any piece of IGMP for a message.
+  if (!p.firstFragment) return !p.from.v6 && p.protocol == protocol::kIgmp ? refusal::kQuery : nullptr;
+  // Else a later piece has what nobody looks at.
+  const std::size_t room = p.end - std::min(p.transport, p.end);
+  const bool icmp6 = p.from.v6 && p.protocol == protocol::kIcmp6;
+  if (room == 0 || (room < 8 && (p.protocol == protocol::kUdp || icmp6))) return refusal::kBrokenIp;
   const std::uint8_t type = frame[p.transport];
-  if (p.from.v6 && p.protocol == protocol::kIcmp6) {
+  if (icmp6) {
     if (type == 134) return refusal::kRouter;
+    if (type >= 151 && type <= 153) return refusal::kGroupRouter;  // RFC 4286
     return type == 137 ? refusal::kRedirect : type == 130 ? refusal::kQuery : nullptr;
   }
   if (!p.from.v6 && p.protocol == protocol::kIcmp && type == 5) return refusal::kRedirect;
-  return !p.from.v6 && p.protocol == protocol::kIgmp && type == 0x11 ? refusal::kQuery : nullptr;
+  if (p.from.v6 || p.protocol != protocol::kIgmp) return nullptr;
+  if (type >= 0x30 && type <= 0x32) return refusal::kGroupRouter;
+  return type == 0x11 ? refusal::kQuery : nullptr;
 }
 
 }  // namespace
@@ -97,6 +106,11 @@ bool AddressBook::use(const IpAddress& address, PortId port) {
   ++count;
   claims_[address] = {port, false, now};
   return true;
+}
+
+bool AddressBook::usedByOther(const IpAddress& address, PortId port) const {
+  auto it = claims_.find(address);
+  return it != claims_.end() && !it->second.fixed && it->second.port != port && clock_.now() - it->second.seen < kQuiet;
 }
 
 std::optional<PortId> AddressBook::ownerOf(const IpAddress& address) const {

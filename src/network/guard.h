@@ -26,6 +26,8 @@ class AddressBook {
   void remove(PortId port);
   /// Whether `port` may use the address; claims it if nobody has.
   bool use(const IpAddress& address, PortId port);
+  /// Whether another port uses an address that nobody gave it, and was not quiet for long.
+  bool usedByOther(const IpAddress& address, PortId port) const;
   std::optional<PortId> ownerOf(const IpAddress& address) const;
   std::vector<IpAddress> addressesOf(PortId port) const;
 
@@ -48,8 +50,9 @@ inline constexpr const char *kGroupSource = "group address as source", *kSourceM
                             *kArpMac = "sender MAC in ARP", *kArpAddress = "sender address in ARP",
                             *kBrokenIp = "broken IP header", *kDhcp = "DHCP server", *kDhcp6 = "DHCPv6 server",
                             *kRouter = "router advertisement", *kRedirect = "redirect of a router",
-                            *kQuery = "query for groups", *kTarget = "target of an advertisement",
-                            *kLinkLayer = "link-layer address", *kSource = "source address", *kFlood = "flood";
+                            *kQuery = "query for groups", *kGroupRouter = "router of groups",
+                            *kTarget = "target of an advertisement", *kLinkLayer = "link-layer address",
+                            *kSource = "source address", *kFlood = "flood";
 }  // namespace refusal
 
 /// Keeps a machine from speaking under names that are not its own: hardware and IP addresses (in ARP and neighbour

@@ -187,6 +187,7 @@ Result<UniqueFd> Helper::makeTap(const std::string& tap, const std::string& brid
 /// What a killed helper left has the same names.
 void Helper::clean(const std::string& name) {
   std::string bridge = bridgeNameOf(name), table = tableNameOf(bridge);
+  stopDirectTaps(name);  // machines have their other ends still
   takeDownBridge(bridge);
   for (const char* family : {"inet", "bridge", "netdev"}) (void)runTool({"nft", "delete", "table", family, table});
   closeForward(name, bridge);

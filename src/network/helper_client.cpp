@@ -11,6 +11,7 @@
 
 #include <array>
 #include <cerrno>
+#include <chrono>
 #include <climits>
 
 #include "base/text.h"
@@ -81,16 +82,25 @@ HelperClient::~HelperClient() {
 }
 
 bool HelperClient::alive() const {
-  pollfd p{socket_.get(), POLLIN, 0};
+  pollfd p{socket_.get(), 0, 0};  // an answer that nobody waited for may be there
   return ::poll(&p, 1, 0) == 0;
 }
 
 Result<HelperClient::Answer> HelperClient::ask(const nlohmann::json& request, const std::vector<int>& fds) {
-  if (Status sent = sendMessage(socket_.get(), request, fds); !sent) return std::move(sent).error();
-  pollfd p{socket_.get(), POLLIN, 0};
-  if (::poll(&p, 1, kPatienceMilliseconds) <= 0) return Error(ErrorKind::io, "the network helper does not answer");
-  auto reply = receiveMessage(socket_.get());
-  if (!reply) return std::move(reply).error().context("the network helper");
+  nlohmann::json numbered = request;
+  numbered["serial"] = ++serial_;
+  if (Status sent = sendMessage(socket_.get(), numbered, fds); !sent) return std::move(sent).error();
+  const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(kPatienceMilliseconds);
+  Result<Answer> reply = Message();
+  do {
+    auto left = std::chrono::duration_cast<std::chrono::milliseconds>(end - std::chrono::steady_clock::now()).count();
+    pollfd p{socket_.get(), POLLIN, 0};
+    if (left <= 0 || ::poll(&p, 1, static_cast<int>(left)) <= 0)
+      return Error(ErrorKind::io, "the network helper does not answer");
+    reply = receiveMessage(socket_.get());
+    if (!reply) return std::move(reply).error().context("the network helper");
+    // One to a request before, which was not waited for so long, is nobody's.
+  } while (reply->facts.value("serial", serial_) != serial_);
   if (succeeded(reply->facts)) return reply;
   Error error = errorFrom(reply->facts);
   if (error.kind() != ErrorKind::permissionDenied) return error;

@@ -37,6 +37,7 @@ class HelperClient {
   HelperClient(UniqueFd socket, pid_t pid) : socket_(std::move(socket)), pid_(pid) {}
   UniqueFd socket_;
   pid_t pid_;
+  std::uint64_t serial_ = 0;  ///< of the last request
 };
 
 }  // namespace lodge::network

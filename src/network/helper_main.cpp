@@ -59,6 +59,8 @@ int main() {
                {"error", reply.error().message()},
                {"hint", reply.error().hint()}};
     }
+    // Whose answer it is.
+    if (request && request->facts.contains("serial")) facts["serial"] = request->facts["serial"];
     if (!sendMessage(STDIN_FILENO, facts, fds)) return 0;
   }
 }

@@ -77,12 +77,13 @@ bool isBridge(const nlohmann::json& facts) {
   return info != facts.end() && info->is_object() && textIn(*info, "info_kind") == "bridge";
 }
 
-Result<UniqueFd> openTapDevice(const std::string& name, const std::string& file, bool severalQueues) {
+Result<UniqueFd> openTapDevice(const std::string& name, const std::string& file, bool severalQueues, bool anew) {
   UniqueFd fd(::open(file.c_str(), O_RDWR | O_CLOEXEC | O_NONBLOCK));
   if (!fd) return Error::fromErrno(errno, "open " + inQuotes(file));
   ifreq request{};
   std::memcpy(request.ifr_name, name.data(), std::min(name.size(), sizeof request.ifr_name - 1));
-  request.ifr_flags = static_cast<short>(IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | (severalQueues ? IFF_MULTI_QUEUE : 0));
+  request.ifr_flags = static_cast<short>(IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | (severalQueues ? IFF_MULTI_QUEUE : 0) |
+                                         (anew ? IFF_TUN_EXCL : 0));
   if (::ioctl(fd.get(), TUNSETIFF, &request) != 0) return Error::fromErrno(errno, "tap device " + inQuotes(name));
   unsigned offloads = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6;
   [[maybe_unused]] int set = ::ioctl(fd.get(), TUNSETOFFLOAD, offloads);

@@ -25,7 +25,9 @@ bool isBridge(const nlohmann::json& facts);
 /// The MTU of a network that is to be on a card: the card's, or less if it asks for less. Errors: invalidArgument.
 Result<unsigned> mtuOn(const nlohmann::json& request, const std::string& card, const nlohmann::json& facts);
 
-/// A tap or macvtap device (`file`: /dev/net/tun or /dev/tapN) with offloads and virtio headers.
-Result<UniqueFd> openTapDevice(const std::string& name, const std::string& file, bool severalQueues = false);
+/// A tap or macvtap device (`file`: /dev/net/tun or /dev/tapN) with offloads and virtio headers. `anew`: an error if it
+/// is there.
+Result<UniqueFd> openTapDevice(const std::string& name, const std::string& file, bool severalQueues = false,
+                               bool anew = false);
 
 }  // namespace lodge::network

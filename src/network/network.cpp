@@ -48,10 +48,17 @@ Status Network::start() {
 }
 
 DhcpServer::Client Network::clientOf(const MacAddress& source) const {
+  DhcpServer::Client client;
+  PortId own = 0;
   for (const auto& [id, port] : ports_) {
-    if (port->settings().mac == source) return {port->settings().name, source};
+    if (port->settings().mac != source) continue;
+    client.name = port->settings().name;
+    client.mac = source;
+    own = id;
+    break;
   }
-  return {};
+  client.used = [this, own](const IpAddress& address) { return book_.usedByOther(address, own); };
+  return client;
 }
 
 /// Who a name of the network belongs to: a machine's port, or a lease of somebody without one.

@@ -16,7 +16,7 @@ inline constexpr std::size_t kHeader = 14;
 }  // namespace ether
 
 namespace protocol {
-inline constexpr std::uint8_t kIcmp = 1, kIgmp = 2, kTcp = 6, kUdp = 17, kIcmp6 = 58;
+inline constexpr std::uint8_t kIcmp = 1, kIgmp = 2, kTcp = 6, kUdp = 17, kIcmp6 = 58, kPim = 103;
 }  // namespace protocol
 
 inline constexpr MacAddress kBroadcast = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff};

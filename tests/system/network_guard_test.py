@@ -59,7 +59,16 @@ def attacks(a):
         tags = b"".join(struct.pack(">HH", kind, 0) for kind in kinds)
         return BROADCAST + EVIL + tags + struct.pack(">H", ARP) + inner
 
+    def piece(packet, fragment):
+        """Of IPv4; the checksum is right when it is marked."""
+        return packet[:6] + struct.pack(">H", fragment) + packet[8:]
+
+    def without_header(protocol):
+        """A first piece of IPv6 that ends before the protocol's header."""
+        return six(ip6(local, ALL_NODES, 44, struct.pack(">BBHI", 60, 0, 1, 9) + bytes([protocol, 0]) + pad))
+
     pad = b"\x01\x04\0\0\0\0"  # options of an extension header
+    query = b"\x11\0\xee\xff\0\0\0\0"
     alert = b"\x94\x04\0\0"
     return {
         "another hardware address": four(ip4(own4, "255.255.255.255", UDP, udp(1000, 1000)), source=ONE),
@@ -106,7 +115,19 @@ def attacks(a):
         "a DHCPv6 server at another port": six(ip6(local, ALL_NODES, UDP, udp(1547, 546))),
         "an IP header that is too long": four(ip4(own4, "255.255.255.255", UDP, udp(67, 68), words=15)),
         "an IP header of version 5": four(b"\x55" + ip4(own4, "255.255.255.255", UDP, udp(67, 68))[1:]),
-        "who asks for groups": four(ip4(own4, "224.0.0.1", IGMP, b"\x11\0\xee\xff\0\0\0\0", words=6, options=alert)),
+        "who asks for groups": four(ip4(own4, "224.0.0.1", IGMP, query, words=6, options=alert)),
+        "who asks for groups in a later piece": four(piece(ip4(own4, "224.0.0.1", IGMP, query, words=6, options=alert), 1)),
+        "a router that says where groups go": four(ip4(own4, "224.0.0.13", 103, b"\x20\0\xdf\xff")),
+        "a router that says where IPv6 groups go": six(ip6(local, ALL_NODES, 103, b"\x20\0\xdf\xff")),
+        **{f"a router of groups {kind:x}": four(ip4(own4, "224.0.0.106", IGMP, bytes([kind]) + query[1:], words=6, options=alert))
+           for kind in (0x30, 0x31, 0x32)},
+        **{f"a router of IPv6 groups {kind}": six(ip6(local, ALL_NODES, 0, bytes([ICMP6, 0]) + b"\x05\x02\0\0\x01\0" +
+                                                     icmp6(local, ALL_NODES, kind, bytes(4)), limit=1)) for kind in (151, 152, 153)},
+        "a DHCPv6 server whose header is in the next piece": without_header(UDP),
+        "a router whose header is in the next piece": without_header(ICMP6),
+        "a DHCPv6 server whose header is in the next piece, and padding": without_header(UDP) + bytes(40),
+        "a router whose header is in the next piece, and padding": without_header(ICMP6) + bytes(40),
+        "a DHCPv6 server whose header is cut": six(ip6(local, ALL_NODES, UDP, udp(547, 546)[:4])),
         "who asks for IPv6 groups": six(ip6(local, ALL_NODES, 0, bytes([ICMP6, 0]) + b"\x05\x02\0\0\x01\0" +
                                             icmp6(local, ALL_NODES, QUERY6, bytes(20)), limit=1)),
         **{f"group of bridges {n:x}": ether(mac(f"01:80:c2:00:00:{n:02x}"), EVIL, IP4, ip4(own4, a.four(1), UDP, udp(1000, 2000)))
@@ -373,6 +394,31 @@ def the_network_dies():
         assert tables.count("lodge_") <= 3, tables
 
 
+def both_die():
+    """What machines still hold when the network's process and its helper were killed is in no bridge without a guard."""
+    need_rights()
+    with Site() as site:
+        lodge = site.lodge
+        a, bridge = out(site)
+        with Port(lodge, "out", "one", ONE, direct=True, addresses=a.given(31)) as one:
+            show_all = json.loads(lodge("network", "show", "out", "--json").stdout)
+            device = show(lodge, "out", "one")["direct"]["device"]
+            # A bridge of somebody else's, where it would go on.
+            site.host.run(f"ip link add other type bridge; ip link set other up; ip link set {device} master other")
+            host = PacketSocket(site.host, "other")
+            pass_(one, [host], talk(ONE, a.four(31)))
+            os.kill(show_all["helper"]["pid"], signal.SIGKILL)
+            os.kill(int(lodge.network_process().name), signal.SIGKILL)
+
+            def successor():
+                lodge("network", "up", "out", check=False, timeout=90)
+                state = site.host.run(f"ip -o link show {device}")
+                return "master" not in state and ",UP" not in state
+
+            wait_until(successor, "the device goes on without a guard", 60)
+            host.close()
+
+
 def strange_device(namespace, name):
     import fcntl
     with open("/proc/self/ns/net") as own, open(f"/proc/{namespace.holder.pid}/ns/net") as other:
@@ -409,4 +455,4 @@ def ask(lodge, request, fds, keep=False):
     return answer
 
 
-main(behind_the_switch, in_the_bridge, whose_address, floods, the_network_dies)
+main(behind_the_switch, in_the_bridge, whose_address, floods, the_network_dies, both_die)
