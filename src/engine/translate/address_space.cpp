@@ -35,6 +35,7 @@ std::byte* map(std::byte* at, std::uint64_t bytes, int protection, int flags, in
     return nullptr;
   }
   hostCall(SYS_madvise, static_cast<std::uint64_t>(p), bytes, MADV_DONTDUMP);
+  hostCall(SYS_madvise, static_cast<std::uint64_t>(p), bytes, MADV_DONTFORK);  // no executor's business
   return reinterpret_cast<std::byte*>(p);
 }
 void unmap(std::byte* at, std::uint64_t bytes) {

@@ -25,6 +25,7 @@ void* mapNoReserve(std::uint64_t bytes) {
   void* p = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (p == MAP_FAILED) return nullptr;
   ::madvise(p, bytes, MADV_DONTDUMP);
+  ::madvise(p, bytes, MADV_DONTFORK);  // no executor's business
   return p;
 }
 

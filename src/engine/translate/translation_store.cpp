@@ -25,7 +25,9 @@ constexpr std::uint64_t kPatternTables = 32;
 
 void* mapNoReserve(std::uint64_t bytes) {
   void* p = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  return p == MAP_FAILED ? nullptr : p;
+  if (p == MAP_FAILED) return nullptr;
+  ::madvise(p, bytes, MADV_DONTFORK);  // no executor's business
+  return p;
 }
 }  // namespace
 
@@ -162,8 +164,11 @@ bool TranslationStore::mapPattern(std::uint64_t firstUnit) {
   if (!patternMade_ && !makePattern()) pattern_.reset();
   std::uint64_t bytes = std::min(kPatternTables, kMaxUnits - firstUnit) * kEntryTableBytes;
   if (!pattern_) return false;
-  return hostCall(SYS_mmap, entryTables_ + firstUnit * kEntryTableBytes, bytes, PROT_READ | PROT_WRITE,
-                  MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, static_cast<std::uint64_t>(pattern_.get()), 0) >= 0;
+  std::uint64_t at = entryTables_ + firstUnit * kEntryTableBytes;
+  bool mapped = hostCall(SYS_mmap, at, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE,
+                         static_cast<std::uint64_t>(pattern_.get()), 0) >= 0;
+  if (mapped) hostCall(SYS_madvise, at, bytes, MADV_DONTFORK);
+  return mapped;
 }
 
 PageUnit* TranslationStore::makeUnitLocked(std::uint64_t ramPage, std::uint64_t page, ModeKey key) {
