@@ -31,6 +31,7 @@ def main(*tests):
             if isinstance(error, AssertionError):
                 where = traceback.extract_tb(error.__traceback__)
                 print("".join(f"  {frame.filename}:{frame.lineno} {frame.line}\n" for frame in where[1:]) + f"  {error}")
+                print("".join(f"  {note}\n" for note in getattr(error, "__notes__", [])), end="")
             else:
                 traceback.print_exc()
         print(f"{verdict} {name} ({time.monotonic() - start:.1f} s)", flush=True)

@@ -167,9 +167,17 @@ class Peer(Namespace):
             if last or "is not up" not in said:
                 self.holder.kill()
                 raise AssertionError(said)
-        self.run("ip link set eth0 up")
-        if lease:
-            self.take_lease()
+        try:
+            self.run("ip link set eth0 up")
+            if lease:
+                self.take_lease()
+        except BaseException as error:
+            # Nothing that was started stays, and what the network says of it is told.
+            said = lodge("network", "show", network, "--json", check=False)
+            error.add_note(f"the network's state: {said.stdout}{said.stderr}\nits log:\n{lodge.log(network)[-4000:]}\n"
+                           f"the card: {self.run('ip -s -d link show eth0', check=False).stdout}")
+            self.close()
+            raise
 
     def close(self):
         self.cable.terminate()

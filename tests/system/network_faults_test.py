@@ -114,16 +114,14 @@ def strangers_fill_only_their_own():
         two.socket.settimeout(20)
         two.send(mac(1), mac(2))
         assert one.socket.recv(2000)[10:22] == mac(1) + mac(2)
-        # Broadcasts beyond the limit are dropped at the port they come from.
-        for n in range(12000):
-            try:
-                wild.socket.send(HEADER + b"\xff" * 6 + mac(7) + b"\x88\xb5" + bytes(46), socket.MSG_DONTWAIT)
-            except BlockingIOError:
-                time.sleep(0.01)
-        for _ in range(300):
-            if show(lodge, "wires")["floodsDropped"] > 100:
-                break
-            time.sleep(0.1)
+        # Broadcasts beyond the limit are dropped at the port they come from, however slowly a busy host sends them.
+        end = time.monotonic() + 120
+        while show(lodge, "wires")["floodsDropped"] <= 100 and time.monotonic() < end:
+            for n in range(12000):
+                try:
+                    wild.socket.send(HEADER + b"\xff" * 6 + mac(7) + b"\x88\xb5" + bytes(46), socket.MSG_DONTWAIT)
+                except BlockingIOError:
+                    time.sleep(0.01)
         assert show(lodge, "wires")["floodsDropped"] > 100
         for settings, saying in (({"mac": text(mac(1))}, "belongs to 'one'"), ({"addresses": ["10.9.0.2"]}, "is the network's own"),
                                  ({"addresses": ["192.0.2.1"]}, "is not in 10.9.0.0/24"), ({"mac": "ff:ff:ff:ff:ff:ff"}, "not a card's"),
