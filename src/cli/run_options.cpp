@@ -274,8 +274,7 @@ std::vector<OptionSpec> runOptionTable() {
        .value = "BOARD",
        .help = "What the machine is built like: 'micro' starts a kernel at once; 'pc' has firmware, IDE and a display, "
                "and starts any operating system from its disk or CD-ROM; 'q35' is a pc with PCI Express and, for UEFI "
-               "firmware, "
-               "system management mode. Without it, pc is for machines without --kernel.",
+               "firmware, system management mode. Without it, pc is for machines without --kernel.",
        .choices = {"micro", "pc", "q35"}},
       {.name = "pcie-port",
        .value = "DEVICE",

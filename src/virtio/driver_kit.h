@@ -30,6 +30,17 @@ class DriverQueue {
     (void)memory_.fill(Gpa{base}, std::byte{0}, 4096);
   }
   const QueueSetup& setup() const { return setup_; }
+  /// Tells the device where queue `number` is, and turns it on: write(offset, size, value) is to the common configuration
+  /// of virtio by PCI (Virtio 1.2, 4.1.4.3).
+  template <class Write>
+  void install(std::uint16_t number, const Write& write) const {
+    write(0x16, 2, number);
+    write(0x18, 2, setup_.size);
+    write(0x20, 8, setup_.descriptors);
+    write(0x28, 8, setup_.driverArea);
+    write(0x30, 8, setup_.deviceArea);
+    write(0x1c, 2, 1);
+  }
 
   /// Makes a chain available; returns its id.
   std::uint16_t add(const std::vector<Buffer>& buffers, bool indirect = false, std::uint64_t table = 0) {

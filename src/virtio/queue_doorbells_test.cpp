@@ -49,14 +49,8 @@ class DoorbellTest : public ::testing::Test {
     write(0x08, 4, 1);
     write(0x0c, 4, 1);
     write(0x14, 1, 1 | 2 | 8);
-    for (unsigned q : {0u, 1u}) {
-      write(0x16, 2, q);
-      write(0x18, 2, queues_[q].setup().size);
-      write(0x20, 8, queues_[q].setup().descriptors);
-      write(0x28, 8, queues_[q].setup().driverArea);
-      write(0x30, 8, queues_[q].setup().deviceArea);
-      write(0x1c, 2, 1);
-    }
+    for (std::uint16_t q : {0, 1})
+      queues_[q].install(q, [this](std::uint64_t at, unsigned size, std::uint64_t value) { write(at, size, value); });
     EXPECT_TRUE(watcher_.watched.empty()) << "a driver that is not ready";
     write(0x14, 1, 1 | 2 | 4 | 8);
   }

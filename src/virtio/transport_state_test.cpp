@@ -38,14 +38,8 @@ struct Board {
       write(0x0c, 4, features >> (32 * half) & 0xffffffff);
     }
     write(0x14, 1, 1 | 2 | 8);
-    for (unsigned q : {0u, 1u}) {
-      write(0x16, 2, q);
-      write(0x18, 2, queues[q].setup().size);
-      write(0x20, 8, queues[q].setup().descriptors);
-      write(0x28, 8, queues[q].setup().driverArea);
-      write(0x30, 8, queues[q].setup().deviceArea);
-      write(0x1c, 2, 1);
-    }
+    for (std::uint16_t q : {0, 1})
+      queues[q].install(q, [this](std::uint64_t at, unsigned size, std::uint64_t value) { write(at, size, value); });
     write(0x14, 1, 1 | 2 | 4 | 8);
   }
 
