@@ -30,8 +30,8 @@ class DriverQueue {
     (void)memory_.fill(Gpa{base}, std::byte{0}, 4096);
   }
   const QueueSetup& setup() const { return setup_; }
-  /// Tells the device where queue `number` is, and turns it on: write(offset, size, value) is to the common configuration
-  /// of virtio by PCI (Virtio 1.2, 4.1.4.3).
+  /// Tells the device where queue `number` is, and turns it on: write(offset, size, value) is to the common
+  /// configuration of virtio by PCI (Virtio 1.2, 4.1.4.3).
   template <class Write>
   void install(std::uint16_t number, const Write& write) const {
     write(0x16, 2, number);
