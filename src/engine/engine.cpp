@@ -15,8 +15,8 @@ Result<std::unique_ptr<Engine>> makeEngine(std::string_view name, const EngineSe
       .withHint("this version has kvm, translate and interpret");
 }
 
-Status offerInterfaces(std::string_view engine, x86::CpuModel& model, GuestInterfaces interfaces) {
-  return engine == "kvm" && interfaces.any() ? kvm::offerInterfaces(model, interfaces) : Status{};
+Status offerInterfaces(std::string_view engine, x86::CpuModel& model, GuestInterfaces interfaces, Irqchip irqchip) {
+  return engine == "kvm" && interfaces.any() ? kvm::offerInterfaces(model, interfaces, irqchip) : Status{};
 }
 
 Status limitModel(std::string_view engine, x86::CpuModel& model, Irqchip irqchip) {

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "engine/interface_state.h"
 #include "engine/irqchip.h"
 #include "memory/guest_memory.h"
 #include "x86/cpu.h"
@@ -48,6 +49,16 @@ class Vcpu {
   /// Sets it; CpuState's TSC offset is that of the deadline. While no vCPU runs. Errors: io.
   virtual Status writeApic(const x86::LocalApicRegisters&) {
     return Error(ErrorKind::unsupported, "no local APIC here");
+  }
+  /// What belongs to EngineSetup::interfaces and not to CpuState, but for NestedState::inUse; after settle(). Errors:
+  /// io.
+  virtual Status readInterfaces(InterfaceState&) { return {}; }
+  /// Sets it, after forget() and before the vCPU runs. Errors: unsupported, with what the guest uses and the engine has
+  /// not; io.
+  virtual Status writeInterfaces(const InterfaceState& state) {
+    if (state.nested.inUse == Virtualization::none) return {};
+    return Error(ErrorKind::unsupported,
+                 "the guest uses " + std::string(nameOf(state.nested.inUse)) + ", which this engine does not have");
   }
   /// Named counters for `lodge stats`: translations, exits by reason, TLB misses... Any thread; approximate.
   virtual std::vector<std::pair<std::string, std::uint64_t>> statistics() const = 0;
@@ -111,7 +122,8 @@ class Engine {
 Result<std::unique_ptr<Engine>> makeEngine(std::string_view name, const EngineSetup& setup);
 
 /// Adds to a CPU model what was asked for, after limitModel(). Errors: unsupported with a hint; io.
-Status offerInterfaces(std::string_view engine, x86::CpuModel& model, GuestInterfaces interfaces);
+Status offerInterfaces(std::string_view engine, x86::CpuModel& model, GuestInterfaces interfaces,
+                       Irqchip irqchip = Irqchip::best);
 
 /// Takes from a CPU model what the engine of that name cannot give on this host, before anything is made of the model.
 /// Errors: unsupported, io.

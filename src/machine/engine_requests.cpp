@@ -36,14 +36,20 @@ Status EngineRequests::check(std::string_view engine) const {
       .withHint("it is the kvm engine's, for which see 'lodge doctor'; start the machine without it");
 }
 
-Status EngineRequests::checkLeaving(std::string_view doing) const {
-  const char* what = interfaces.nested   ? "the state of nested virtualization (--nested)"
-                     : interfaces.hyperv ? "the state of Hyper-V's interface (--hyperv)"
-                                         : nullptr;
-  if (!what) return {};
+Status EngineRequests::checkMove(std::string_view engine, Virtualization used) const {
+  EngineRequests others = *this;
+  others.interfaces.nested = false;
+  if (Status able = others.check(engine); !able || engine == "kvm" || used == Virtualization::none) return able;
   return Error(ErrorKind::unsupported,
-               fmt::format("the machine cannot be {}: {} is the host's KVM's alone", doing, what))
-      .withHint("it goes on; machines that are to be saved or moved are started without that option");
+               fmt::format("the guest uses {}, which engine {} does not have", nameOf(used), engine))
+      .withHint("end its own guests and unload its hypervisor ('modprobe -r kvm_amd kvm_intel') before");
+}
+
+Status EngineRequests::applyMove(std::string_view engine, x86::CpuModel& model, Irqchip irqchip) const {
+  if (engine == "kvm") return offerInterfaces(engine, model, interfaces, irqchip);
+  model.eferSupported &= ~x86::efer::svme;
+  model.cr4Supported &= ~kCr4Vmxe;
+  return {};
 }
 
 }  // namespace lodge

@@ -21,8 +21,12 @@ struct EngineRequests {
 
   /// Whether an engine can do what is asked for. Errors: unsupported, with the option's name.
   Status check(std::string_view engine) const;
-  /// Whether the machine can leave its KVM. `doing`: "saved" or "moved". Errors: unsupported, with the option's name.
-  Status checkLeaving(std::string_view doing) const;
+  /// The same for a machine that was started before: without nested virtualization as long as the guest does not use
+  /// it, which it then finds disabled, as by a computer's firmware. Errors: check()'s, and with what the guest uses.
+  Status checkMove(std::string_view engine, Virtualization used) const;
+  /// Makes `model` that of the engine where the machine goes on: which control bits may be set. Errors:
+  /// lodge::offerInterfaces()'s.
+  Status applyMove(std::string_view engine, x86::CpuModel& model, Irqchip irqchip) const;
 };
 
 }  // namespace lodge

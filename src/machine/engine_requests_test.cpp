@@ -29,10 +29,29 @@ TEST(EngineRequests, AreRefusedByNameWhereTheyCannotBe) {
   EXPECT_TRUE(of("host,nested")->check("kvm"));
   EXPECT_EQ(of("host,nested")->check("translate").error().message(), "--nested: engine translate cannot do that");
   EXPECT_EQ(of("host,hyperv")->check("interpret").error().message(), "--hyperv: engine interpret cannot do that");
-  EXPECT_TRUE(of("host")->checkLeaving("saved"));
-  EXPECT_EQ(of("host,nested")->checkLeaving("moved").error().message(),
-            "the machine cannot be moved: the state of nested virtualization (--nested) is the host's KVM's alone");
-  EXPECT_FALSE(of("host,hyperv")->checkLeaving("saved"));
+}
+
+TEST(EngineRequests, AMachineMovesWhileItsGuestUsesNoVirtualization) {
+  auto move = [](const char* model, const char* engine, Virtualization used) {
+    Status may = of(model)->checkMove(engine, used);
+    return may ? std::string() : may.error().message();
+  };
+  EXPECT_EQ(move("host,nested", "translate", Virtualization::none), "");
+  EXPECT_EQ(move("host,nested", "kvm", Virtualization::svm), "");
+  EXPECT_EQ(move("host,nested", "translate", Virtualization::svm),
+            "the guest uses SVM (EFER.SVME), which engine translate does not have");
+  EXPECT_EQ(move("host,nested", "interpret", Virtualization::vmx),
+            "the guest uses VMX (CR4.VMXE), which engine interpret does not have");
+  EXPECT_EQ(move("host,nested,hyperv", "translate", Virtualization::none), "--hyperv: engine translate cannot do that");
+}
+
+TEST(EngineRequests, AnotherEnginesGuestCannotTurnVirtualizationOn) {
+  x86::CpuModel model{};
+  model.eferSupported = x86::efer::lme | x86::efer::svme;
+  model.cr4Supported = x86::cr4::pae | kCr4Vmxe;
+  ASSERT_TRUE(of("host,nested")->applyMove("translate", model, Irqchip::best));
+  EXPECT_EQ(model.eferSupported, x86::efer::lme);
+  EXPECT_EQ(model.cr4Supported, x86::cr4::pae);
 }
 
 }  // namespace

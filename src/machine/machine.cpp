@@ -159,7 +159,8 @@ Status BoardMachine::open(ConsoleSink& console) {
   requests_ = *requests;
   auto choice = chooseEngine(config_.engine);
   if (!choice) return std::move(choice).error();
-  if (Status able = requests_.check(choice->name); !able) return able;
+  Status able = saved_ ? requests_.checkMove(choice->name, Virtualization::none) : requests_.check(choice->name);
+  if (!able) return able;
   FlashFiles flash;
   auto memory = config_.board == Board::pc ? createPcMemory(config_, flash) : GuestMemory::create(config_.memory);
   if (!memory) return std::move(memory).error();
@@ -171,7 +172,8 @@ Status BoardMachine::open(ConsoleSink& console) {
     x86::setPhysicalAddressBits(*model_, layout::pcAddressBits(GuestMemory::kHoleEnd + memory_->highSize()));
   }
   if (Status limited = limitModel(choice->name, *model_, config_.irqchip); !limited) return limited;
-  if (Status offered = offerInterfaces(choice->name, *model_, requests_.interfaces); !offered) return offered;
+  if (Status offered = offerInterfaces(choice->name, *model_, requests_.interfaces, config_.irqchip); !offered)
+    return offered;
   if (saved_) {  // CPUs are made by it
     transferModel(saved_->snapshot, *model_);
     if (Status same = saved_->snapshot.status(); !same) return notRestored(std::move(same));
@@ -233,8 +235,9 @@ Status BoardMachine::openProcessors(const std::string& chosen) {
         guestReset();
     });
   };
-  auto processors = Processors::create({*engine_, *model_, loop_, chipset_->apicBus(), chipset_->doorbells(), ports_,
-                                        mmio_, smmOnlyBase(), traces(config_.trace, "io"), onEnd});
+  auto processors =
+      Processors::create({*engine_, *model_, loop_, chipset_->apicBus(), chipset_->doorbells(), ports_, mmio_,
+                          smmOnlyBase(), traces(config_.trace, "io"), requests_.interfaces, onEnd});
   if (!processors) return std::move(processors).error();
   processors_ = std::move(*processors);
   devices_->setBeforeLook([this] { engine_->collectVideoStores(); });
@@ -322,7 +325,6 @@ Status BoardMachine::save(const SaveRequest& request) {
   if (state_ == State::ended || state_ == State::created)
     return Error(ErrorKind::invalidArgument, "the machine does not run");
   if (config_.testDevice) return Error(ErrorKind::unsupported, "a machine with the test device cannot be saved");
-  if (Status may = requests_.checkLeaving("saved"); !may) return may;
   auto file = state::StateFileWriter::create(request.path);
   if (!file) return std::move(file).error();
   if (Status loaded = memory_->finishLoading(); !loaded) return loaded;
@@ -358,15 +360,19 @@ Status BoardMachine::switchEngine(const std::string& name) {
   auto choice = chooseEngine(name);
   if (!choice) return std::move(choice).error();
   if (choice->name == engine_->name()) return {};
-  if (Status may = requests_.checkLeaving("moved"); !may) return may;
-  if (Status able = requests_.check(choice->name); !able) return able;
+  if (Status able = requests_.checkMove(choice->name, Virtualization::none); !able) return able;
   if (Status same = engineKeepsModel(choice->name, *model_, config_.irqchip); !same) return same;
   auto engine = makeEngine(choice->name, engineSetup());
   if (!engine) return std::move(engine).error();
   auto began = std::chrono::steady_clock::now();
   processors_->pause();
-  engine_->collectVideoStores();  // the other one will not know of them
-  Status moved = processors_->moveTo(**engine);
+  Status moved = requests_.checkMove(choice->name, processors_->virtualizationInUse());
+  if (moved) moved = requests_.applyMove(choice->name, *model_, config_.irqchip);
+  if (moved) {
+    engine_->collectVideoStores();  // the other one will not know of them
+    moved = processors_->moveTo(**engine);
+    if (!moved) static_cast<void>(requests_.applyMove(engineName(), *model_, config_.irqchip));
+  }
   // What is left of the engine before goes while no CPU runs: it lifts its protection from guest memory.
   if (moved) engine_ = std::move(*engine);
   if (state_ == State::running) processors_->resume();

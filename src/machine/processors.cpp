@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "device/chip_state.h"
 #include "machine/cpu_state.h"
+#include "machine/interface_state.h"
 #include "x86/paravirt.h"
 #include "x86/system.h"
 
@@ -159,6 +160,7 @@ void Processors::transfer(state::Snapshot& snapshot, std::uint64_t hostTsc) {
   if (Status taken = takeApics(); !taken) log(LogLevel::error, "{}", taken.error().message());
   for (unsigned index = 0; index < count(); ++index) {
     Processor& p = cpus_[index];
+    transferInterfaces(snapshot, index);  // an engine that has them not says so, and not what else it has not
     snapshot.section(fmt::format("cpu {}", index), 1,
                      [&](state::Archive& a) { transferCpu(a, p.thread->cpu(), hostTsc); });
   }
@@ -167,6 +169,40 @@ void Processors::transfer(state::Snapshot& snapshot, std::uint64_t hostTsc) {
     LocalApic& apic = *cpus_[index].apic;
     snapshot.section(fmt::format("local-apic {}", index), 1, [&](state::Archive& a) { transferChip(a, apic); });
   }
+}
+
+/// What is beside the CPU's own state. An engine that has nothing of it gives and takes what a CPU has at power-up.
+void Processors::transferInterfaces(state::Snapshot& snapshot, unsigned index) {
+  if (!setup_.interfaces.any()) return;
+  Vcpu& vcpu = cpus_[index].thread->vcpu();
+  InterfaceState state;
+  Status done = snapshot.loading() ? Status{} : vcpu.readInterfaces(state);
+  state.nested.inUse = lodge::virtualizationInUse(vcpu.cpu().state);
+  auto section = [&](const char* name, auto&& fields) {
+    snapshot.section(fmt::format("{} {}", name, index), 1, [&](state::Archive& a) {
+      fields(a);
+      if (!done) a.fail(done.error().message());
+    });
+  };
+  if (setup_.interfaces.nested) {
+    section("nested", [&](state::Archive& a) {
+      lodge::transfer(a, state.nested);
+      if (a.mayApply() && !setup_.interfaces.hyperv) done = vcpu.writeInterfaces(state);
+    });
+  }
+  if (setup_.interfaces.hyperv) {
+    section("hyperv", [&](state::Archive& a) {
+      transferHyperv(a, state);
+      if (a.mayApply()) done = vcpu.writeInterfaces(state);
+    });
+  }
+}
+
+Virtualization Processors::virtualizationInUse() {
+  for (unsigned index = 0; index < count(); ++index) {
+    if (auto used = lodge::virtualizationInUse(cpu(index).state); used != Virtualization::none) return used;
+  }
+  return Virtualization::none;
 }
 
 Status Processors::moveTo(Engine& engine) {

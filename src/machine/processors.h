@@ -33,6 +33,7 @@ class Processors {
     IoBus& memory;
     std::uint64_t smmOnlyBase;            ///< VcpuEnvironment's
     bool traceIo;                         ///< --trace io
+    GuestInterfaces interfaces;           ///< whose state is saved, too
     std::function<void(VcpuExit)> onEnd;  ///< a triple fault, or an engine's failure; on the vCPU's thread
   };
   static Result<std::unique_ptr<Processors>> create(const Setup& setup);
@@ -59,6 +60,8 @@ class Processors {
   /// Saves or loads all CPUs and their APICs, while paused. `hostTsc`: the host's TSC at the moment that is saved, or
   /// that the machine goes on from.
   void transfer(state::Snapshot& snapshot, std::uint64_t hostTsc);
+  /// What of the processor's virtualization the guest uses on one of its CPUs; while paused.
+  Virtualization virtualizationInUse();
   /// The clock was set: where the guest's wall clock begins follows from the host's again.
   void clockWasSet();
   std::vector<std::pair<std::string, std::uint64_t>> statistics() const;
@@ -110,6 +113,7 @@ class Processors {
 
   Processors(const Setup& setup) : setup_(setup), gate_(setup.model.cpus) { useEngine(setup.engine); }
   void useEngine(Engine& engine);
+  void transferInterfaces(state::Snapshot& snapshot, unsigned index);
   Status giveApics();
   Status takeApics();
   Status add(unsigned index);

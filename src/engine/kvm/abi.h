@@ -30,20 +30,17 @@ namespace msr {
 inline constexpr std::uint32_t apicBase = 0x1b, tscDeadline = 0x6e0, paravirtEoi = 0x4b56'4d04;
 inline constexpr std::uint32_t stealTime = 0x4b56'4d03;  ///< which KVM keeps by itself
 inline constexpr std::uint32_t featureControl = 0x3a;
-// Hyper-V's that name pages of the guest's, or let them be written.
-inline constexpr std::uint32_t hypervGuestId = 0x4000'0000, hypervHypercall = 0x4000'0001;
-inline constexpr std::uint32_t hypervReferenceTsc = 0x4000'0021, hypervAssistPage = 0x4000'0073;
 }  // namespace msr
 
 /// struct kvm_nested_state without what may follow it, 128 bytes.
-struct NestedState {
+struct NestedHeader {
   std::uint16_t flags, format;
   std::uint32_t size;
-  std::uint64_t vmxonAt, vmcsAt;  ///< of format VMX
-  std::uint8_t rest[104];
+  std::uint8_t addresses[120];
 };
-static_assert(sizeof(NestedState) == 128);
-inline constexpr unsigned long kSetNestedState = _IOC(_IOC_WRITE, KVMIO, 0xbf, sizeof(NestedState));
+static_assert(sizeof(NestedHeader) == 128);
+inline constexpr unsigned long kGetNestedState = _IOC(_IOC_READ | _IOC_WRITE, KVMIO, 0xbe, sizeof(NestedHeader));
+inline constexpr unsigned long kSetNestedState = _IOC(_IOC_WRITE, KVMIO, 0xbf, sizeof(NestedHeader));
 
 /// struct kvm_xsave without what may follow it.
 struct XsaveArea {

@@ -27,7 +27,9 @@ void limitModel(x86::CpuModel& model, CpuidList& supported, std::uint64_t archCa
 Status limitModel(x86::CpuModel& model, Irqchip irqchip, const char* device = "/dev/kvm");
 
 /// Adds what was asked for, after limitModel(): the CPUID leaves of the processor's virtualization as this KVM has it,
-/// and Hyper-V's, behind which KVM's own then begin at 0x40000100. Errors: unsupported with a hint, io.
-Status offerInterfaces(x86::CpuModel& model, GuestInterfaces interfaces, const char* device = "/dev/kvm");
+/// and Hyper-V's, behind which KVM's own then begin at 0x40000100. Its synthetic interrupts and timers need local APICs
+/// in KVM. Errors: unsupported with a hint, io.
+Status offerInterfaces(x86::CpuModel& model, GuestInterfaces interfaces, Irqchip irqchip = Irqchip::best,
+                       const char* device = "/dev/kvm");
 
 }  // namespace lodge::kvm

@@ -16,11 +16,12 @@ namespace {
 
 constexpr std::uint32_t kExtended = 0x8000'0001, kSvm = 0x8000'000a, kHypervisor = 0x4000'0000, kOwn = 0x4000'0100;
 constexpr std::uint32_t kVmxBit = 1 << 5, kSvmBit = 1 << 2;
-constexpr std::uint64_t kCr4Vmxe = 1 << 13, kEferSvme = 1 << 12;
 // Of leaf 0x40000003: runtime and reference counters, APIC registers, hypercalls, VP index, reference TSC page and
-// frequencies; and XMM input of hypercalls, frequencies. The synthetic interrupt controller is left out.
+// frequencies; and XMM input of hypercalls, frequencies, crash registers.
 constexpr std::uint32_t kRights = 1 << 0 | 1 << 1 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 9 | 1 << 11;
-constexpr std::uint32_t kAbilities = 1 << 4 | 1 << 8;
+constexpr std::uint32_t kAbilities = 1 << 4 | 1 << 8 | 1 << 10;
+// With the synthetic interrupt controller: it and the synthetic timers; timers that need no message.
+constexpr std::uint32_t kSynicRights = 1 << 2 | 1 << 3, kSynicAbilities = 1 << 19;
 // Of leaf 0x40000004: TLB flushes and IPIs by hypercall, APIC registers, relaxed timing, processor masks.
 constexpr std::uint32_t kAdvice = 1 << 2 | 1 << 3 | 1 << 5 | 1 << 10 | 1 << 11;
 
@@ -43,11 +44,15 @@ void put(x86::CpuModel& model, const x86::CpuidEntry& entry) {
     model.leaves.insert(at, entry);
 }
 
-Status offerNested(x86::CpuModel& model, CpuidList& supported) {
+Status offerNested(x86::CpuModel& model, CpuidList& supported, bool keepsState) {
   bool amd = model.vendor == x86::CpuVendor::amd;
   const kvm_cpuid_entry2* there = find(supported, amd ? kExtended : 1);
   x86::CpuidEntry* offered = find(model, amd ? kExtended : 1);
   std::uint32_t bit = amd ? kSvmBit : kVmxBit;
+  if (!keepsState) {
+    return Error(ErrorKind::unsupported, "--nested: this host's KVM does not tell the state of nested guests")
+        .withHint("use a kernel of version 5.8 or newer, or leave --nested out");
+  }
   if (!there || !offered || (there->ecx & bit) == 0) {
     return Error(ErrorKind::unsupported, "--nested: this host's KVM does not let guests be hosts")
         .withHint(
@@ -59,7 +64,7 @@ Status offerNested(x86::CpuModel& model, CpuidList& supported) {
     model.cr4Supported |= kCr4Vmxe;
     return {};
   }
-  model.eferSupported |= kEferSvme;
+  model.eferSupported |= x86::efer::svme;
   const kvm_cpuid_entry2* svm = find(supported, kSvm);
   if (svm) put(model, {kSvm, 0, svm->eax, svm->ebx, svm->ecx, svm->edx, false});
   if (x86::CpuidEntry* first = find(model, 0x8000'0000)) first->eax = std::max(first->eax, kSvm);
@@ -90,7 +95,7 @@ void moveOwnLeaves(x86::CpuModel& model) {
   }
 }
 
-Status offerHyperv(x86::CpuModel& model, int system) {
+Status offerHyperv(x86::CpuModel& model, int system, bool synic) {
   auto offered = hypervCpuid(system);
   if (!offered) return std::move(offered).error();
   moveOwnLeaves(model);
@@ -103,7 +108,8 @@ Status offerHyperv(x86::CpuModel& model, int system) {
   put(model, {kHypervisor, 0, kHypervisor + 6, 0x7263'694d, 0x666f'736f, 0x7648'2074, false});  // "Microsoft Hv"
   put(model, {kHypervisor + 1, 0, 0x3123'7648, 0, 0, 0, false});                                // "Hv#1"
   put(model, {kHypervisor + 2, 0, version.eax, version.ebx, version.ecx, version.edx, false});
-  put(model, {kHypervisor + 3, 0, rights.eax & kRights, 0, 0, rights.edx & kAbilities, false});
+  std::uint32_t mayUse = kRights | (synic ? kSynicRights : 0), canDo = kAbilities | (synic ? kSynicAbilities : 0);
+  put(model, {kHypervisor + 3, 0, rights.eax & mayUse, 0, 0, rights.edx & canDo, false});
   put(model, {kHypervisor + 4, 0, registers(kHypervisor + 4).eax & kAdvice, kNeverSpin, 0, 0, false});
   put(model, {kHypervisor + 5, 0, kCpus, kCpus, 0, 0, false});
   put(model, {kHypervisor + 6, 0, 0, 0, 0, 0, false});
@@ -112,15 +118,19 @@ Status offerHyperv(x86::CpuModel& model, int system) {
 
 }  // namespace
 
-Status offerInterfaces(x86::CpuModel& model, GuestInterfaces interfaces, const char* device) {
+Status offerInterfaces(x86::CpuModel& model, GuestInterfaces interfaces, Irqchip irqchip, const char* device) {
   UniqueFd system(::open(device, O_RDWR | O_CLOEXEC));
   if (!system) return Error::fromErrno(errno, std::string("open ") + device);
+  auto has = [&](unsigned capability) {
+    return call(system.get(), KVM_CHECK_EXTENSION, std::uint64_t{capability}) > 0;
+  };
   if (interfaces.nested) {
     auto supported = supportedCpuid(system.get());
     if (!supported) return std::move(supported).error();
-    if (Status offered = offerNested(model, *supported); !offered) return offered;
+    if (Status offered = offerNested(model, *supported, has(KVM_CAP_NESTED_STATE)); !offered) return offered;
   }
-  return interfaces.hyperv ? offerHyperv(model, system.get()) : Status{};
+  bool synic = irqchip != Irqchip::user && hasSplitIrqchip(system.get()) && has(KVM_CAP_HYPERV_SYNIC2);
+  return interfaces.hyperv ? offerHyperv(model, system.get(), synic) : Status{};
 }
 
 }  // namespace lodge::kvm

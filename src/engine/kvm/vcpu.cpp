@@ -71,19 +71,7 @@ Status KvmVcpu::open(const EngineSetup& setup, unsigned index, x86::CpuEnvironme
   stats_.reset(call(fd_.get(), KVM_GET_STATS_FD));  // from Linux 5.14 on; nobody needs it
   x86::resetCpu(cpu_, false);
   if (Status s = setCpuid(); !s) return s;
-  if (vm_.interfaces().nested) allowNested();
-  kvm_enable_cap only{};  // what the leaves offer; before Linux 5.14 all that KVM has can be reached
-  only.cap = KVM_CAP_HYPERV_ENFORCE_CPUID;
-  only.args[0] = 1;
-  if (vm_.interfaces().hyperv && vm_.capability(KVM_CAP_HYPERV_ENFORCE_CPUID) > 0)
-    call(fd_.get(), KVM_ENABLE_CAP, &only);
-  return {};
-}
-
-/// What firmware does on Intel's processors: VMXON is allowed, and that is locked.
-void KvmVcpu::allowNested() {
-  constexpr std::uint64_t kLocked = 1, kVmxon = 4;
-  if (cpu_.model->vendor == x86::CpuVendor::intel) writeMsrOfKvm(msr::featureControl, kLocked | kVmxon);
+  return openInterfaces();
 }
 
 Status KvmVcpu::setCpuid() {
@@ -125,27 +113,13 @@ void KvmVcpu::waitForEvent() {
   x86::waitForEvents(cpu_);
 }
 
-// Between guest and nested guest there is state that is KVM's alone: it stays there until a reset.
 void KvmVcpu::settle() {
-  if (vm_.interfaces().nested) return;
   if (!save()) cpu_.state.activity = Activity::shutdown;
 }
 
 void KvmVcpu::forget() {
   registersInKvm_ = false;
-  if (vm_.interfaces().hyperv) {
-    for (std::uint32_t number :
-         {msr::hypervReferenceTsc, msr::hypervAssistPage, msr::hypervHypercall, msr::hypervGuestId})
-      writeMsrOfKvm(number, 0);
-  }
-  if (!vm_.interfaces().nested) return;
-  bool amd = cpu_.model->vendor == x86::CpuVendor::amd;
-  NestedState none{};
-  none.flags = amd ? KVM_STATE_NESTED_GIF_SET : 0;
-  none.format = amd ? KVM_STATE_NESTED_FORMAT_SVM : KVM_STATE_NESTED_FORMAT_VMX;
-  none.size = sizeof none;
-  none.vmxonAt = none.vmcsAt = amd ? 0 : ~std::uint64_t{0};
-  if (call(fd_.get(), kSetNestedState, &none) != 0) failCall("KVM_SET_NESTED_STATE");
+  forgetInterfaces();
 }
 
 /// KVM_RUN. False: it failed for good.

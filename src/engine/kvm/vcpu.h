@@ -30,13 +30,14 @@ class KvmVcpu : public Vcpu {
   void forget() override;
   Status readApic(x86::LocalApicRegisters& registers) override;
   Status writeApic(const x86::LocalApicRegisters& registers) override;
+  Status readInterfaces(InterfaceState& state) override;
+  Status writeInterfaces(const InterfaceState& state) override;
   std::vector<std::pair<std::string, std::uint64_t>> statistics() const override;
 
  private:
   explicit KvmVcpu(Vm& vm) : vm_(vm) {}
   Status open(const EngineSetup& setup, unsigned index, x86::CpuEnvironment& environment);
   Status setCpuid();
-  void allowNested();
   static void kick(x86::Cpu& cpu);
 
   // vcpu.cpp
@@ -82,6 +83,18 @@ class KvmVcpu : public Vcpu {
   std::uint64_t readMsrOfKvm(std::uint32_t number);
   bool writeMsrOfKvm(std::uint32_t number, std::uint64_t value);
 
+  // vcpu_interfaces.cpp
+  Status openInterfaces();
+  void forgetInterfaces();
+  bool storeNested(const NestedState& state);
+  bool leaveNested();
+  bool saveNested(const kvm_vcpu_events& taken);
+  void addNestedEvents(kvm_vcpu_events& events) const;
+  bool refuseNestedInstruction();
+  void hypervExit();
+  void systemEvent();
+  Status writeRegisters(const std::vector<MsrValue>& values, const std::vector<std::uint32_t>& known);
+
   // Counters by KVM_EXIT_*, for the last of which there is no name yet.
   static constexpr std::size_t kExitReasons = 64;
   enum Counter : std::uint8_t { kRuns, kSignals, kInterrupts, kSaves, kInterpreted, kCounters };
@@ -103,6 +116,7 @@ class KvmVcpu : public Vcpu {
   bool syncsEvents_ = false;        ///< KVM hands over kvm_vcpu_events with an exit, and takes them with an entry
   bool eventsInRun_ = false;        ///< it did with the last exit
   bool windowKnown_ = false;        ///< whether windowOpen_ is of the state that KVM has
+  InterfaceState interfaces_;       ///< its nested part belongs to CpuState's registers, and is stale when they are
   std::uint64_t tscOffset_ = 0;     ///< what KVM has
   std::uint64_t taskPriority_ = 0;  ///< CR8 of the local APIC in KVM, while the registers are CpuState's
   std::array<std::atomic<std::uint64_t>, kExitReasons> exits_{};

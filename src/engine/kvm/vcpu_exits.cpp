@@ -53,6 +53,12 @@ bool KvmVcpu::handleExit() {
     case KVM_EXIT_IOAPIC_EOI:
       if (vm_.onEoi) vm_.onEoi(run_->eoi.vector);
       return true;
+    case KVM_EXIT_HYPERV:
+      hypervExit();
+      return true;
+    case KVM_EXIT_SYSTEM_EVENT:
+      systemEvent();
+      return true;
     case KVM_EXIT_SHUTDOWN:
       return false;
     case KVM_EXIT_FAIL_ENTRY:
@@ -69,6 +75,7 @@ bool KvmVcpu::handleExit() {
 // does.
 bool KvmVcpu::interpretOne() {
   if (!save()) return false;
+  if (refuseNestedInstruction()) return true;
   if (!interpreter_) {
     auto owner = interpret::ContextOwner::create(cpu_);
     if (!owner) return fail("the interpreter: " + owner.error().message());

@@ -2,6 +2,8 @@
 // The guest's registers on their way between CpuState and KVM.
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "engine/kvm/abi.h"
 #include "engine/kvm/registers.h"
 #include "engine/kvm/vcpu.h"
@@ -45,10 +47,14 @@ bool KvmVcpu::load() {
     xcrs.xcrs[0].value = state.xcr0;
     if (call(fd_.get(), KVM_SET_XCRS, &xcrs) != 0) return failCall("KVM_SET_XCRS");
   }
+  bool nested = vm_.interfaces().nested;
+  if (nested && !leaveNested()) return false;
   kvm_sregs2 sregs{};
   toKvm(state, sregs);
   sregs.cr8 = vm_.hasApics() ? taskPriority_ : cpu_.environment->apic().taskPriority();
   if (call(fd_.get(), KVM_SET_SREGS2, &sregs) != 0) return failCall("KVM_SET_SREGS2");
+  // Behind the registers that allow it, before all others: they are those of the guest that runs.
+  if (nested && !storeNested(interfaces_.nested)) return false;
   XsaveArea area{};
   toKvm(state, cpu_.model->xcr0Supported, area);
   if (call(fd_.get(), kSetXsave, &area) != 0) return failCall("KVM_SET_XSAVE");
@@ -105,11 +111,12 @@ bool KvmVcpu::loadEvents() {
   kvm_vcpu_events events{};
   toKvm(cpu_.state, events);
   if (!vm_.hasSmm()) events.flags &= ~std::uint32_t{KVM_VCPUEVENT_VALID_SMM};
+  if (vm_.interfaces().nested) addNestedEvents(events);
   if (kvm_vcpu_events now{}; vm_.hasApics() && call(fd_.get(), KVM_GET_VCPU_EVENTS, &now) == 0) {
     // Sent by other CPUs since save().
-    events.nmi.pending = now.nmi.pending;
-    events.smi.pending = now.smi.pending;
-    events.smi.latched_init = now.smi.latched_init;
+    events.nmi.pending = std::max(events.nmi.pending, now.nmi.pending);
+    events.smi.pending |= now.smi.pending;
+    events.smi.latched_init |= now.smi.latched_init;
   }
   return call(fd_.get(), KVM_SET_VCPU_EVENTS, &events) == 0 || failCall("KVM_SET_VCPU_EVENTS");
 }
@@ -159,11 +166,12 @@ bool KvmVcpu::save() {
   kvm_vcpu_events events{};
   if (call(fd_.get(), KVM_GET_VCPU_EVENTS, &events) != 0) return failCall("KVM_GET_VCPU_EVENTS");
   fromKvm(events, state);
+  if (vm_.interfaces().nested && !saveNested(events)) return false;
   if (vm_.hasApics()) dropTakenEvents(events);
   registersInKvm_ = false;
   // The guest has changed its page tables since these were filled.
   x86::flushTlbEverything(cpu_);
-  finishDelivery(events);
+  if (!vm_.interfaces().nested) finishDelivery(events);
   return true;
 }
 

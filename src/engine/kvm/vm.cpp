@@ -117,9 +117,18 @@ Status Vm::interceptMsrs() {
     leave(kRead, 18, 0x480, vmx);
     leave(kRead, 1, msr::featureControl, one);
   }
-  // Guest's identity, hypercall page, VP index; run time; reference counter and TSC page, frequencies; APIC registers.
-  std::uint8_t hyperv[15] = {0b111, 0, 1, 0, 0b1111, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0b1111};
-  if (uses_.interfaces.hyperv) leave(kBoth, 116, 0x4000'0000, hyperv);
+  // Guest's identity, hypercall page, VP index; run time; reference counter and TSC page, frequencies; APIC registers;
+  // the synthetic interrupt controller's, its sources and timers (22 bytes); what a guest says when it crashes.
+  std::uint8_t hyperv[23] = {0b111, 0, 1, 0, 0b1111, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0b1111};
+  std::uint8_t crash[1] = {0b11'1111};
+  if (hasApics_) {
+    hyperv[16] = 0b1'1111;
+    hyperv[18] = hyperv[19] = hyperv[22] = 0xff;
+  }
+  if (uses_.interfaces.hyperv) {
+    leave(kBoth, 184, 0x4000'0000, hyperv);
+    leave(kBoth, 6, 0x4000'0100, crash);
+  }
   if (call(vm_.get(), KVM_X86_SET_MSR_FILTER, &filter) != 0) return failed("KVM_X86_SET_MSR_FILTER");
   return {};
 }
