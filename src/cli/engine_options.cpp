@@ -20,13 +20,11 @@ std::vector<OptionSpec> engineOptionTable() {
       {.name = "nested",
        .help =
            "The guest may run virtual machines by the processor's own means (VMX or SVM). Of the kvm engine, where the "
-           "host's KVM allows it; the machine cannot be saved or moved then. The same as ',nested' after --cpu's "
-           "MODEL."},
+           "host's KVM allows it. While the guest does, the machine can be saved, and cannot go on on another engine. "
+           "The same as ',nested' after --cpu's MODEL."},
       {.name = "hyperv",
-       .help =
-           "Offer the guest Hyper-V's interface, by which Windows keeps time, sends interrupts and waits at less "
-           "cost. Of the kvm engine; the machine cannot be saved or moved then. The same as ',hyperv' after --cpu's "
-           "MODEL."},
+       .help = "Offer the guest Hyper-V's interface, by which Windows keeps time, sends interrupts and waits at less "
+               "cost. Of the kvm engine, on which the machine then stays. The same as ',hyperv' after --cpu's MODEL."},
       {.name = "hugepages",
        .help = "The guest's memory is made of pages of 2M that the host has set aside for that (vm.nr_hugepages; see "
                "'lodge doctor'). Of the kvm engine, on which the machine then stays."},

@@ -40,8 +40,8 @@ VerbSpec restoreVerb() {
           "It runs at once; its memory is read from the file as it is touched, so that the file must stay while "
           "the machine runs. A file that was cut short or changed, a newer one than this Lodge knows, and a disk that "
           "has changed since are refused.\n\n"
-          "The guest's clocks go on from where they stood, except for the real-time clock, which shows the host's "
-          "time. "
+          "The guest's clocks go on from where they stood, except for those that tell the time of day: the real-time "
+          "clock and Linux's ptp_kvm show the host's time, and 'hwclock -s', chrony or NTP in the guest set its own. "
           "Connections through the user network are reset by the next packet that the guest sends.",
       .arguments = {{.name = "FILE", .complete = Complete::file}},
       .options = {{.name = "engine",

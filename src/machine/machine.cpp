@@ -262,7 +262,10 @@ Status BoardMachine::load() {
 
 void BoardMachine::start() {
   processors_->start();
-  if (saved_) devices_->resume();
+  if (saved_) {
+    devices_->resume();
+    processors_->noteStandstill();
+  }
   saved_.reset();
   state_ = State::running;
   log(LogLevel::info, "the machine runs");
@@ -280,17 +283,20 @@ void BoardMachine::pause() {
 void BoardMachine::resume() {
   if (state_ != State::paused) return;
   state_ = State::running;
+  processors_->noteStandstill();
   processors_->resume();
 }
 
 void BoardMachine::transfer(state::Snapshot& snapshot) {
   std::uint64_t tsc = __builtin_ia32_rdtsc();
-  Nanoseconds now = loop_.clock().now();
+  Nanoseconds now = loop_.clock().now(), today = hostUtc(), utc = today;
   if (!snapshot.loading()) transferModel(snapshot, *model_);
-  transferClocks(snapshot, *model_, tsc, now);
+  transferClocks(snapshot, *model_, tsc, now, utc);
   if (snapshot.loading() && snapshot.status()) {
     loop_.setTime(now);
     processors_->clockWasSet();
+    // Negative: the clock of this host, or of the other one, is wrong.
+    if (utc != 0) log(LogLevel::info, "the machine stood still for {:.3f} s", static_cast<double>(today - utc) / 1e9);
   }
   devices_->transfer(snapshot);
   chipset_->transfer(snapshot);
@@ -335,6 +341,7 @@ Status BoardMachine::save(const SaveRequest& request) {
   if (done && !request.keepRunning) {
     end(MachineEnd::saved, 0);
   } else if (state_ == State::running) {
+    processors_->noteStandstill();
     processors_->resume();
   }
   return done;

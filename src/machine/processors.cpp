@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "device/chip_state.h"
 #include "machine/cpu_state.h"
+#include "machine/guest_clock.h"
 #include "machine/interface_state.h"
 #include "x86/paravirt.h"
 #include "x86/system.h"
@@ -17,7 +18,7 @@ namespace lodge {
 namespace {
 
 // Linux Documentation/virt/kvm/x86/hypercalls.rst.
-constexpr std::uint64_t kKickCpu = 5, kSendIpi = 10, kSchedYield = 11;
+constexpr std::uint64_t kKickCpu = 5, kClockPairing = 9, kSendIpi = 10, kSchedYield = 11;
 constexpr std::int64_t kNoSuchHypercall = -1000;
 
 /// What a CPU is between two instructions, whatever runs it.
@@ -60,7 +61,7 @@ Status Processors::add(unsigned index) {
       setup_.smmOnlyBase,
       p.signals.cpu,
       wallClockBase_,
-      [this](std::uint64_t number, const std::uint64_t(&a)[4]) { return hypercall(number, a); }};
+      [this, &p](std::uint64_t number, const std::uint64_t(&a)[4]) { return hypercall(p, number, a); }};
   p.environment = std::make_unique<VcpuEnvironment>(std::move(environment));
   if (setup_.traceIo) p.tracer = std::make_unique<TracingEnvironment>(index, *p.environment);
   auto vcpu = setup_.engine.createVcpu(index, worldOf(p));
@@ -110,6 +111,10 @@ void Processors::resume() {
     return setup_.onEnd(VcpuExit::failed);
   }
   gate_.order(RunGate::Order::run);
+}
+
+void Processors::noteStandstill() {
+  for (Processor& p : cpus_) lodge::noteStandstill(p.thread->cpu());
 }
 
 void Processors::clockWasSet() {
@@ -252,10 +257,12 @@ Nanoseconds Processors::timeOfTsc(const x86::Cpu* cpu, std::uint64_t tsc) const 
   return span > static_cast<unsigned __int128>(kFar - now) ? kFar : now + static_cast<Nanoseconds>(span) + 1;
 }
 
-std::int64_t Processors::hypercall(std::uint64_t number, const std::uint64_t (&a)[4]) {
+std::int64_t Processors::hypercall(Processor& caller, std::uint64_t number, const std::uint64_t (&a)[4]) {
   switch (number) {
     case kSendIpi:
       return setup_.apicBus.sendParavirtIpi(a[0], a[1], static_cast<std::uint32_t>(a[2]), a[3], 64);
+    case kClockPairing:
+      return pairClocks(caller.thread->cpu(), a[0], a[1]);
     case kKickCpu:
       for (Processor& p : cpus_) {
         if (p.apic->id() == a[1]) p.signals.raise(x86::event::unhalt);

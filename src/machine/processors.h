@@ -62,6 +62,8 @@ class Processors {
   void transfer(state::Snapshot& snapshot, std::uint64_t hostTsc);
   /// What of the processor's virtualization the guest uses on one of its CPUs; while paused.
   Virtualization virtualizationInUse();
+  /// Guests are told that their CPUs stood still for a time that their watchdogs could take for a fault; while paused.
+  void noteStandstill();
   /// The clock was set: where the guest's wall clock begins follows from the host's again.
   void clockWasSet();
   std::vector<std::pair<std::string, std::uint64_t>> statistics() const;
@@ -118,7 +120,7 @@ class Processors {
   Status takeApics();
   Status add(unsigned index);
   Nanoseconds timeOfTsc(const x86::Cpu* cpu, std::uint64_t tsc) const;
-  std::int64_t hypercall(std::uint64_t number, const std::uint64_t (&arguments)[4]);
+  std::int64_t hypercall(Processor& caller, std::uint64_t number, const std::uint64_t (&arguments)[4]);
 
   Setup setup_;
   Keeper keeper_;

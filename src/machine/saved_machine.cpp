@@ -166,11 +166,17 @@ Status engineKeepsModel(const std::string& engine, const x86::CpuModel& model, I
       .withHint("a machine that was started on that engine can move to the others and back");
 }
 
-void transferClocks(Snapshot& snapshot, x86::CpuModel& model, std::uint64_t hostTsc, Nanoseconds& now) {
-  snapshot.section("clocks", 1, [&](Archive& a) {
+void transferClocks(Snapshot& snapshot, x86::CpuModel& model, std::uint64_t hostTsc, Nanoseconds& now,
+                    Nanoseconds& utc) {
+  snapshot.section("clocks", 2, [&](Archive& a) {
     std::uint64_t sinceZero = hostTsc - model.tscBase, hz = model.tscHz;
     a(now, sinceZero, hz);
     a.require(now >= 0 && now < Nanoseconds{1} << 60, "the machine's time");
+    if (a.version() >= 2)
+      a(utc);
+    else
+      utc = 0;
+    a.require(utc >= 0, "the time of day at which the machine was saved");
     a.require(isNear(hz, model.tscHz),
               fmt::format("the CPU's clock: the machine's runs at {} Hz, this host's at {} Hz", hz, model.tscHz));
     if (!a.mayApply()) return;

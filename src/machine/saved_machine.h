@@ -38,8 +38,9 @@ Status engineKeepsModel(const std::string& engine, const x86::CpuModel& model, I
 
 /// Saves or loads where the machine's clocks stand. `hostTsc` and `now` belong to the same moment; `now` becomes the
 /// machine's time when it was saved. Loading: the model gets the clock of the machine's; a host with a clock of another
-/// rate is refused.
-void transferClocks(state::Snapshot& snapshot, x86::CpuModel& model, std::uint64_t hostTsc, Nanoseconds& now);
+/// rate is refused. `utc`: the host's time at that moment, in and out; 0 where an older state does not tell.
+void transferClocks(state::Snapshot& snapshot, x86::CpuModel& model, std::uint64_t hostTsc, Nanoseconds& now,
+                    Nanoseconds& utc);
 
 /// The file's memory.
 std::unique_ptr<MemorySource> makeMemorySource(std::shared_ptr<const state::StateFile> file);

@@ -222,7 +222,7 @@ void armParavirtEoi(Cpu& cpu) {
 
 namespace {
 
-enum : std::uint64_t { kVapicPollIrq = 1, kKickCpu = 5, kSendIpi = 10, kSchedYield = 11 };
+enum : std::uint64_t { kVapicPollIrq = 1, kKickCpu = 5, kClockPairing = 9, kSendIpi = 10, kSchedYield = 11 };
 constexpr std::int64_t kNotPermitted = -1, kNoSuchCall = -1000;
 
 std::int64_t dispatch(Cpu& cpu, std::uint64_t number, const std::uint64_t (&arguments)[4]) {
@@ -232,6 +232,7 @@ std::int64_t dispatch(Cpu& cpu, std::uint64_t number, const std::uint64_t (&argu
     case kSchedYield:
       return 0;
     case kKickCpu:
+    case kClockPairing:
     case kSendIpi:
       cpu.parkFpu();
       return cpu.environment->hypercall(number, arguments);

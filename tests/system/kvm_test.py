@@ -292,39 +292,82 @@ echo 0 >/proc/sys/vm/nr_hugepages
 run --initrd /lodge/said --nested --name n >/tmp/nested 2>&1 &
 reach 'guest: ready' /tmp/nested
 grep '^guest:' /tmp/nested
-lodge save n /tmp/state2 2>&1
 lodge engine n translate 2>&1
+lodge engine n kvm 2>&1
+kill_tick=$(grep -c '^tick' /tmp/nested); reach "tick $((kill_tick + 2))" /tmp/nested && echo "n goes on"
 lodge kill n; wait
+run --initrd /lodge/host --nested --name p >/tmp/host 2>&1 &
+reach 'sum 3' /tmp/host
+lodge engine p translate 2>&1
+lodge save p /tmp/state2 2>/dev/null || exit 13
+wait
+echo "host $(grep '^sum' /tmp/host | tail -n 1)"
+lodge restore /tmp/state2 --engine translate --name p 2>&1 </dev/null && exit 14
+lodge restore /tmp/state2 --engine kvm --name p </dev/null >/tmp/host2 2>&1 &
+reach 'sum .*' /tmp/host2
+further=$(grep '^sum' /tmp/host2 | head -n 1 | cut -d' ' -f2)
+reach "sum $((further + 3))" /tmp/host2
+echo "host2 $(grep '^sum' /tmp/host2 | head -n 1)"
+grep BROKEN /tmp/host /tmp/host2
+lodge kill p; wait
 run --initrd /lodge/said --hyperv --name v >/tmp/hyperv 2>&1 &
-reach 'guest: ready' /tmp/hyperv
+reach 'tick 2' /tmp/hyperv
 grep '^guest:' /tmp/hyperv
-lodge save v /tmp/state2 2>&1
+lodge engine v translate 2>&1
+lodge save v /tmp/state3 2>/dev/null || exit 15
+wait
+echo "hyperv $(grep '^tick' /tmp/hyperv | tail -n 1)"
+lodge restore /tmp/state3 --engine translate --name v 2>&1 </dev/null && exit 16
+lodge restore /tmp/state3 --engine kvm --name v </dev/null >/tmp/hyperv2 2>&1 &
+reach 'tick .*' /tmp/hyperv2
+further=$(grep '^tick' /tmp/hyperv2 | head -n 1 | cut -d' ' -f2)
+reach "tick $((further + 3))" /tmp/hyperv2
+echo "hyperv2 $(grep '^tick' /tmp/hyperv2 | head -n 1)"
 lodge kill v; wait
 """
 SAYS = """
 for module in $(cat /lodge/modules/order); do insmod /lodge/modules/$module 2>/dev/null; done
 echo "guest: svm $(grep -cw svm /proc/cpuinfo) device $([ -c /dev/kvm ] && echo yes)"
 echo "guest: ready"
-sleep 1000
+n=0
+while true; do n=$((n + 1)); echo "tick $n up $(cut -d' ' -f1 /proc/uptime)"; sleep 1; done
+"""
+HOST = """
+for module in $(cat /lodge/modules/order); do insmod /lodge/modules/$module 2>/dev/null; done
+/lodge/guests_guest
 """
 
 
 def requests():
-    """--hugepages, --nested and --hyperv: what the guest gets, and what is refused by name."""
+    """--hugepages, --nested and --hyperv: what the guest gets, what goes on after a save, and what is refused by name."""
     if have_kvm_here():
         raise Skip("what it changes is the first level's")
     first = paths.INITRD.read_bytes()
-    said = first + bytes(-len(first) % 4) + cpio_archive([("lodge/run", 0o755, SAYS.encode()), *kernel_modules()])
-    with FirstLevel(REQUESTS, files=[("said", said)]) as guest:
-        status, output = guest.result(SECONDS)
-    assert status == 0, output[-4000:]
+    first += bytes(-len(first) % 4)
+    said = first + cpio_archive([("lodge/run", 0o755, SAYS.encode()), *kernel_modules()])
+    with tempfile.TemporaryDirectory(prefix="lodge-test-") as folder:
+        program = pathlib.Path(folder) / "guests_guest"
+        source = pathlib.Path(__file__).parent / "guest" / "guests_guest.c"
+        subprocess.run(["gcc", "-O2", "-static", "-s", "-o", program, source], check=True)
+        files = [("lodge/run", 0o755, HOST.encode()), ("lodge/guests_guest", 0o755, program.read_bytes()), *kernel_modules()]
+    with FirstLevel(REQUESTS, files=[("said", said), ("host", first + cpio_archive(files))]) as guest:
+        status, output = guest.result(2 * SECONDS)
+    assert status == 0 and "BROKEN" not in output, output[-4000:]
     free, reserved = map(int, re.search(r"reserved HugePages_Free: (\d+) HugePages_Rsvd: (\d+)", output).groups())
     assert free - reserved == 80 - 64 and free < 80, output[-4000:]
     assert re.search(r"^saved [1-9]\d{6,}$", output, re.MULTILINE), output[-4000:]
     assert "--hugepages: engine translate cannot do that" in output, output[-4000:]
     assert re.findall(r"^guest: svm .*$", output, re.MULTILINE) == ["guest: svm 1 device yes", "guest: svm 0 device "], output[-4000:]
-    for doing, why in (("saved", "nested virtualization (--nested)"), ("moved", "nested virtualization (--nested)"), ("saved", "Hyper-V's interface (--hyperv)")):
-        assert f"the machine cannot be {doing}: the state of {why}" in output, output[-4000:]
+    assert "n runs on translate\nn runs on kvm\nn goes on" in output, output[-4000:]
+    # Refused while the guest is a host: to move, and to go on elsewhere.
+    assert "the guest uses SVM (EFER.SVME), which engine translate does not have" in output, output[-4000:]
+    assert "the guest uses SVM (EFER.SVME), which this engine does not have" in output, output[-4000:]
+    assert output.count("--hyperv: engine translate cannot do that") == 2, output[-4000:]
+    for name in ("host", "hyperv"):
+        before, after = (re.search(rf"^{each} \w+ (\d+)(?: up ([\d.]+))?$", output, re.MULTILINE).groups() for each in (name, f"{name}2"))
+        # The line during which it was saved may be seen on neither side.
+        assert int(before[0]) < int(after[0]) <= int(before[0]) + 2, (before, after)
+        assert name == "host" or 0 < float(after[1]) - float(before[1]) < 60, (before, after)
 
 
 def refusal():

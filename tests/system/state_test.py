@@ -14,6 +14,7 @@ import socket
 import struct
 import subprocess
 import sys
+import tarfile
 import tempfile
 import threading
 import time
@@ -181,6 +182,64 @@ def a_saved_machine_goes_on():
                 last = [[float(v) for v in m.groups()] for m in re.finditer(PROGRESS, machine.console.text, re.MULTILINE)][-1]
             print(f"  the compressed file takes {os.stat(packed).st_blocks // 2048} MiB")
             state = packed
+
+
+# What a guest can know of the time of day: the real-time clock and the host's clock by a hypercall at once, its own when it
+# sets that from one of them.
+CLOCKS = """
+insmod /lodge/ptp_kvm.ko || echo "BROKEN module"
+while read -t 1 word || true; do
+  [ "$word" = rtc ] && hwclock -s -u && echo "set by rtc"
+  [ "$word" = ptp ] && date -u -s "@$(/lodge/clock_now /dev/ptp0)" >/dev/null && echo "set by ptp"
+  word=
+  echo "clocks up $(cut -d' ' -f1 /proc/uptime) rtc $(cat /sys/class/rtc/rtc0/since_epoch) ptp $(/lodge/clock_now /dev/ptp0) date $(date +%s) end"
+  sleep 1
+done
+"""
+
+
+def clocks(machine):
+    match = machine.console.wait_for(r"^clocks up ([\d.]+) rtc (\d+) ptp (\d+) date (\d+) end$", 120)
+    assert "BROKEN" not in machine.console.text, machine.console.tail()
+    return [float(value) for value in match.groups()]
+
+
+def a_restored_guest_can_know_the_time():
+    """The clocks that tell the time of day are the host's at once, those that do not stand still while the machine does."""
+    with tempfile.TemporaryDirectory(prefix="lodge-test-") as folder:
+        folder = pathlib.Path(folder)
+        program, state, first = folder / "clock_now", folder / "state", paths.INITRD.read_bytes()
+        source = pathlib.Path(__file__).parent / "guest" / "clock_now.c"
+        subprocess.run(["gcc", "-O2", "-static", "-s", "-o", program, source], check=True)
+        with tarfile.open(paths.GUEST / "modules.tar") as tar:
+            module = tar.extractfile(next(name for name in tar.getnames() if name.endswith("/ptp_kvm.ko"))).read()
+        files = [("lodge/run", 0o755, CLOCKS.encode()), ("lodge/clock_now", 0o755, program.read_bytes()), ("lodge/ptp_kvm.ko", 0o644, module)]
+        initrd = folder / "initrd"
+        initrd.write_bytes(first + bytes(-len(first) % 4) + cpio_archive(files))
+        with Machine(Spec(initrd=initrd, append="console=ttyS0 quiet", memory="128M", cpus=2)) as machine:
+            seen = time.time()
+            clocks(machine)
+            up, rtc, ptp, date = clocks(machine)
+            assert seen - 1 <= rtc <= time.time() + 1 and seen - 1 <= ptp <= time.time() + 1, (up, rtc, ptp, date, seen)
+            last = time.monotonic()
+            machine.lodge("save", machine.name, str(state), timeout=120)
+            assert machine.wait_end(30) == 0, machine.errors
+            ran = time.monotonic() - last
+        time.sleep(8)
+        for word in "rtc", "ptp":
+            began, restored = time.monotonic(), time.time()
+            with Restored(state) as machine:
+                clocks(machine)
+                # What was printed while the machine was saved may be seen twice: the next line is of after the restore.
+                first = clocks(machine)
+                for each in first[1:3]:
+                    assert restored - 1 <= each <= time.time() + 1, (first, restored)
+                assert 0 < first[0] - up < ran + time.monotonic() - began + 1, (first, up, ran)
+                assert first[3] < restored, "its own clock went on from where it stood"
+                machine.console.send(f"{word}\n")
+                machine.console.wait_for(f"^set by {word}$", 60)
+                assert restored - 1 <= clocks(machine)[3] <= time.time() + 1
+                assert "lockup" not in machine.console.text and "stall" not in machine.console.text, machine.console.text
 
 
 def lodge(*arguments, timeout=60):
@@ -500,7 +559,7 @@ def a_shell_answers_soon():
 
 def main_of(name):
     tests = {"engines": [a_busy_machine_moves_between_engines],
-             "restore": [a_saved_machine_goes_on],
+             "restore": [a_saved_machine_goes_on, a_restored_guest_can_know_the_time],
              "bad": [what_is_not_as_it_was_is_refused, a_file_behind_an_overlay_that_changed_is_refused, a_killed_save_leaves_the_earlier_file,
                      a_full_disk_keeps_the_earlier_file],
              "debian": [debian_goes_on],

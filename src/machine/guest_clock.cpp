@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "machine/guest_clock.h"
+
+#include "base/clock.h"
+
+namespace lodge {
+
+namespace {
+
+// pvclock_vcpu_time_info.
+constexpr std::uint64_t kClockFlags = 29, kEnabled = 1;
+constexpr std::uint8_t kStoodStill = 2;  // PVCLOCK_GUEST_STOPPED, which the guest takes back
+
+struct Pairing {
+  std::int64_t seconds, nanoseconds;
+  std::uint64_t tsc;
+  std::uint32_t flags, padding[9];
+};
+static_assert(sizeof(Pairing) == 64);
+
+}  // namespace
+
+void noteStandstill(x86::Cpu& cpu) {
+  if ((cpu.state.pvSystemTime & kEnabled) == 0) return;
+  Gpa at{(cpu.state.pvSystemTime & ~kEnabled) + kClockFlags};
+  std::uint8_t flags = 0;
+  if (!cpu.memory->readObject(at, flags)) return;
+  flags |= kStoodStill;
+  static_cast<void>(cpu.memory->writeObject(at, flags));  // where it could be read there is memory
+}
+
+std::int64_t pairClocks(x86::Cpu& cpu, std::uint64_t gpa, std::uint64_t kind) {
+  constexpr std::uint64_t kWallClock = 0;
+  constexpr std::int64_t kNoMemory = -14, kNotSupported = -95;
+  if (kind != kWallClock) return kNotSupported;
+  std::uint64_t before = __builtin_ia32_rdtsc();
+  Nanoseconds now = hostUtc();
+  std::uint64_t after = __builtin_ia32_rdtsc();
+  Pairing pairing{};
+  pairing.seconds = now / kNanosecondsPerSecond;
+  pairing.nanoseconds = now % kNanosecondsPerSecond;
+  pairing.tsc = before + (after - before) / 2 + cpu.state.tscOffset;
+  return cpu.memory->writeObject(Gpa{gpa}, pairing) ? 0 : kNoMemory;
+}
+
+}  // namespace lodge
