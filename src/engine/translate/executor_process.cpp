@@ -40,7 +40,9 @@ constexpr std::uint64_t kLowerHalf = 0x7ffffffff000;
 // Programs of Linux lie below 2^32, around 0x55... and 0x7f...; what lies between is used by few.
 constexpr std::uint64_t kFirstBase = std::uint64_t{1} << 44, kBaseStep = std::uint64_t{1} << 30;
 constexpr std::uint64_t kBases = 0x4000;
-constexpr unsigned kBeginMicroseconds = 50, kMostKicks = 10'000;
+constexpr unsigned kBeginMicroseconds = 50, kKicksApart = 64;  // how often it is asked for its processor time
+/// Of processor time (nanoseconds) that it may have and take no kick: they are taken at once, unless they are blocked.
+constexpr std::uint64_t kMostUnanswered = 1'000'000'000;
 constexpr int kSignals[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGUSR1};
 constexpr long kLookAgain = 20'000'000, kKickAgain = 1'000'000;  // nanoseconds
 
@@ -307,12 +309,19 @@ bool ExecutorProcess::receive() {
 }
 
 bool ExecutorProcess::wait(const volatile std::uint32_t& wantsStop) {
+  std::uint64_t since = 0;
   for (unsigned kicks = 0;;) {
     // Who wants it to stop interrupts the wait with a signal, which may come just before it; and the executor may be
     // about to return to guest code when the kick comes. Both are rare, and then it is tried again.
     bool kicked = wantsStop != 0;
     if (kicked) kick();
-    if (kicked && ++kicks > kMostKicks) ::kill(pid_, SIGKILL);  // it has blocked them: no program needs that
+    // One that has blocked them is ended; no program needs that. Their number says nothing, nor does the time: other
+    // vCPUs may interrupt this wait all the time, while the host has no processor for the executor.
+    if (kicked && kicks++ % kKicksApart == 0) {
+      std::uint64_t used = processorTime();
+      if (kicks == 1) since = used;
+      if (used > since + kMostUnanswered) ::kill(pid_, SIGKILL);
+    }
     timespec wait{0, kicked ? kKickAgain : kLookAgain};
     pollfd file{listener_.get(), POLLIN, 0};
     long result = hostCall(SYS_ppoll, number(&file), 1, number(&wait), 0, 8);

@@ -51,6 +51,7 @@ class ExecutorProcess {
   bool run(const volatile std::uint32_t& wantsStop = kNever);
   /// Makes it stop soon.
   void kick() const;
+  pid_t pid() const { return pid_; }
   /// Nanoseconds of processor time so far.
   std::uint64_t processorTime() const;
   /// On the processor that this thread runs on: the two take turns.

@@ -3,10 +3,13 @@
 
 #include <gtest/gtest.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <csignal>
 #include <cstring>
+#include <thread>
 #include <vector>
 
 #include "base/bytes.h"
@@ -92,6 +95,54 @@ TEST_F(ExecutorProcessTest, AKickStopsALoop) {
   ASSERT_TRUE(process->run());
   if (s.reason == EXECUTOR_REASON_SIGNAL) EXPECT_EQ(s.hostPc, at);
   EXPECT_TRUE(s.reason == EXECUTOR_REASON_SIGNAL || s.reason == EXECUTOR_REASON_ABORTED);
+}
+
+/// On a host with too much to do, while other threads interrupt the one that waits.
+TEST_F(ExecutorProcessTest, OneThatGetsNoProcessorIsWaitedFor) {
+  struct sigaction action {
+  }, before{};
+  action.sa_handler = [](int) {};
+  ::sigaction(SIGUSR2, &action, &before);
+  put({0xeb, 0xfe});
+  ::kill(process->pid(), SIGSTOP);
+  volatile std::uint32_t wantsStop = 1;
+  auto waiting = static_cast<pid_t>(::gettid());
+  std::thread others([&] {
+    constexpr unsigned kSignals = 60'000;
+    for (unsigned n = 0; n < kSignals; ++n) {
+      ::syscall(SYS_tgkill, ::getpid(), waiting, SIGUSR2);
+      if (n % 4 == 0) std::this_thread::yield();
+    }
+    ::kill(process->pid(), SIGCONT);
+  });
+  bool lives = process->run(wantsStop);
+  others.join();
+  ::sigaction(SIGUSR2, &before, nullptr);
+  EXPECT_TRUE(lives);
+}
+
+TEST_F(ExecutorProcessTest, OneThatBlocksKicksIsEnded) {
+  ExecutorState& s = process->state();
+  std::memset(bytes, 0xff, 8);
+  process->ask({kPage, 2 * kPageSize, 0, PROT_READ | PROT_WRITE});
+  put({0x90});
+  ASSERT_TRUE(process->run());
+  // The stub's own system call, with another mask; it leads there again and again.
+  s.hostPc = process->stubAddress(executorUnblocked) - 2;
+  s.gpr[0] = SYS_rt_sigprocmask;
+  s.gpr[7] = SIG_SETMASK;
+  s.gpr[6] = kPage;
+  s.gpr[2] = 0;
+  s.gpr[10] = 8;
+  s.gpr[4] = kPage + 2 * kPageSize;
+  volatile std::uint32_t wantsStop = 0;
+  std::thread later([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));  // either way it is ended
+    wantsStop = 1;
+  });
+  EXPECT_FALSE(process->run(wantsStop));
+  EXPECT_NE(s.kicked, 1u);
+  later.join();
 }
 
 TEST_F(ExecutorProcessTest, HasNothingOfTheMachine) {
