@@ -110,7 +110,7 @@ std::span<const std::string_view> notCompared() {
 }
 
 std::string_view reasonToSkip(const Snippet& snippet, const Outcome& host, Comparing how) {
-  if (how.kernel) return "";
+  if (how.guests) return "";
   if (host.vector == 1) return "jumped into an INT1, which the host's hypervisor handles";
   if (host.vector == 14 && isLastPage(host)) return kLastPage;
   x86::Instruction i{};
@@ -154,6 +154,8 @@ std::string difference(const Outcome& host, const Outcome& guest, Comparing how)
   compare("gs", host.after.gsBase, guest.after.gsBase);
   if (host.dataHash != guest.dataHash) text += " memory differs";
   if (host.patchHash != guest.patchHash) text += " code differs";
+  compare("accesses of the device", host.mmioAccesses, guest.mmioAccesses);
+  if (host.mmioHash != guest.mmioHash) text += " accesses of the device differ";
   for (std::size_t i = 0; i < host.entries.size(); ++i) {
     // A shared probe may mark a page as used that is not reached after all; never the other way.
     constexpr std::uint64_t kUsed = 0x60;
@@ -234,9 +236,9 @@ bool onlyUpperHalvesDiffer(Outcome host, Outcome guest, Comparing how) {
 }  // namespace
 
 std::string_view reasonToDiffer(const Snippet& snippet, const Outcome& host, const Outcome& guest, Comparing how) {
-  if (how.kernel && host.vector == guest.vector && host.vector >= 0x100) return "endless, or a shutdown";
+  if (how.guests && host.vector == guest.vector && host.vector >= 0x100) return "endless, or a shutdown";
   if (!how.translator && guest.skipped) return "a long loop, for which the interpreter did not get the time";
-  if (how.kernel && (host.vector == 0x101 || guest.vector == 0x101))
+  if (how.guests && (host.vector == 0x101 || guest.vector == 0x101))
     return "a long loop, which one did not get the time for";
   if (how.kernel && host.vector == 1 && readsClock(snippet)) return "the clock, seen by a trap right after RDTSC";
   if (how.translator && showsX87Pointers(snippet))
@@ -245,17 +247,20 @@ std::string_view reasonToDiffer(const Snippet& snippet, const Outcome& host, con
     return "upper halves of registers, which are undefined in 32-bit code (SDM vol. 1, 3.4.1.1)";
   if (guest.vector >= 0x100 && hasCountedLoop(snippet)) return "a long loop, for which there was not the time";
   if (host.vector == 13 && guest.vector == 14 && isLastPage(guest)) return kLastPage;
+  if (!how.guests && host.vector == 14 && guest.vector == 14 && guest.faultAddress - kKernel32Base < kKernelBytes)
+    return "an address at which the guest's kernel lies";
   if (how.code32 && isDecimal(snippet) && onlyUndefinedFlagsDiffer(host, guest, how))
     return "flags that DAA, DAS, AAA and AAS leave undefined";
-  if (!how.kernel && broadcastsStackPointer(snippet))
+  if (!how.guests && broadcastsStackPointer(snippet))
     return "a masked broadcast of the stack pointer: the host's error";
   if (eitherAlignmentFault(host, guest)) return "FXSAVE and FXRSTOR at a misaligned address with AC: #GP or #AC";
   if (movesBetweenAliases(snippet, host) && onlyMemoryDiffers(host, guest, how))
     return "REP MOVS between aliases of the same memory: the processor compares linear addresses only before it moves "
            "more than an element at a time";
   x86::Instruction last{};
-  bool masked = stoppedAt(snippet, host, last) && last.opmask != 0 &&
-                (last.info->attributes & x86::attribute::suppressesFaults) != 0;
+  bool masked = stoppedAt(snippet, host, last) &&
+                (last.info->op == x86::Op::vmaskmov ||
+                 (last.opmask != 0 && (last.info->attributes & x86::attribute::suppressesFaults) != 0));
   bool alignment = host.vector == 17 && stoppedAt(snippet, host, last) && last.opmask != 0 && last.memory;
   if (masked && (host.vector == 12 || host.vector == 13) && (snippet.code16 || snippet.code32))
     return "a masked operand across the segment's end: whether masked-off elements fault is the processor's choice";

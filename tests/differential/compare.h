@@ -13,7 +13,8 @@ namespace lodge::differential {
 struct Comparing {
   bool translator;  ///< the engine is the translator
   bool laxFlags;    ///< without strict-flags
-  bool kernel;      ///< both are guests, at CPL 0
+  bool kernel;      ///< at CPL 0
+  bool guests;      ///< both are guests
   bool code32;
 };
 

@@ -36,6 +36,10 @@ struct Options {
   std::string trace;
   bool singleStep = false;
   bool list = false, laxFlags = false, kicks = false, kernel = false, code32 = false, code16 = false, verbose = false;
+  bool protectedMode = false, mmio = false;
+  /// Whether snippets are compared with the interpreter instead of the host.
+  bool guests() const { return kernel || mmio; }
+  GuestKind kind() const { return {kernel, protectedMode || (kernel && code32), mmio}; }
 };
 
 constexpr const char* kUsage =
@@ -48,6 +52,8 @@ constexpr const char* kUsage =
     "  --kernel        at CPL 0, with system instructions; compared with the interpreter instead of the host\n"
     "  --code32        32-bit code\n"
     "  --code16        16-bit code, in segments of 64 KiB and less\n"
+    "  --protected     with one of these: in protected mode instead of long mode (so it is with --kernel --code32)\n"
+    "  --mmio          with a device's page behind the data; compared with the interpreter, access by access\n"
     "  --single-step   runs the translator's code one host instruction at a time; the interpreter must agree at each\n"
     "  --verbose       the registers before each difference\n"
     "  --list          what was generated, what was left out and why\n";
@@ -56,15 +62,17 @@ bool parse(int argc, char** argv, Options& o) {
   for (int i = 1; i < argc; ++i) {
     std::string_view a = argv[i];
     if (a == "--list" || a == "--lax-flags" || a == "--kicks" || a == "--kernel" || a == "--code32" ||
-        a == "--code16" || a == "--verbose" || a == "--single-step") {
-      (a == "--single-step" ? o.singleStep
-       : a == "--list"      ? o.list
-       : a == "--lax-flags" ? o.laxFlags
-       : a == "--kicks"     ? o.kicks
-       : a == "--kernel"    ? o.kernel
-       : a == "--code32"    ? o.code32
-       : a == "--code16"    ? o.code16
-                            : o.verbose) = true;
+        a == "--code16" || a == "--verbose" || a == "--single-step" || a == "--protected" || a == "--mmio") {
+      (a == "--protected"     ? o.protectedMode
+       : a == "--mmio"        ? o.mmio
+       : a == "--single-step" ? o.singleStep
+       : a == "--list"        ? o.list
+       : a == "--lax-flags"   ? o.laxFlags
+       : a == "--kicks"       ? o.kicks
+       : a == "--kernel"      ? o.kernel
+       : a == "--code32"      ? o.code32
+       : a == "--code16"      ? o.code16
+                              : o.verbose) = true;
       continue;
     }
     if (i + 1 == argc) return false;
@@ -159,8 +167,9 @@ class Comparison {
         reference_(reference),
         guest_(guest),
         seed_(seed),
-        how_{options.engine == "translate", options.laxFlags, options.kernel, options.code32 || options.code16},
-        generator_(seed, {options.laxFlags, options.kernel, options.code32, options.code16}),
+        how_{options.engine == "translate", options.laxFlags, options.kernel, options.guests(),
+             options.code32 || options.code16},
+        generator_(seed, {options.laxFlags, options.kernel, options.code32, options.code16, options.mmio}),
         chill_(seed) {}
   Status run();
   std::uint64_t done = 0, differences = 0;
@@ -259,7 +268,8 @@ void Comparison::compare(const Snippet& snippet, const Outcome& host, std::uint6
     std::string text = difference(host, ours, how_);
     if (text.empty()) continue;
     reason = reasonToDiffer(snippet, host, ours, how_);
-    if (reason.empty() && reference_ && sameAfresh(snippet)) reason = "without CR0.WP, code that other snippets left";
+    if (reason.empty() && options_.kernel && sameAfresh(snippet))
+      reason = "without CR0.WP, code that other snippets left";
     if (reason.empty() && oracle_ && ours.vector == 14 && oracle_->usesItself(ours.faultAddress))
       reason = "an address at which the process that runs snippets has something";
     if (reason.empty() && oracle_ && showsX87Pointers(snippet) && hostCanAgree(snippet, ours))
@@ -271,6 +281,8 @@ void Comparison::compare(const Snippet& snippet, const Outcome& host, std::uint6
     if (options_.verbose) {
       fmt::print("   before: {}\n   ended: exception {} at {:x}, address {:x}\n", describeStart(snippet), host.vector,
                  host.after.rip, host.faultAddress);
+      if (reference_ && host.mmioHash != ours.mmioHash)
+        fmt::print("   interpreter:\n{}   {}:\n{}", reference_->mmioAccesses(), options_.engine, guest_.mmioAccesses());
       if (host.dataHash != ours.dataHash) printData(snippet);
       printFirst(snippet);
     }
@@ -309,11 +321,11 @@ void list(const Comparison& comparison, const Guest& guest) {
 }
 
 int singleStep(const Options& options) {
-  auto reference = Guest::create("interpret", "", options.kernel);
+  auto reference = Guest::create("interpret", "", options.kind());
   if (!reference) return fail(reference.error());
-  auto guest = Guest::create("translate", options.trace + ",strict-flags", options.kernel);
+  auto guest = Guest::create("translate", options.trace + ",strict-flags", options.kind());
   if (!guest) return fail(guest.error());
-  Generator generator(options.seed, {false, options.kernel, options.code32, false});
+  Generator generator(options.seed, {false, options.kernel, options.code32, options.code16, false});
   Watchdog watch(guest->get());
   SingleStepper stepper(**guest, **reference);
   std::vector<Snippet> snippets(kBatch);
@@ -339,15 +351,16 @@ int singleStep(const Options& options) {
 
 int main(int argc, char** argv) {
   Options options;
-  if (!parse(argc, argv, options)) {
+  if (!parse(argc, argv, options) || (options.protectedMode && !options.code32 && !options.code16) ||
+      (options.code16 && options.kernel)) {
     fmt::print(stderr, "{}", kUsage);
     return 2;
   }
   if (options.singleStep) return singleStep(options);
   std::unique_ptr<Oracle> oracle;
   std::unique_ptr<Guest> reference;
-  if (options.kernel) {
-    auto made = Guest::create("interpret", "", true);
+  if (options.guests()) {
+    auto made = Guest::create("interpret", "", options.kind());
     if (!made) return fail(made.error());
     reference = std::move(*made);
   } else {
@@ -357,7 +370,7 @@ int main(int argc, char** argv) {
   }
   bool translates = options.engine == "translate";
   auto guest = Guest::create(options.engine, options.trace + (translates && !options.laxFlags ? ",strict-flags" : ""),
-                             options.kernel);
+                             options.kind());
   if (!guest) return fail(guest.error());
   if (options.rounds == 0) options.rounds = translates ? 2 : 1;
   std::unique_ptr<Kicker> kicker;

@@ -123,6 +123,7 @@ std::uint64_t Generator::random() {
 }
 
 std::uint64_t Generator::value() {
+  if (mmio_ && chance(12)) return kMmioBase + (chance(50) ? 8 * below(512) : 4096 * below(2) + below(32) - 16);
   switch (below(8)) {
     case 0:
     case 1:
@@ -389,18 +390,18 @@ void Generator::restate(Snippet& s) {
 void Generator::moveToMode(Snippet& s) {
   if (code32_) moveToLow4G(s);
   if (code16_) moveToSegments(s);
-  if (kernel_) moveToUpperHalf(s);
+  if (kernel_ && !narrow()) moveToUpperHalf(s);
 }
 
 /// The data are there, too.
 void Generator::moveToLow4G(Snippet& s) {
-  s.before.rip = kCode32Base + s.slot * kSlotBytes;
+  s.before.rip = s.inPatchArea ? s.before.rip - kPatchBase + kPatchAlias : kCode32Base + s.slot * kSlotBytes;
   for (auto& g : s.before.gpr) g &= 0xffff'ffff;
 }
 
 /// Offsets instead of pointers; some at the ends of the segment and of 64 KiB.
 void Generator::moveToSegments(Snippet& s) {
-  s.before.rip = 0;
+  s.before.rip = s.inPatchArea ? s.before.rip - kPatchBase : 0;
   for (auto& g : s.before.gpr) {
     if (chance(4)) g = kData16Limit + 8 - below(16);
     if (chance(4)) g = 0xffff - below(16);
@@ -452,7 +453,7 @@ Snippet Generator::draft(unsigned slot) {
   s.code32 = code32_;
   s.code16 = code16_;
   s.slot = slot;
-  if (!narrow() && chance(50)) {
+  if (chance(50)) {
     Program(*this, s, slot).write();
     return s;
   }

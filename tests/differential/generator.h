@@ -23,13 +23,15 @@ class Generator {
     bool kernel;  ///< for CPL 0, in the upper half, with system instructions
     bool code32;  ///< 32-bit code
     bool code16;  ///< 16-bit code
+    bool mmio;    ///< pointers to the device's page, too
   };
   Generator(std::uint64_t seed, Options options)
       : state_(seed * 2 + 1),
         definedFlags_(options.definedFlags),
         kernel_(options.kernel),
         code32_(options.code32),
-        code16_(options.code16) {}
+        code16_(options.code16),
+        mmio_(options.mmio) {}
   /// The snippet for place `slot` of a batch. Each new one (its code lies at kCodeBase + slot * kSlotBytes) is
   /// followed by the same code on other states, until `slot` is 0 again.
   Snippet next(unsigned slot);
@@ -69,7 +71,7 @@ class Generator {
   bool isWanted(const x86::Instruction& i) const;
 
   std::uint64_t state_;
-  bool definedFlags_, kernel_, code32_, code16_;
+  bool definedFlags_, kernel_, code32_, code16_, mmio_;
   Snippet drafted_{};          ///< the latest new one, before moveToMode()
   unsigned statesToCome_ = 0;  ///< other states for it
   std::map<std::string, std::uint64_t> generated_, leftOut_;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/differential/guest.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cstring>
 #include <vector>
@@ -16,9 +18,8 @@ using namespace x86;
 
 // Guest-physical layout.
 constexpr std::uint64_t kTables = 0x1000, kKernel = 0x100000, kCode = 0x400000, kData = 0x800000, kReadOnly = 0x810000,
-                        kPatch = 0x820000;
-// The kernel's linear half and what lies in it.
-constexpr std::uint64_t kKernelBase = 0xffff'ffff'8000'0000, kKernelBytes = 0x10000;
+                        kPatch = 0x820000, kMmio = 0xfe00'0000;
+// What lies in the kernel's pages.
 constexpr std::uint64_t kGdt = 0x0, kTss = 0x200, kIdt = 0x1000, kStubs = 0x2000, kStackTop = 0x8000,
                         kInterruptStackTop = 0x9000;
 constexpr unsigned kStubBytes = 16;
@@ -49,14 +50,34 @@ class Guest::Environment : public CpuEnvironment {
  public:
   std::uint64_t readPort(std::uint16_t, unsigned) override { return ~std::uint64_t{0}; }
   void writePort(std::uint16_t, unsigned, std::uint64_t) override {}
-  std::uint64_t readMmio(Gpa, unsigned) override { return ~std::uint64_t{0}; }
-  void writeMmio(Gpa, unsigned, std::uint64_t) override {}
+  std::uint64_t readMmio(Gpa gpa, unsigned size) override {
+    std::uint64_t value = mix(hash + accesses + raw(gpa));
+    note("read", gpa, size, value);
+    return value;
+  }
+  void writeMmio(Gpa gpa, unsigned size, std::uint64_t value) override { note("write", gpa, size, value); }
+  void forget() {
+    accesses = hash = 0;
+    text.clear();
+  }
+
+  std::uint64_t accesses = 0, hash = 0;
+  std::string text;  ///< of the first ones
   LocalApic& apic() override { return apic_; }
   std::int64_t hypercall(std::uint64_t, const std::uint64_t (&)[4]) override { return -1; }
   Nanoseconds guestTime() override { return 0; }
   Nanoseconds wallClockBase() override { return 0; }
 
  private:
+  static std::uint64_t mix(std::uint64_t z) {
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9;
+    return z ^ z >> 27;
+  }
+  void note(const char* what, Gpa gpa, unsigned size, std::uint64_t value) {
+    constexpr std::uint64_t kShown = 12;
+    if (accesses++ < kShown) text += fmt::format("     {} {:x} {} {:x}\n", what, raw(gpa), size, value);
+    hash = mix(hash * 31 + raw(gpa) * 64 + size * 2 + (what[0] == 'w' ? 1 : 0)) + value;
+  }
   NoApic apic_;
 };
 
@@ -70,7 +91,7 @@ std::uint64_t Guest::allocateTable() {
 
 std::uint64_t Guest::entryOf(std::uint64_t linear) {
   std::uint64_t table = root_;
-  for (int level = 3; level > 0; --level) {
+  for (int level = kind_.protectedMode ? 2 : 3; level > 0; --level) {
     std::uint64_t entry = 0;
     (void)memory_->readObject(Gpa{table + ((linear >> (12 + 9 * level)) & 511) * 8}, entry);
     table = entry & 0xffff'ffff'f000;
@@ -81,12 +102,14 @@ std::uint64_t Guest::entryOf(std::uint64_t linear) {
 void Guest::map(std::uint64_t linear, std::uint64_t physical, std::uint64_t length, std::uint64_t flags) {
   for (std::uint64_t done = 0; done < length; done += kPageSize) {
     std::uint64_t table = root_;
-    for (int level = 3; level > 0; --level) {
+    int top = kind_.protectedMode ? 2 : 3;
+    for (int level = top; level > 0; --level) {
       std::uint64_t slot = table + (((linear + done) >> (12 + 9 * level)) & 511) * 8;
       std::uint64_t entry = 0;
       (void)memory_->readObject(Gpa{slot}, entry);
       if ((entry & kPresent) == 0) {
-        entry = allocateTable() | kPresent | kWrite | kUser | kAccessedDirty;
+        // PAE's four entries have no such bits.
+        entry = allocateTable() | kPresent | (level == 2 && top == 2 ? 0 : kWrite | kUser | kAccessedDirty);
         (void)memory_->writeObject(Gpa{slot}, entry);
       }
       table = entry & 0xffff'ffff'f000;
@@ -99,29 +122,41 @@ void Guest::map(std::uint64_t linear, std::uint64_t physical, std::uint64_t leng
 void Guest::buildTables() {
   nextTable_ = kTables;
   root_ = allocateTable();
-  map(kKernelBase, kKernel, kKernelBytes, kWrite);
-  map(kCodeBase, kCode, kCodeBytes, kUser);
-  map(kDataBase, kData, kDataBytes, kUser | kWrite | kNoExecute);
-  map(kDataAlias, kData, kDataBytes, kUser | kWrite | kNoExecute);
-  map(kPatchBase, kPatch, kPatchBytes, kUser | kWrite);
-  map(kCode32Base, kCode, kCodeBytes, kUser);
-  map(kReadOnlyAlias, kReadOnly, kReadOnlyBytes, kUser | kNoExecute);
-  map(kReadOnlyBase, kReadOnly, kReadOnlyBytes, kUser | kNoExecute);
-  if (kernel_) {
-    map(kCodeBase + kUpperHalf, kCode, kCodeBytes, 0);
-    map(kDataBase + kUpperHalf, kData, kDataBytes, kWrite | kNoExecute);
-    map(kPatchBase + kUpperHalf, kPatch, kPatchBytes, kWrite);
-    map(kReadOnlyBase + kUpperHalf, kReadOnly, kReadOnlyBytes, kNoExecute);
-    map(kEntriesBase, entryOf(kDataBase + kUpperHalf) & ~kPageMask, kPageSize, kWrite | kNoExecute);
+  map(kernelBase(), kKernel, kKernelBytes, kWrite);
+  auto mapAll = [this](std::uint64_t code, std::uint64_t data, std::uint64_t patch, std::uint64_t user) {
+    map(code, kCode, kCodeBytes, user);
+    map(data, kData, kDataBytes, user | kWrite | kNoExecute);
+    if (kind_.mmio) map(data + kDataBytes, kMmio, kPageSize, user | kWrite | kNoExecute);
+    map(data + (kReadOnlyBase - kDataBase), kReadOnly, kReadOnlyBytes, user | kNoExecute);
+    map(patch, kPatch, kPatchBytes, user | kWrite);
+  };
+  mapAll(kCode32Base, kDataAlias, kPatchAlias, kUser);
+  if (!kind_.protectedMode) mapAll(kCodeBase, kDataBase, kPatchBase, kUser);
+  if (upper() != 0) mapAll(kCodeBase + upper(), kDataBase + upper(), kPatchBase + upper(), 0);
+  if (kind_.kernel) {
+    std::uint64_t entries = kind_.protectedMode ? kEntriesAlias : kEntriesBase;
+    std::uint64_t table = entryOf(dataBase()) & ~kPageMask;
+    map(entries, table, kPageSize, kWrite | kNoExecute);
+    entries_.resize(kPageSize / 8);
+    (void)memory_->read(Gpa{table}, std::as_writable_bytes(std::span(entries_)));
   }
   auto readOnly = dataPattern(1).first<kReadOnlyBytes>();
   readOnly_.assign(readOnly.begin(), readOnly.end());
   (void)memory_->write(Gpa{kReadOnly}, readOnly_);
 
-  std::uint64_t tssBase = kKernelBase + kTss;
+  buildGdt();
+  buildGates();
+}
+
+std::uint64_t Guest::kernelBase() const {
+  return kind_.protectedMode ? kKernel32Base : 0xffff'ffff'8000'0000;
+}
+
+void Guest::buildGdt() {
+  std::uint64_t tssBase = kernelBase() + kTss;
   const std::uint64_t gdt[] = {0,
                                0,
-                               0x00af'9b00'0000'ffff,
+                               kind_.protectedMode ? 0x00cf'9b00'0000'ffff : 0x00af'9b00'0000'ffff,
                                0x00cf'9300'0000'ffff,
                                0x00cf'fb00'0000'ffff,
                                0x00cf'f300'0000'ffff,
@@ -130,21 +165,24 @@ void Guest::buildTables() {
                                0x0000'8b00'0000'0067 | (tssBase & 0xffffff) << 16 | ((tssBase >> 24) & 0xff) << 56,
                                tssBase >> 32};
   (void)memory_->write(Gpa{kKernel + kGdt}, std::as_bytes(std::span(gdt)));
-  (void)memory_->writeObject(Gpa{kKernel + kTss + 4}, kKernelBase + kStackTop);
   (void)memory_->writeObject(Gpa{kKernel + kTss + 0x66}, std::uint16_t{0x68});
-  (void)memory_->writeObject(Gpa{kKernel + kTss + 36}, kKernelBase + kInterruptStackTop);  // IST1
-  buildGates();
+  std::uint64_t stack = kernelBase() + kStackTop;  // RSP0; or ESP0 and SS0
+  (void)memory_->writeObject(Gpa{kKernel + kTss + 4},
+                             kind_.protectedMode ? stack | std::uint64_t{kKernelSs} << 32 : stack);
+  if (!kind_.protectedMode)
+    (void)memory_->writeObject(Gpa{kKernel + kTss + 36}, kernelBase() + kInterruptStackTop);  // IST1
 }
 
 /// Each handler halts. In kernel mode handlers have a stack of their own: a snippet's RSP may be anywhere.
 void Guest::buildGates() {
   for (unsigned vector = 0; vector < 256; ++vector) {
-    std::uint64_t stub = kKernelBase + kStubs + vector * kStubBytes;
+    std::uint64_t stub = kernelBase() + kStubs + vector * kStubBytes;
     std::uint64_t dpl = vector == 3 || vector == 4 ? 3 : 0;
     std::uint64_t gate[2] = {(stub & 0xffff) | std::uint64_t{kKernelCs} << 16 |
-                                 (0x8e00 | dpl << 13 | (kernel_ ? 1 : 0)) << 32 | ((stub >> 16) & 0xffff) << 48,
+                                 (0x8e00 | dpl << 13 | (upper() != 0 ? 1 : 0)) << 32 | ((stub >> 16) & 0xffff) << 48,
                              stub >> 32};
-    (void)memory_->write(Gpa{kKernel + kIdt + vector * 16}, std::as_bytes(std::span(gate)));
+    std::size_t words = kind_.protectedMode ? 1 : 2;
+    (void)memory_->write(Gpa{kKernel + kIdt + vector * 8 * words}, std::as_bytes(std::span(gate).first(words)));
     const std::uint8_t code[] = {0xf4, 0xeb, 0xfd};  // hlt; jmp to it
     (void)memory_->write(Gpa{kKernel + kStubs + vector * kStubBytes}, std::as_bytes(std::span(code)));
   }
@@ -156,10 +194,15 @@ void Guest::initialState(CpuState& state) const {
   state.cr4 =
       cr4::pae | cr4::pge | cr4::osfxsr | cr4::osxmmexcpt | cr4::osxsave | (hostHasFsgsbase() ? cr4::fsgsbase : 0);
   state.efer = efer::sce | efer::lme | efer::lma | efer::nxe;
+  if (kind_.protectedMode) {
+    state.efer = efer::nxe;
+    state.cr4 &= ~cr4::fsgsbase;
+    for (unsigned i = 0; i < 4; ++i) (void)memory_->readObject(Gpa{root_ + 8 * i}, state.pdpte[i]);
+  }
   state.xcr0 = model_->xcr0Supported & kVectorComponents;
-  state.gdtr = {kKernelBase + kGdt, 0x4f, 0};
-  state.idtr = {kKernelBase + kIdt, 0xfff, 0};
-  state.tr = {kKernelBase + kTss, 0x67, kTr, 0x8b};
+  state.gdtr = {kernelBase() + kGdt, 0x4f, 0};
+  state.idtr = {kernelBase() + kIdt, 0xfff, 0};
+  state.tr = {kernelBase() + kTss, 0x67, kTr, 0x8b};
   state.ldtr = {};
   for (Segment s : {es, ds}) state.segment[s] = {0, 0xffffffff, kUserSs, 0xc0f3};
   for (Segment s : {fs, gs}) state.segment[s] = {0, 0, 0, 0};
@@ -174,17 +217,21 @@ void Guest::kernelState(CpuState& state) const {
   state.segment[cs] = {0, 0xffffffff, kKernelCs, 0xa09b};
   state.segment[ss] = {0, 0xffffffff, kKernelSs, 0xc093};
   state.cpl = 0;
+  if (kind_.protectedMode) {
+    state.segment[cs].attributes = 0xc09b;
+    return;
+  }
   state.cr4 |= cr4::smap;
   state.star = std::uint64_t{kUserSs - 8} << 48 | std::uint64_t{kKernelCs} << 32;
-  state.lstar = kKernelBase + kStubs + 0x81 * kStubBytes;
+  state.lstar = kernelBase() + kStubs + 0x81 * kStubBytes;
   state.sfmask = 0x40700;
   state.kernelGsBase = kDataBase + 64;
   state.tscOffset = 0;
 }
 
-Result<std::unique_ptr<Guest>> Guest::create(std::string_view engine, std::string trace, bool kernel) {
+Result<std::unique_ptr<Guest>> Guest::create(std::string_view engine, std::string trace, GuestKind kind) {
   auto guest = std::unique_ptr<Guest>(new Guest());
-  guest->kernel_ = kernel;
+  guest->kind_ = kind;
   if (Status known = withholdHostFeatures(trace); !known) return std::move(known).error();
   auto memory = GuestMemory::create(16_MiB);
   if (!memory) return std::move(memory).error();
@@ -203,7 +250,7 @@ Result<std::unique_ptr<Guest>> Guest::create(std::string_view engine, std::strin
   guest->vcpu_ = std::move(*vcpu);
   guest->initial_ = guest->vcpu_->cpu().state;
   guest->initialState(guest->initial_);
-  if (kernel) guest->kernelState(guest->initial_);
+  if (kind.kernel) guest->kernelState(guest->initial_);
   return guest;
 }
 
@@ -218,14 +265,13 @@ void Guest::loadCode(std::span<const Snippet> snippets) {
 /// What an earlier run may have changed: the patch area, and, without CR0.WP, the snippet's own slot and the read-only
 /// page.
 void Guest::restoreCode(const Snippet& snippet) {
-  std::size_t at = snippet.inPatchArea ? snippet.before.rip - upper() - kPatchBase : 0;
+  std::size_t at = snippet.inPatchArea ? patchOffset(snippet) : 0;
   if (snippet.inPatchArea) std::memcpy(patch_.data() + at, snippet.code, snippet.length);
   restore(kPatch, patch_);
   if (snippet.inPatchArea) std::memset(patch_.data() + at, 0xcc, snippet.length);
-  if (!kernel_) return;
+  if (!kind_.kernel) return;
   if (!snippet.inPatchArea) {
-    std::uint64_t slot = snippet.before.rip - upper() - kCodeBase;
-    restore(kCode + slot, std::as_bytes(std::span(snippet.code).first(kSlotBytes)));
+    restore(kCode + snippet.slot * kSlotBytes, std::as_bytes(std::span(snippet.code).first(kSlotBytes)));
   }
   restore(kReadOnly, readOnly_);
 }
@@ -246,28 +292,30 @@ void Guest::resetEntries(const Snippet& snippet) {
   constexpr std::uint64_t kContent[] = {kData | kWrite, (kData + kPageSize) | kWrite, kReadOnly};
   std::uint64_t used = (snippet.dataSeed & 1) != 0 ? kAccessedDirty : 0;
   for (unsigned n = 0; n < 3; ++n) {
-    std::uint64_t linear = kDataBase + kUpperHalf + kEntryPages[n] * kPageSize, entry = 0;
-    std::uint64_t wanted = kContent[n] | kNoExecute | kPresent | used;
+    std::uint64_t linear = dataBase() + kEntryPages[n] * kPageSize, entry = 0;
+    // In protected mode the user's pages are the kernel's, too.
+    std::uint64_t wanted = kContent[n] | kNoExecute | kPresent | used | (kind_.protectedMode ? kUser : 0);
     (void)memory_->readObject(Gpa{entryOf(linear)}, entry);
     if (entry == wanted) continue;
     (void)memory_->writeObject(Gpa{entryOf(linear)}, wanted);
     x86::flushTlbPage(vcpu_->cpu(), linear);
   }
   // Whatever snippets have stored elsewhere in the table.
-  std::uint64_t table = entryOf(kDataBase + kUpperHalf) & ~kPageMask, first = entryOf(kDataBase + kUpperHalf);
+  std::uint64_t first = entryOf(dataBase()), table = first & ~kPageMask;
   for (std::uint64_t slot = table; slot < table + kPageSize; slot += 8) {
     if (std::ranges::any_of(kEntryPages, [&](unsigned page) { return slot == first + page * 8; })) continue;
-    std::uint64_t entry = 0;
+    std::uint64_t entry = 0, wanted = entries_[(slot - table) / 8];
     (void)memory_->readObject(Gpa{slot}, entry);
-    if (entry == 0) continue;
-    (void)memory_->writeObject(Gpa{slot}, std::uint64_t{0});
+    if (entry == wanted) continue;
+    (void)memory_->writeObject(Gpa{slot}, wanted);
     x86::flushTlbEverything(vcpu_->cpu());
   }
 }
 
 void Guest::chill(std::uint64_t random) {
-  if (kernel_) return;  // resetEntries() does it, for both guests alike
+  if (kind_.kernel) return;  // resetEntries() does it, for both guests alike
   for (std::uint64_t page : {kDataBase, kDataBase + kPageSize, kDataAlias, kDataAlias + kPageSize, kReadOnlyBase}) {
+    if (kind_.protectedMode && page >> 32 != 0) page &= 0xffff'ffff;
     bool drop = (random & 1) != 0, clean = (random & 6) == 0;
     random >>= 3;
     if (!drop) continue;
@@ -296,9 +344,10 @@ void Guest::reset(const Snippet& snippet) {
   cpu.deferredEvents = 0;
   state.segment[fs].base = snippet.before.fsBase;
   state.segment[gs].base = snippet.before.gsBase;
-  if (snippet.code32) state.segment[cs] = {0, 0xffffffff, kUserCs32, 0xc0fb};
+  if (snippet.code32 && !kind_.kernel) state.segment[cs] = {0, 0xffffffff, kUserCs32, 0xc0fb};
   if (snippet.code16) {
     state.segment[cs] = {kCode32Base + snippet.slot * kSlotBytes, kCode16Limit, code16Selector(snippet.slot), 0x00fb};
+    if (snippet.inPatchArea) state.segment[cs] = {kPatchAlias, kPatchBytes - 1, kPatch16, 0x00fb};
     for (Segment s : {es, ds, ss}) state.segment[s] = {kDataAlias, kData16Limit, kData16, 0x00f3};
   }
   std::memcpy(state.gpr, snippet.before.gpr, sizeof state.gpr);
@@ -341,8 +390,7 @@ void Guest::note(Outcome& outcome, const std::uint64_t* frame) {
                               frame ? frame[4] : 0})
     add(value);
   for (unsigned page = 0; page < 3; ++page)
-    (void)memory_->readObject(Gpa{entryOf(kDataBase + kUpperHalf + kEntryPages[page] * kPageSize)},
-                              outcome.entries[page]);
+    (void)memory_->readObject(Gpa{entryOf(dataBase() + kEntryPages[page] * kPageSize)}, outcome.entries[page]);
   for (Segment s : {es, cs, ss, ds, fs, gs})
     add(state.segment[s].selector | std::uint64_t{state.segment[s].attributes} << 16);
 }
@@ -361,6 +409,32 @@ bool Guest::hasSameMemory(const Guest& other) const {
   return same(kData, kDataBytes) && same(kPatch, kPatchBytes);
 }
 
+const std::string& Guest::mmioAccesses() const {
+  return environment_->text;
+}
+
+/// The exception that ended a snippet, by where the CPU halts, and its frame: RIP, CS, RFLAGS, RSP, SS. False: it was
+/// none. In protected mode a frame of CPL 0 lies on the snippet's stack, without the last two.
+bool Guest::takeFrame(Outcome& outcome, std::uint64_t (&frame)[6]) {
+  const CpuState& state = vcpu_->cpu().state;
+  std::uint64_t stub = state.rip - (kernelBase() + kStubs), sp = state.gpr[rsp];
+  if (stub >= 256 * kStubBytes || (!kind_.protectedMode && sp - kernelBase() >= kKernelBytes)) return false;
+  outcome.vector = static_cast<std::uint32_t>(stub / kStubBytes);
+  unsigned size = kind_.protectedMode ? 4 : 8;
+  auto pop = [&] {
+    std::uint64_t value = 0, linear = kind_.protectedMode ? sp & 0xffff'ffff : sp;
+    (void)readCode(linear, std::as_writable_bytes(std::span(&value, 1)).first(size));
+    sp += size;
+    return value;
+  };
+  if (hasErrorCode(outcome.vector)) outcome.errorCode = static_cast<std::uint32_t>(pop());
+  for (unsigned n = 0; n < 3; ++n) frame[n] = pop();
+  bool samePrivilege = kind_.protectedMode && (frame[1] & 3) == 0;
+  frame[3] = samePrivilege ? sp : pop();
+  frame[4] = samePrivilege ? state.segment[ss].selector : pop();
+  return true;
+}
+
 std::span<const std::byte> Guest::data() const {
   return {memory_->span(Gpa{kData}, kDataBytes), kDataBytes};
 }
@@ -369,7 +443,8 @@ void Guest::prepare(const Snippet& snippet) {
   (void)memory_->write(Gpa{kData}, dataPattern(snippet.dataSeed));
   restoreCode(snippet);
   reset(snippet);
-  if (kernel_) resetEntries(snippet);
+  if (kind_.kernel) resetEntries(snippet);
+  environment_->forget();
 }
 
 Outcome Guest::run(const Snippet& snippet) {
@@ -380,22 +455,16 @@ Outcome Guest::run(const Snippet& snippet) {
   VcpuExit exit = vcpu_->run();
   running_ = false;
   runs_.fetch_add(1);
-  std::uint64_t stub = state.rip - (kKernelBase + kStubs);
-  const std::uint64_t* f = nullptr;
   std::uint64_t frame[6] = {};
-  if (exit == VcpuExit::halted && stub < 256 * kStubBytes && state.gpr[rsp] - kKernelBase < kKernelBytes) {
-    outcome.vector = static_cast<std::uint32_t>(stub / kStubBytes);
-    std::uint64_t words = hasErrorCode(outcome.vector) ? 6 : 5;
-    (void)memory_->read(Gpa{kKernel + (state.gpr[rsp] - kKernelBase)},
-                        std::as_writable_bytes(std::span(frame)).first(words * 8));
+  const std::uint64_t* f = nullptr;
+  if (exit == VcpuExit::halted && takeFrame(outcome, frame)) {
     f = frame;
-    if (words == 6) outcome.errorCode = static_cast<std::uint32_t>(*f++);
   } else {
     outcome.vector = 0x100 + static_cast<unsigned>(exit);
     outcome.skipped = exit == VcpuExit::stopped;
     vcpu_->cpu().events.store(0);
     state.activity = Activity::running;
-    if (!kernel_) return outcome;
+    if (!kind_.kernel) return outcome;
   }
   std::memcpy(outcome.after.gpr, state.gpr, sizeof state.gpr);
   outcome.after.rip = f ? f[0] : state.rip;
@@ -404,10 +473,12 @@ Outcome Guest::run(const Snippet& snippet) {
   outcome.faultAddress = state.cr2;
   std::memcpy(outcome.after.vector.data(), state.xsave, kVectorBytes);
   outcome.dataHash = hashChanges(dataPattern(snippet.dataSeed), memory_->span(Gpa{kData}, kDataBytes));
+  outcome.mmioAccesses = environment_->accesses;
+  outcome.mmioHash = environment_->hash;
   outcome.after.fsBase = state.segment[fs].base;
   outcome.after.gsBase = state.segment[gs].base;
   outcome.patchHash = hashChanges(patchPattern(), memory_->span(Gpa{kPatch}, kPatchBytes));
-  if (kernel_) note(outcome, f);
+  if (kind_.kernel) note(outcome, f);
   return outcome;
 }
 

@@ -5,18 +5,26 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "engine/engine.h"
 #include "tests/differential/snippet.h"
 
 namespace lodge::differential {
 
+/// What a guest is.
+struct GuestKind {
+  bool kernel = false;         ///< snippets run at CPL 0
+  bool protectedMode = false;  ///< not long mode: PAE paging, and 32- or 16-bit code alone
+  bool mmio = false;           ///< a device's page is right behind the data pages
+};
+
 /// A guest with nothing but page tables, an IDT whose handlers halt, and the snippets' areas at their linear addresses,
-/// at user privilege in 64-bit mode. Runs snippets on any engine.
+/// at user privilege in long mode, unless its kind says otherwise. Runs snippets on any engine.
 class Guest {
  public:
-  /// `engine`: "interpret" or "translate"; `trace`: EngineSetup::trace; `kernel`: snippets run at CPL 0.
-  static Result<std::unique_ptr<Guest>> create(std::string_view engine, std::string trace, bool kernel);
+  /// `engine`: "interpret" or "translate"; `trace`: EngineSetup::trace.
+  static Result<std::unique_ptr<Guest>> create(std::string_view engine, std::string trace, GuestKind kind);
   ~Guest();
   /// Writes a batch's code, each snippet's in its slot.
   void loadCode(std::span<const Snippet> snippets);
@@ -28,6 +36,8 @@ class Guest {
   /// The data pages and the patch area are the same in both.
   bool hasSameMemory(const Guest& other) const;
   std::span<const std::byte> data() const;
+  /// The accesses of the device's page in the last run, one a line; the first ones.
+  const std::string& mmioAccesses() const;
   /// Drops some of the data pages' cached translations, and clears accessed and dirty bits of some of these.
   void chill(std::uint64_t random);
   x86::Cpu& cpu() { return vcpu_->cpu(); }
@@ -51,7 +61,12 @@ class Guest {
   void kernelState(x86::CpuState& state) const;
   void buildGates();
   void reset(const Snippet& snippet);
-  std::uint64_t upper() const { return kernel_ ? kUpperHalf : 0; }
+  std::uint64_t upper() const { return kind_.kernel && !kind_.protectedMode ? kUpperHalf : 0; }
+  std::uint64_t kernelBase() const;
+  /// The data pages and their like, and the page tables' page for these, where snippets use them.
+  std::uint64_t dataBase() const { return kind_.protectedMode ? kDataAlias : kDataBase + upper(); }
+  bool takeFrame(Outcome& outcome, std::uint64_t (&frame)[6]);
+  void buildGdt();
   void note(Outcome& outcome, const std::uint64_t* frame);
 
   std::unique_ptr<GuestMemory> memory_;
@@ -61,10 +76,11 @@ class Guest {
   std::unique_ptr<Vcpu> vcpu_;
   x86::CpuState initial_{};
   std::vector<std::byte> readOnly_;
+  std::vector<std::uint64_t> entries_;  ///< of the page tables' page that snippets at CPL 0 may change
   std::vector<std::byte> patch_ = std::vector<std::byte>(kPatchBytes, std::byte{0xcc});  ///< without a snippet
   std::uint64_t nextTable_ = 0;
   std::uint64_t root_ = 0;
-  bool kernel_ = false;
+  GuestKind kind_;
   std::atomic<std::uint64_t> runs_{0};
   std::atomic<bool> running_{false};
 };

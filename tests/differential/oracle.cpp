@@ -173,7 +173,7 @@ void loadNext(ucontext_t* context) {
   std::memcpy(data, dataPattern(snippet.dataSeed).data(), kDataBytes);
   std::memset(reinterpret_cast<void*>(kPatchBase), 0xcc, kPatchBytes);
   if (snippet.inPatchArea) {
-    std::memcpy(reinterpret_cast<void*>(snippet.before.rip), snippet.code, snippet.length);
+    std::memcpy(reinterpret_cast<void*>(kPatchBase + patchOffset(snippet)), snippet.code, snippet.length);
   }
   auto& gregs = context->uc_mcontext.gregs;
   for (int i = 0; i < 16; ++i) gregs[kGregs[i]] = static_cast<greg_t>(snippet.before.gpr[i]);
@@ -181,7 +181,8 @@ void loadNext(ucontext_t* context) {
   gregs[REG_EFL] = static_cast<greg_t>(snippet.before.rflags);
   gregs[REG_CSGSFS] = (gregs[REG_CSGSFS] & ~greg_t{0xffff}) | (snippet.code32 ? kCode32 : kCode64);
   if (snippet.code16) {
-    gregs[REG_CSGSFS] = (gregs[REG_CSGSFS] & 0xffff'ffff'0000) | code16Selector(snippet.slot) |
+    gregs[REG_CSGSFS] = (gregs[REG_CSGSFS] & 0xffff'ffff'0000) |
+                        (snippet.inPatchArea ? kPatch16 : code16Selector(snippet.slot)) |
                         static_cast<greg_t>(std::uint64_t{kData16} << 48);
     // 64-bit code has no use for these two.
     asm volatile("mov %0, %%ds\n\tmov %0, %%es" : : "r"(kData16));
@@ -252,10 +253,11 @@ void* mapAt(std::uint64_t address, std::size_t length, int protection, int fd = 
 }
 
 /// The same memory twice.
-bool mapTwice(std::uint64_t address, std::uint64_t alias, std::size_t length, int aliasProtection) {
+bool mapTwice(std::uint64_t address, std::uint64_t alias, std::size_t length, int aliasProtection,
+              int protection = PROT_READ | PROT_WRITE) {
   int fd = ::memfd_create("snippets", MFD_CLOEXEC);
   if (fd < 0 || ::ftruncate(fd, static_cast<off_t>(length)) != 0) return false;
-  return mapAt(address, length, PROT_READ | PROT_WRITE, fd) != MAP_FAILED &&
+  return mapAt(address, length, protection, fd) != MAP_FAILED &&
          mapAt(alias, length, aliasProtection, fd) != MAP_FAILED;
 }
 
@@ -293,13 +295,15 @@ bool prepareSegments() {
     if (!addSegment(slot, static_cast<std::uint32_t>(kCode32Base + slot * kSlotBytes), kCode16Limit, true))
       return false;
   }
-  return addSegment(kData16 >> 3, static_cast<std::uint32_t>(kDataAlias), kData16Limit, false);
+  return addSegment(kData16 >> 3, static_cast<std::uint32_t>(kDataAlias), kData16Limit, false) &&
+         addSegment(kPatch16 >> 3, static_cast<std::uint32_t>(kPatchAlias), kPatchBytes - 1, true);
 }
 
 bool prepareChild(bool code16) {
   if (code16 && !prepareSegments()) return false;
   if (!mapTwice(kCodeBase, kCode32Base, kCodeBytes, PROT_READ | PROT_EXEC)) return false;
-  if (mapAt(kPatchBase, kPatchBytes, PROT_READ | PROT_WRITE | PROT_EXEC) == MAP_FAILED) return false;
+  constexpr int kAll = PROT_READ | PROT_WRITE | PROT_EXEC;
+  if (!mapTwice(kPatchBase, kPatchAlias, kPatchBytes, kAll, kAll)) return false;
   if (!mapTwice(kDataBase, kDataAlias, kDataBytes, PROT_READ | PROT_WRITE)) return false;
   // 32-bit code needs them.
   asm volatile("mov %0, %%ds\n\tmov %0, %%es" : : "r"(kUserData));
@@ -423,7 +427,7 @@ bool Oracle::usesItself(std::uint64_t address) const {
   while (std::getline(maps, line)) {
     std::uint64_t begin = 0, end = 0;
     if (std::sscanf(line.c_str(), "%lx-%lx", &begin, &end) == 2 && address >= begin && address < end)
-      return line.find("memfd:snippets") == std::string::npos && begin != kPatchBase;
+      return line.find("memfd:snippets") == std::string::npos;
   }
   return false;
 }

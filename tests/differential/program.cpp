@@ -2,6 +2,7 @@
 #include "tests/differential/program.h"
 
 #include <cstring>
+#include <utility>
 
 #include "engine/translate/register_effects.h"
 
@@ -23,6 +24,10 @@ constexpr std::uint16_t kCommon[] = {
     0x1ba, 0x1a4, 0x1a5, 0x1ac, 0x1ad, 0x1af, 0x1b0, 0x1b1, 0x1b6, 0x1b7, 0x1be, 0x1bf, 0x1bc, 0x1bd, 0x1b8,
     0x1c0, 0x1c1, 0x1c3, 0x1c7, 0x1c8, 0x1cc, 0x1cf, 0x2f0, 0x2f1, 0x2f6};
 
+/// What 64-bit code does not have: INC and DEC, PUSHA, POPA, BOUND, INTO, SALC, and one by another opcode.
+constexpr std::uint16_t kNarrow[] = {0x40, 0x41, 0x43, 0x46, 0x48, 0x4a, 0x4b,
+                                     0x4f, 0x60, 0x61, 0x62, 0x82, 0xce, 0xd6};
+
 /// VEX opcodes with general registers.
 constexpr std::uint16_t kGeneralVex[] = {0x2f2, 0x2f3, 0x2f5, 0x2f6, 0x2f7, 0x3f0};
 
@@ -34,10 +39,52 @@ bool escapesControl(const Instruction& i) {
 
 Program::Register Program::pointer() {
   if (fixed_.on) return fixed_.base;
-  return pointers_[below(5)];
+  if (short16()) return pointers_[1 + below(pointerCount_ - 1)];  // SP is no base
+  return pointers_[below(pointerCount_)];
+}
+
+/// A good value for pointer number `n`.
+void Program::point(unsigned n) {
+  std::uint64_t at = chance(40) ? 4096 - 128 + 8 * below(32) : 512 + 16 * below((kDataBytes - 1024) / 16);
+  if (chance(15)) at += below(16);
+  std::uint64_t base = chance(8) ? kReadOnlyBase : kDataBase;
+  std::uint64_t value = base + (base == kReadOnlyBase ? at & 4095 : at);
+  if (from_.mmio_ && chance(20)) value = kMmioBase + (chance(40) ? 4096 * below(2) + below(24) - 12 : below(4096));
+  to_.before.gpr[pointers_[n]] = value;
+}
+
+/// In 32- and 16-bit code: fewer pointers, as there are fewer registers. 16-bit addresses have BX, BP, SI and DI.
+void Program::chooseNarrow() {
+  from_.registers(to_.before);
+  Register order[] = {rbx, rbp, rsi, rdi, rax, rdx, rcx};
+  auto shuffle = [&](unsigned first, unsigned count) {
+    for (unsigned n = count; n > 1; --n) std::swap(order[first + n - 1], order[first + below(n)]);
+  };
+  if (short16()) {
+    shuffle(0, 4);
+    shuffle(4, 2);
+  } else {
+    shuffle(0, 6);
+  }
+  pointers_[0] = rsp;
+  pointerCount_ = 4;
+  std::uint16_t taken = 1u << rsp;
+  for (unsigned n = 0; n + 1 < pointerCount_; ++n) {
+    pointers_[1 + n] = order[n];
+    taken = static_cast<std::uint16_t>(taken | 1u << order[n]);
+    point(1 + n);
+  }
+  index_ = order[3];
+  counter_ = order[4];
+  spare_ = order[5];
+  if (chance(30)) to_.before.gpr[rsp] = kDataBase + 4096 + 8 * below(24) - 96;
+  if (chance(4)) to_.before.gpr[rsp] += below(8);
+  to_.before.gpr[index_] = chance(70) ? below(16) : ~below(16);
+  kept_ = to_.pointers = static_cast<std::uint16_t>(taken | 1u << index_ | 1u << counter_);
 }
 
 void Program::chooseRegisters() {
+  if (!wide()) return chooseNarrow();
   from_.registers(to_.before);
   std::uint16_t taken = 1u << rsp;
   auto pick = [&](bool pointerToo) {
@@ -52,10 +99,7 @@ void Program::chooseRegisters() {
   pointers_[0] = rsp;
   for (int i = 1; i < 5; ++i) {
     pointers_[i] = pick(true);
-    std::uint64_t at = chance(40) ? 4096 - 128 + 8 * below(32) : 512 + 16 * below((kDataBytes - 1024) / 16);
-    if (chance(15)) at += below(16);
-    std::uint64_t base = chance(8) ? kReadOnlyBase : kDataBase;
-    to_.before.gpr[pointers_[i]] = base + (base == kReadOnlyBase ? at & 4095 : at);
+    point(static_cast<unsigned>(i));
   }
   if (chance(30)) to_.before.gpr[rsp] = kDataBase + 4096 + 8 * below(24) - 96;
   if (chance(4)) to_.before.gpr[rsp] += below(8);
@@ -72,35 +116,93 @@ void Program::dword(std::uint64_t d) {
   to_.length += 4;
 }
 
-/// Fills in the displacement that ends at `end`, so that it leads to what comes next.
-void Program::jumpHere(unsigned end, unsigned size) {
-  std::uint32_t distance = to_.length - end;
-  std::memcpy(to_.code + end - size, &distance, size);
+void Program::word(std::uint64_t w) {
+  dword(w);
+  if (short16()) to_.length -= 2;
+}
+
+/// `offset`: in the snippet.
+void Program::fill(const Place& place, std::uint64_t offset) {
+  std::uint64_t value = offset - place.negative;
+  std::memcpy(to_.code + place.end - place.size, &value, place.size);
+}
+
+/// What 32- and 16-bit code jumps to when it jumps to the snippet's first byte.
+std::uint64_t Program::codeStart() const {
+  if (short16()) return to_.inPatchArea ? to_.before.rip - kPatchBase : 0;
+  return to_.inPatchArea ? to_.before.rip - kPatchBase + kPatchAlias : kCode32Base + slot_ * kSlotBytes;
 }
 
 void Program::moveImmediate(Register r, std::uint32_t value) {
   if (r >= 8) byte(0x41);
   byte(0xb8 | (r & 7));
-  dword(value);
+  word(value);
 }
 
-/// LEA r, [RIP + ?]: returns where the displacement ends.
-unsigned Program::leaCode(Register r) {
-  byte(0x48 | (r >> 3) << 2);
-  byte(0x8d);
-  byte((r & 7) << 3 | 5);
-  dword(0);
-  return to_.length;
+/// r = an address in the snippet: LEA r, [RIP + ?]; without RIP as operand MOV, or CALL, POP and ADD, as
+/// position-independent code does it.
+Program::Place Program::leaCode(Register r) {
+  if (wide()) {
+    rex(8 | (r >> 3) << 2);
+    byte(0x8d);
+    byte((r & 7) << 3 | 5);
+    dword(0);
+    return {to_.length, 4, to_.length};
+  }
+  if (chance(70)) {
+    moveImmediate(r, 0);
+    return {to_.length, wordBytes(), 0 - codeStart()};
+  }
+  byte(0xe8);
+  word(0);
+  unsigned here = to_.length;
+  byte(0x58 | r);
+  byte(0x81);
+  byte(0xc0 | r);
+  word(0);
+  return {to_.length, wordBytes(), here};
+}
+
+/// ModRM with a displacement of one byte.
+void Program::nearOperand(unsigned reg, Register base, std::uint64_t displacement) {
+  constexpr std::uint8_t kBases[8] = {0, 0, 0, 7, 0, 6, 4, 5};
+  byte(0x40 | (reg & 7) << 3 | (short16() ? kBases[base] : base & 7));
+  if (!short16() && (base & 7) == rsp) byte(0x24);
+  byte(displacement);
 }
 
 /// LEA r, [a pointer + something].
 void Program::leaData(Register r) {
   Register base = pointer();
-  byte(0x48 | (r >> 3) << 2 | base >> 3);
+  rex(8 | (r >> 3) << 2 | base >> 3);
   byte(0x8d);
-  byte(0x40 | (r & 7) << 3 | (base & 7));
-  if ((base & 7) == rsp) byte(0x24);
-  byte(static_cast<std::uint8_t>(below(256)));
+  nearOperand(r, base, below(256));
+}
+
+/// With a 16-bit address, in the snippet itself.
+unsigned Program::ownCodeOperand(std::uint8_t* p, std::uint8_t reg) {
+  p[0] = static_cast<std::uint8_t>((reg & 7) << 3 | 6);
+  std::uint64_t address = codeStart() + to_.length + below(96) - 64;
+  std::memcpy(p + 1, &address, 2);
+  for (unsigned i = 0; i < 8; ++i) p[3 + i] = static_cast<std::uint8_t>(from_.random());
+  return 11;
+}
+
+/// With a 16-bit address off a pointer.
+unsigned Program::operand16(std::uint8_t* p, std::uint8_t reg, Register base, Register index) {
+  constexpr std::uint8_t kAlone[8] = {0, 0, 0, 7, 0, 6, 4, 5};
+  unsigned n = 0, mod = chance(15) ? 0 : chance(80) ? 1 : 2, rm = kAlone[base];
+  bool baseIsFirst = base == rbx || base == rbp, indexIsFirst = index == rbx || index == rbp;
+  if (baseIsFirst != indexIsFirst && (fixed_.on ? fixed_.indexed : chance(20))) {
+    Register first = baseIsFirst ? base : index, second = baseIsFirst ? index : base;
+    rm = (first == rbp ? 2u : 0u) | (second == rdi ? 1u : 0u);
+  }
+  if (mod == 0 && rm == 6) mod = 1;
+  p[n++] = static_cast<std::uint8_t>(mod << 6 | (reg & 7) << 3 | rm);
+  auto displacement = static_cast<std::int16_t>(static_cast<int>(below(256)) - 128);
+  if (chance(60)) displacement = static_cast<std::int16_t>(displacement & ~7);
+  std::memcpy(p + n, &displacement, 2);
+  return n + (mod == 2 ? 2 : mod);
 }
 
 /// ModRM and what follows, with room for any immediate. Base and index must already be in the prefix.
@@ -109,9 +211,12 @@ unsigned Program::operand(std::uint8_t* p, std::uint8_t reg, Register base, Regi
   auto middle = static_cast<std::uint8_t>((reg & 7) << 3);
   if (!isMemory) {
     p[n++] = static_cast<std::uint8_t>(0xc0 | middle | (base & 7));
+  } else if (short16()) {
+    n += operand16(p, reg, base, index);
   } else if (!fixed_.on && chance(6) && !mindsStores()) {
-    p[n++] = static_cast<std::uint8_t>(middle | 5);  // RIP-relative, to the snippet itself
+    p[n++] = static_cast<std::uint8_t>(middle | 5);  // RIP-relative, or all of the address: to the snippet itself
     auto distance = static_cast<std::uint32_t>(below(96) - 64);
+    if (!wide()) distance += static_cast<std::uint32_t>(codeStart() + to_.length);
     std::memcpy(p + n, &distance, 4);
     n += 4;
   } else {
@@ -143,9 +248,10 @@ unsigned Program::legacyCandidate(std::uint8_t* p) {
   if (kind < 18) what = static_cast<std::uint16_t>(0x100 | below(256));  // SSE, MMX
   if (kind >= 18 && kind < 23) what = static_cast<std::uint16_t>((2 + below(2)) << 8 | below(256));
   if (kind >= 23 && kind < 29) what = static_cast<std::uint16_t>(0xd8 + below(8));
+  if (!wide() && chance(10)) what = kNarrow[below(sizeof kNarrow / sizeof kNarrow[0])];
   bool isMemory = chance(70);
-  auto reg = static_cast<Register>(below(16));
-  Register rm = isMemory ? pointer() : static_cast<Register>(below(16));
+  auto reg = static_cast<Register>(below(registers_));
+  Register rm = isMemory ? pointer() : static_cast<Register>(below(registers_));
   Register index = index_;
   unsigned n = 0;
   if (chance(kind < 23 ? 40 : 15)) p[n++] = 0x66;
@@ -153,13 +259,15 @@ unsigned Program::legacyCandidate(std::uint8_t* p) {
   if (chance(8)) p[n++] = 0xf0;
   if (chance(2)) p[n++] = 0x67;
   if (chance(3)) p[n++] = static_cast<std::uint8_t>(0x64 | below(2));
+  bool ownCode = short16() && isMemory && !fixed_.on && chance(6);
+  if (ownCode) p[n++] = 0x2e;  // CS: loads only, or #GP
   unsigned rex = (reg >> 3) << 2 | (index >> 3) << 1 | rm >> 3 | (chance(45) ? 8u : 0u);
-  if (rex != 0 || chance(20)) p[n++] = static_cast<std::uint8_t>(0x40 | rex);
+  if (wide() && (rex != 0 || chance(20))) p[n++] = static_cast<std::uint8_t>(0x40 | rex);
   unsigned map = what >> 8;
   if (map != 0) p[n++] = 0x0f;
   if (map >= 2) p[n++] = map == 2 ? 0x38 : 0x3a;
   p[n++] = static_cast<std::uint8_t>(what);
-  return n + operand(p + n, reg, rm, index, isMemory);
+  return n + (ownCode ? ownCodeOperand(p + n, reg) : operand(p + n, reg, rm, index, isMemory));
 }
 
 unsigned Program::vexCandidate(std::uint8_t* p) {
@@ -167,9 +275,9 @@ unsigned Program::vexCandidate(std::uint8_t* p) {
   auto what = static_cast<std::uint16_t>((1 + below(3)) << 8 | below(256));
   if (general) what = kGeneralVex[below(sizeof kGeneralVex / sizeof kGeneralVex[0])];
   bool isMemory = chance(70);
-  auto reg = static_cast<Register>(below(16));
-  Register rm = isMemory ? pointer() : static_cast<Register>(below(16));
-  auto third = static_cast<Register>(below(16));
+  auto reg = static_cast<Register>(below(registers_));
+  Register rm = isMemory ? pointer() : static_cast<Register>(below(registers_));
+  auto third = static_cast<Register>(below(registers_));
   bool none = !general && chance(30);
   unsigned pp = chance(60) && !general ? 1 : static_cast<unsigned>(below(4));
   p[0] = 0xc4;
@@ -190,6 +298,7 @@ bool Program::isPlain(const Instruction& i) {
 
 bool Program::acceptable(const Instruction& i) {
   if (!from_.reasonToLeaveOut(i).empty() || !from_.isWanted(i) || escapesControl(i)) return false;
+  if (!wide() && i.map == 0 && from_.leavesFlagsUndefined(i.opcode)) return false;
   if (i.info->cls == OpClass::system && !chance(10)) return false;
   std::uint16_t written = translate::writtenRegisters(i);
   if ((i.info->attributes & attribute::stackAccess) != 0) written &= static_cast<std::uint16_t>(~(1u << rsp));
@@ -203,7 +312,7 @@ void Program::focused() {
     std::uint8_t raw[64];
     unsigned available = chance(20) ? vexCandidate(raw) : legacyCandidate(raw);
     Instruction i{};
-    if (decode(raw, available < 15 ? available : 15, CodeSize::bits64, i) != DecodeStatus::ok) continue;
+    if (decode(raw, available < 15 ? available : 15, size_, i) != DecodeStatus::ok) continue;
     if (!acceptable(i)) continue;
     ++from_.generated_[i.info->mnemonic];
     std::memcpy(to_.code + to_.length, raw, i.length);
@@ -217,7 +326,8 @@ void Program::anyInstruction() {
   std::uint8_t raw[kMaxInstructionLength];
   unsigned length = from_.instruction(raw);
   Instruction i{};
-  if (decode(raw, length, CodeSize::bits64, i) != DecodeStatus::ok || escapesControl(i)) return;
+  if (decode(raw, length, size_, i) != DecodeStatus::ok || escapesControl(i)) return;
+  if (from_.leavesFlagsUndefined(raw[length - 1])) return;  // the last byte, as they have no operand
   std::memcpy(to_.code + to_.length, raw, length);
   to_.length += length;
 }

@@ -10,7 +10,7 @@ using namespace x86;
 
 void Program::item(unsigned depth) {
   if (!room(0)) return;
-  if (from_.kernel_ && chance(30)) return system();
+  if (from_.kernel_ && chance(30)) return wide() ? system() : system32();
   switch (below(depth == 0 ? 27 : 18)) {
     case 0:
       anyInstruction();
@@ -81,7 +81,7 @@ void Program::forwardBranch(unsigned depth) {
     if (near) byte(0x0f);
     byte((near ? 0x80 : 0x70) | condition);
   }
-  unsigned size = near ? 4 : 1;
+  unsigned size = near ? wordBytes() : 1;
   for (unsigned i = 0; i < size; ++i) byte(0);
   unsigned end = to_.length;
   unsigned inside = static_cast<unsigned>(below(4));
@@ -102,7 +102,7 @@ void Program::loop(unsigned depth) {
   if (byRcx) {
     byte(0xe0 + below(3));
   } else {
-    byte(0x48 | counter >> 3);
+    rex(8 | counter >> 3);
     if (chance(50)) {
       byte(0xff);
       byte(0xc8 | (counter & 7));  // DEC
@@ -119,20 +119,19 @@ void Program::loop(unsigned depth) {
 
 /// ADD or SUB of a constant to a register, or LEA, or INC and DEC.
 void Program::step(Register r, std::int8_t by) {
-  auto rexOf = [](Register b) { return 0x48u | b >> 3; };
+  auto rexOf = [](Register b) { return 8u | b >> 3; };
   if (by == 1 || by == -1) {
-    byte(rexOf(r));
+    if (!wide() && chance(50)) return byte((by == 1 ? 0x40u : 0x48u) | r);
+    rex(rexOf(r));
     byte(0xff);
     byte((by == 1 ? 0xc0u : 0xc8u) | (r & 7));
-  } else if (chance(30)) {
-    byte(rexOf(r) | (r >> 3) << 2);
+  } else if (chance(30) && !short16()) {
+    rex(rexOf(r) | (r >> 3) << 2);
     byte(0x8d);
-    byte(0x40 | (r & 7) << 3 | (r & 7));
-    if ((r & 7) == rsp) byte(0x24);
-    byte(static_cast<std::uint8_t>(by));
+    nearOperand(r, r, static_cast<std::uint8_t>(by));
   } else {
     bool subtract = chance(30);
-    byte(rexOf(r));
+    rex(rexOf(r));
     byte(0x83);
     byte((subtract ? 0xe8u : 0xc0u) | (r & 7));
     byte(static_cast<std::uint8_t>(subtract ? -by : by));
@@ -166,8 +165,8 @@ void Program::stream() {
   }
   fixed_.on = plain_ = false;
   step(indexed ? index_ : p, by);
-  if (both && chance(50)) step(pointers_[below(5)], static_cast<std::int8_t>(chance(50) ? by : 8));
-  byte(0x48 | counter_ >> 3);
+  if (both && chance(50)) step(pointers_[below(pointerCount_)], static_cast<std::int8_t>(chance(50) ? by : 8));
+  rex(8 | counter_ >> 3);
   byte(0x83);
   byte(0xe8 | (counter_ & 7));
   byte(1);
@@ -179,13 +178,13 @@ void Program::stream() {
 
 /// CALL to code that comes later and returns, directly or through a register or memory.
 void Program::callLeaf(unsigned depth) {
-  unsigned kind = static_cast<unsigned>(below(3));
+  unsigned kind = static_cast<unsigned>(below(short16() ? 2 : 3));
   Register r = counter_;
-  unsigned end;
+  Place end{};
   if (kind == 0) {
     byte(0xe8);
-    dword(0);
-    end = to_.length;
+    word(0);
+    end = {to_.length, wordBytes(), to_.length};
   } else {
     end = leaCode(r);
     if (kind == 2) {  // PUSH r; CALL [RSP]; POP r
@@ -206,7 +205,7 @@ void Program::callLeaf(unsigned depth) {
   byte(0xeb);
   byte(0);
   unsigned over = to_.length;
-  jumpHere(end, 4);
+  jumpHere(end);
   unsigned inside = static_cast<unsigned>(below(4));
   for (unsigned i = 0; i < inside && to_.length - over < 60; ++i) item(depth + 1);
   byte(0xc3);
@@ -216,8 +215,8 @@ void Program::callLeaf(unsigned depth) {
 /// To a computed address: JMP r, JMP [m], or PUSH and RET.
 void Program::indirectJump() {
   Register r = counter_;
-  unsigned end = leaCode(r);
-  unsigned kind = static_cast<unsigned>(below(4));
+  Place end = leaCode(r);
+  unsigned kind = static_cast<unsigned>(below(short16() ? 3 : 4));
   if (kind >= 2) {
     if (r >= 8) byte(0x41);
     byte(0x50 | (r & 7));
@@ -234,7 +233,7 @@ void Program::indirectJump() {
     byte(0xe0 | (r & 7));
   }
   for (std::uint64_t n = below(4); n > 0; --n) byte(chance(50) ? 0x90 : 0x98);
-  jumpHere(end, 4);
+  jumpHere(end);
   if (kind == 3) {
     if (r >= 8) byte(0x41);
     byte(0x58 | (r & 7));
@@ -246,13 +245,13 @@ void Program::pushesAndPops() {
   unsigned start = to_.length;
   auto go = [&] { return to_.length - start < 20; };
   for (unsigned i = 0; i < pushes && go(); ++i) {
-    std::uint64_t r = below(16);
+    std::uint64_t r = below(registers_);
     if (r >= 8) byte(0x41);
     byte(0x50 | (r & 7));
     if (chance(20)) focused();
   }
   for (unsigned i = 0; i < pops && go(); ++i) {
-    std::uint64_t r = below(16);
+    std::uint64_t r = below(registers_);
     if ((kept_ >> r & 1) != 0) r = counter_;
     if (r >= 8) byte(0x41);
     byte(0x58 | (r & 7));
@@ -263,17 +262,18 @@ void Program::pushesAndPops() {
 /// PUSH RBP; MOV RBP,RSP; SUB RSP,n; ...; LEAVE or its long form.
 void Program::frame(unsigned depth) {
   byte(0x55);
-  byte(0x48);
+  rex(8);
   byte(0x89);
   byte(0xe5);
   std::uint64_t bytes = 8 * below(12);
-  byte(0x48);
+  rex(8);
   byte(0x83);
   byte(0xec);
   byte(bytes);
-  Register replaced = pointers_[4];
+  Register& last = pointers_[pointerCount_ - 1];
+  Register replaced = last;
   std::uint16_t before = kept_;
-  pointers_[4] = rbp;
+  last = rbp;
   kept_ = static_cast<std::uint16_t>(kept_ | 1u << rbp);
   unsigned start = to_.length;
   unsigned inside = 1 + static_cast<unsigned>(below(6));
@@ -281,13 +281,13 @@ void Program::frame(unsigned depth) {
   if (chance(70)) {
     byte(0xc9);
   } else {
-    byte(0x48);
+    rex(8);
     byte(0x83);
     byte(0xc4);
     byte(bytes);
     byte(0x5d);
   }
-  pointers_[4] = replaced;
+  last = replaced;
   kept_ = before;
 }
 
@@ -301,7 +301,7 @@ void Program::strings() {
   if (chance(15)) byte(0x66);
   if (chance(75)) byte(chance(70) ? 0xf3 : 0xf2);
   if (chance(4)) byte(0x67);
-  if (chance(50)) byte(0x48);
+  if (chance(50)) rex(8);
   byte(kOpcodes[below(sizeof kOpcodes)]);
   if (down) byte(0xfc);
 }
@@ -310,24 +310,23 @@ void Program::strings() {
 void Program::patch() {
   if (!to_.inPatchArea) return focused();
   bool whole = chance(50);
-  byte(0xc6);  // MOV byte [RIP + ?], imm8
-  byte(0x05);
-  dword(0);
-  unsigned displacementEnd = to_.length;
+  byte(0xc6);  // MOV byte [RIP + ?], imm8, or with the whole address
+  byte(short16() ? 0x06 : 0x05);
+  word(0);
+  Place target{to_.length, wordBytes(), 0};
   // The last three show flags that were dead until the code changed: without strict flags they may be lost by then.
   constexpr std::uint8_t kOneByte[] = {0x90, 0x98, 0x99, 0xf8, 0xf9, 0xfc, 0xf5, 0x9f, 0xcc};
   byte(whole ? kOneByte[below(sizeof kOneByte - (from_.definedFlags_ ? 3 : 0))] : below(256));
-  unsigned end = to_.length;  // RIP-relative displacements count from here
+  target.negative = wide() ? to_.length : 0 - (codeStart() + (short16() ? kPatchAlias - kDataAlias : 0));
   if (chance(60)) focused();
   if (!whole) {
     byte(0x05);  // ADD EAX, imm32: its first immediate byte
   }
-  std::uint32_t distance = to_.length - end;
-  for (unsigned i = 0; i < 4; ++i) to_.code[displacementEnd - 4 + i] = static_cast<std::uint8_t>(distance >> (8 * i));
+  jumpHere(target);
   if (whole) {
     byte(0x90);
   } else {
-    dword(from_.random());
+    word(from_.random());
   }
 }
 
@@ -340,11 +339,9 @@ void Program::fields() {
     focused();
     if (chance(15)) {  // the base moves on: LEA base, [base + 8]
       Register b = fixed_.base;
-      byte(0x48 | (b >> 3) << 2 | b >> 3);
+      rex(8 | (b >> 3) << 2 | b >> 3);
       byte(0x8d);
-      byte(0x40 | (b & 7) << 3 | (b & 7));
-      if ((b & 7) == rsp) byte(0x24);
-      byte(chance(50) ? 8 : 0xf8);
+      nearOperand(b, b, chance(50) ? 8 : 0xf8);
     }
   }
   fixed_.on = false;
@@ -353,7 +350,7 @@ void Program::fields() {
 /// POPF of arithmetic flags, and now and then of DF and AC: pushed as a constant, or changed on the stack.
 void Program::flags() {
   std::uint32_t image = static_cast<std::uint32_t>(from_.random()) & 0x8d5;
-  if (chance(50)) {
+  if (!short16() && chance(50)) {
     byte(0x9c);
     byte(0x81);  // XOR dword [RSP], imm32
     byte(0x34);
@@ -365,23 +362,21 @@ void Program::flags() {
   if (chance(10)) image |= 0x400;
   if (chance(4)) image |= 0x40000;
   if (from_.kernel_ && chance(4)) image |= 0x100;  // TF
-  dword(image);
+  word(image);
   byte(0x9d);
 }
 
 /// BT, BTS, BTR, BTC of a bit string in memory with a register offset.
 void Program::bitString() {
   if (from_.definedFlags_) return focused();
-  Register base = pointer(), bit = chance(80) ? index_ : static_cast<Register>(below(16));
+  Register base = pointer(), bit = chance(80) ? index_ : static_cast<Register>(below(registers_));
   unsigned size = static_cast<unsigned>(below(3));
   if (chance(20)) byte(0xf0);
   if (size == 0) byte(0x66);
-  byte(0x40 | (size == 2 ? 8 : 0) | (bit >> 3) << 2 | base >> 3);
+  rex((size == 2 ? 8 : 0) | (bit >> 3) << 2 | base >> 3);
   byte(0x0f);
   byte(0xa3 | below(4) << 3);
-  byte(0x40 | (bit & 7) << 3 | (base & 7));
-  if ((base & 7) == rsp) byte(0x24);
-  byte(below(256));
+  nearOperand(bit, base, below(256));
 }
 
 }  // namespace lodge::differential

@@ -152,24 +152,24 @@ void Program::interruptReturn(bool toUser) {
   byte(0x50 | low);
   byte(0x9c);
   bytes({0x6a, toUser ? 0x33u : 0x10u});
-  unsigned end = leaCode(static_cast<Register>(r));
+  Place end = leaCode(static_cast<Register>(r));
   if (toUser) {  // the lower half: bits 48-63 are those of the upper half's first page
     bytes({0x48 | b, 0xc1, 0xe0 | low, 20, 0x48 | b, 0xc1, 0xe8 | low, 20});
   }
   if (b != 0) byte(0x41);
   byte(0x50 | low);
   bytes({0x48, 0xcf});
-  jumpHere(end, 4);
+  jumpHere(end);
 }
 
 /// SYSRETQ to what follows in the lower half.
 void Program::systemReturn() {
-  unsigned end = leaCode(rcx);
+  Place end = leaCode(rcx);
   bytes({0x48, 0xc1, 0xe1, 20, 0x48, 0xc1, 0xe9, 20});
   bytes({0x41, 0xbb});
   dword(0x202 | (from_.random() & 0x8d5));  // MOV R11D, flags
   bytes({0x48, 0x0f, 0x07});
-  jumpHere(end, 4);
+  jumpHere(end);
   if (chance(50)) bytes({0x0f, 0x05});
 }
 

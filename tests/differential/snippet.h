@@ -25,16 +25,17 @@ inline constexpr std::uint64_t kDataAlias = kDataBase & 0xffff'ffff;  ///< the s
 inline constexpr std::uint64_t kReadOnlyBase = kDataBase + 4 * 4096;  ///< one page, read only
 inline constexpr std::uint64_t kReadOnlyBytes = 4096;
 
-/// 32-bit code: the same memory as the code area and the read-only page, within 32-bit addresses.
+/// 32-bit code: the same memory as the code area, the read-only page and the patch area, within 32-bit addresses.
 inline constexpr std::uint64_t kCode32Base = 0x2000'0000;
 inline constexpr std::uint64_t kReadOnlyAlias = kReadOnlyBase & 0xffff'ffff;
+inline constexpr std::uint64_t kPatchAlias = kReadOnlyAlias + 2 * 4096;
 
 /// 16-bit code: each slot is a code segment of its own, of which IP 0 is the first byte, so that stray jumps do not
-/// meet other snippets. The data segment begins with the data pages, the read-only page has its place in it, and it
-/// ends before 64 KiB.
+/// meet other snippets. The data segment begins with the data pages, the read-only page and the patch area have their
+/// places in it, and it ends before 64 KiB. The patch area is a code segment of its own, too.
 inline constexpr std::uint32_t kCode16Limit = kSlotBytes - 1, kData16Limit = 0xbfff;
 /// Their selectors: in the LDT, DPL 3.
-inline constexpr std::uint16_t kData16 = kBatch << 3 | 7;
+inline constexpr std::uint16_t kData16 = kBatch << 3 | 7, kPatch16 = (kBatch + 1) << 3 | 7;
 inline constexpr std::uint16_t code16Selector(unsigned slot) {
   return static_cast<std::uint16_t>(slot << 3 | 7);
 }
@@ -44,8 +45,15 @@ inline constexpr std::uint16_t code16Selector(unsigned slot) {
 inline constexpr std::uint64_t kUpperHalf = 0xffff'9000'0000'0000;
 
 /// In kernel mode: the page-table entries of the data and read-only pages in the upper half, to be changed.
-inline constexpr std::uint64_t kEntriesBase = kUpperHalf + 0x3'0000'0000;
+inline constexpr std::uint64_t kEntriesBase = kUpperHalf + 0x3'0000'0000, kEntriesAlias = 0x3000'0000;
 inline constexpr unsigned kEntryPages[] = {0, 1, 4};  ///< pages from kDataBase on
+
+/// In protected mode: the guest's kernel, at no address that is a power of two.
+inline constexpr std::uint64_t kKernel32Base = 0xc35a'0000, kKernelBytes = 0x10000;
+
+/// Where both sides are guests, and it is asked for: a device's page right behind the data pages. What is read there
+/// depends on the address and on how many accesses there were before.
+inline constexpr std::uint64_t kMmioBase = kDataBase + kDataBytes;
 
 /// The legacy region of an XSAVE area (512 bytes), the header (64), the upper halves of YMM (256), and AVX-512 state
 /// where the host keeps it.
@@ -89,6 +97,11 @@ inline x86::CodeSize codeSize(const Snippet& s) {
   return s.code32 ? x86::CodeSize::bits32 : x86::CodeSize::bits64;
 }
 
+/// Where in the patch area a snippet begins that runs there.
+inline std::uint64_t patchOffset(const Snippet& s) {
+  return (s.before.rip - (s.code16 ? 0 : s.code32 ? kPatchAlias : kPatchBase)) & 0xffff;
+}
+
 struct Outcome {
   Registers after;       ///< RIP as the exception frame has it
   std::uint32_t vector;  ///< the exception that ended it (3: ran to the end, or INT3)
@@ -98,6 +111,8 @@ struct Outcome {
   std::uint32_t patchHash;               ///< of the patch area
   std::array<std::uint64_t, 40> system;  ///< control registers and the like, where both sides are guests
   std::array<std::uint64_t, 3> entries;  ///< of kEntryPages, in kernel mode
+  std::uint64_t mmioAccesses;            ///< of the device's page
+  std::uint64_t mmioHash;                ///< of their kinds, addresses, sizes and values, in their order
   bool skipped;                          ///< the host could not run it (made a system call, hung)
 };
 

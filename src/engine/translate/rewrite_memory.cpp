@@ -97,11 +97,16 @@ std::uint8_t Rewriter::segmentAddress(const Instruction& i, Mem m) {
     sum.scale = m.scale;
   }
   hot_.lea(word(), host::address, sum);
-  if (!key().has(ModeKey::code64)) {
-    hot_.load(8, host::addend, atState(FRAME_SEGMENT_GUARD + (i.segment == gs ? 8 : 0)));
-    hot_.lea(8, host::address, Mem{.base = host::address, .index = host::addend});
-  }
+  guardSegment(i);
   return host::address;
+}
+
+/// In 32-bit code, after host::address was computed with 32 bits: beyond all addresses, unless FS or GS is open data.
+/// Clobbers r13.
+void Rewriter::guardSegment(const Instruction& i) {
+  if (!hasBase(i) || key().has(ModeKey::code64)) return;
+  hot_.load(8, host::addend, atState(FRAME_SEGMENT_GUARD + (i.segment == gs ? 8 : 0)));
+  hot_.lea(8, host::address, Mem{.base = host::address, .index = host::addend});
 }
 
 /// `entry` = soft TLB entry of the address in `a`; clobbers flags.

@@ -258,6 +258,7 @@ bool Rewriter::bitString(const GuestInstruction& g) {
   hot_.vex(kSarx, 2, true, 0, 0xf7, host::group, host::addend, host::group);
   hot_.lea(word(), host::address,
            Mem{.base = a, .index = host::group, .scale = static_cast<std::uint8_t>(i.operandSize)});
+  guardSegment(i);
   Mem word = probe(host::address, {i.operandSize, i.info->op != Op::bt, false});
   hot_.lea(8, host::address, word);
   hot_.movImmediate(host::addend, quad ? 58 : 59);

@@ -104,6 +104,7 @@ class Rewriter {
   Mem operand(const x86::Instruction& i);
   Mem stackOperand(std::int32_t displacement, bool write);
   std::uint8_t segmentAddress(const x86::Instruction& i, Mem m);
+  void guardSegment(const x86::Instruction& i);
   /// A scratch register for an operand beside memory operand `m` (which may change, at the cost of a LEA).
   std::uint8_t spareBeside(Mem& m);
   bool groupActive() const { return loop_ || groups_.active[index_]; }
