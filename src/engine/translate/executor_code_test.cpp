@@ -7,13 +7,17 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
 #include <cstring>
+#include <utility>
+#include <vector>
 
 #include "base/bytes.h"
 #include "base/memory_file.h"
 #include "base/units.h"
 #include "x86/cpu_model.h"
+#include "x86/instruction.h"
 
 namespace lodge::translate {
 namespace {
@@ -273,6 +277,66 @@ TEST_F(ExecutorCodeTest, EveryHostInstructionHasAPreciseState) {
   }
   EXPECT_GE(whole, 15u);
   EXPECT_LE(half, 2u);
+}
+
+/// A kick inside an instruction lets the executor step to its end, while other vCPUs take it for stopped and may guard
+/// a page: a guest's store must not be among what is stepped over, or nobody would notice it.
+TEST_F(ExecutorCodeTest, WhatIsSteppedOverStoresNothingOfTheGuests) {
+  // Of each kind that is more than one host instruction; before each comes whatever.
+  const std::vector<std::vector<std::uint8_t>> kinds = {
+      {0x0f, 0x31},                    // RDTSC
+      {0x0f, 0x01, 0xf9},              // RDTSCP
+      {0xe2, 0x10},                    // LOOP
+      {0xe3, 0x10},                    // JRCXZ
+      {0x67, 0xe3, 0x10},              // JECXZ
+      {0xe8, 0x40, 0, 0, 0},           // CALL
+      {0xff, 0xd0},                    // CALL RAX
+      {0xff, 0x14, 0xcb},              // CALL [RBX + RCX * 8]
+      {0xff, 0x15, 0x00, 0x10, 0, 0},  // CALL [RIP + ...]
+      {0xff, 0xe1},                    // JMP RCX
+      {0xff, 0x64, 0x24, 0x08},        // JMP [RSP + 8]
+      {0xc3},                          // RET
+      {0xc2, 0x08, 0},                 // RET 8
+  };
+  std::vector<std::pair<std::uint64_t, std::uint64_t>> blocks;
+  for (std::size_t kind = 0; kind < kinds.size(); ++kind) {
+    auto at = static_cast<unsigned>(64 * kind);
+    const std::uint8_t before[] = {0x48, 0x89, 0x03, 0x01, 0x05,
+                                   0,    0x10, 0,    0};  // MOV [RBX], RAX; ADD [RIP + ...], EAX
+    std::copy(std::begin(before), std::end(before), page + at);
+    std::copy(kinds[kind].begin(), kinds[kind].end(), page + at + sizeof before);
+    std::uint8_t* behind = page + at + sizeof before + kinds[kind].size();
+    behind[0] = 0x0f;
+    behind[1] = 0x0b;
+    std::uint64_t host = translate(at);
+    ASSERT_NE(host, 0u);
+    blocks.emplace_back(host, host + 16);
+    if (kind != 0) blocks[kind - 1].second = host;
+  }
+  put(64 * 20, {0x0f, 0x0b});
+  blocks.back().second = translate(64 * 20);
+  std::uint64_t first = process->base() + EXECUTOR_STATE;
+  unsigned stepped = 0;
+  for (auto [host, end] : blocks) {
+    x86::Instruction i{};
+    for (; host < end; host += i.length) {
+      const std::uint8_t* bytesThere = process->code() + (host - process->codeAddress());
+      bool isPadding =
+          end - host < 16 && std::all_of(bytesThere, bytesThere + (end - host), [](auto b) { return b == 0; });
+      if (isPadding) break;
+      ASSERT_EQ(x86::decode(bytesThere, 15, x86::CodeSize::bits64, i), x86::DecodeStatus::ok);
+      Place place{};
+      ASSERT_TRUE(code->locate(host, place));
+      if (place.kind != Place::Kind::between) continue;
+      ++stepped;
+      bool isState = i.memory && i.ripRelative &&
+                     host + i.length + static_cast<std::uint64_t>(i.displacement) - first < EXECUTOR_STATE_BYTES;
+      bool stores = i.memory && x86::memoryOperand(i).write;
+      EXPECT_TRUE(!stores || isState) << i.info->mnemonic << " at " << host - blocks.front().first;
+      EXPECT_EQ(i.info->attributes & x86::attribute::stackAccess, 0) << i.info->mnemonic;
+    }
+  }
+  EXPECT_GT(stepped, kinds.size());
 }
 
 }  // namespace
