@@ -19,6 +19,7 @@
 #include "control/control_server.h"
 #include "control/machine_session.h"
 #include "control/runtime_folder.h"
+#include "memory/page_store.h"
 #include "vnc/server.h"
 
 namespace lodge::cli {
@@ -70,6 +71,7 @@ Status Process::claim() {
   if (!folder) return std::move(folder).error();
   folder_.emplace(std::move(*folder));
   options_.machine.name = folder_->name();
+  if (options_.sharePages) shareGuestPages(runtime->path() + "/.pages");
   return folder_->write(control::file::kConfig, control::toLine(control::toJson(options_.machine)));
 }
 

@@ -20,6 +20,7 @@ int run(const Invocation& invocation, const Program& program) {
   options.machine.engine = invocation.value("engine", options.machine.engine);
   options.detach = invocation.has("detach");
   options.stats = invocation.has("stats");
+  options.sharePages = invocation.has("share-pages");
   if (invocation.has("vnc")) {
     auto address = vnc::parseAddress(invocation.value("vnc"));
     if (!address) return fail(address.error());
@@ -53,6 +54,8 @@ VerbSpec restoreVerb() {
                    .value = "[ADDRESS]:DISPLAY",
                    .help = "Show the pc board's screen to VNC clients, as 'lodge run' does; the state does not say "
                            "where it was shown."},
+                  {.name = "share-pages",
+                   .help = "Memory goes back to the host when the machine is idle, as with 'lodge run'."},
                   {.name = "detach", .letter = 'd', .help = "Run in the background, and print the machine's name."},
                   {.name = "stats", .help = "Write the machine's counters to standard error at its end."}},
       .examples = {{"lodge restore -d web.state", "In the background."},

@@ -199,6 +199,7 @@ Result<RunOptions> runOptionsFrom(const Invocation& invocation) {
   config.virtioConsole = invocation.value("console", "serial") == "virtio";
   options.detach = invocation.has("detach");
   options.stats = invocation.has("stats");
+  options.sharePages = invocation.has("share-pages");
   Status status;
   if (invocation.has("machine")) status = applyDescription(invocation.value("machine"), !invocation.has("net"), config);
   if (status && invocation.has("snapshot")) {
@@ -374,6 +375,10 @@ std::vector<OptionSpec> runOptionTable() {
                "host that can have it: x86-64-v2, x86-64-v3, x86-64-v4 (with AVX-512)."},
       {.name = "no-reboot", .help = "A reset ends the machine; a triple fault too, as a crash."},
       {.name = "no-balloon", .help = "Leave out the balloon device, through which a guest gives memory back."},
+      {.name = "share-pages",
+       .help = "When the machine is idle, pages of its memory that are zero go back to the host, and those that others "
+               "of your machines with this option have, too, are held once for all of them. Another machine's guest "
+               "might find out by the time that an access takes which pages it has. Not on the kvm engine."},
       {.name = "code-cache", .value = "SIZE", .help = "The most memory for translated code; 128M if not given."},
       {.name = "debug-exit",
        .value = "PORT",

@@ -13,6 +13,7 @@ namespace lodge::cli {
 struct RunOptions {
   MachineConfig machine;
   bool detach = false;
+  bool sharePages = false;          ///< with the user's other machines that do, when it is idle
   bool stats = false;               ///< print the machine's counters at its end
   std::optional<vnc::Address> vnc;  ///< where its screen is shown
 };

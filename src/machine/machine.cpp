@@ -17,6 +17,7 @@
 #include "machine/chipset.h"
 #include "machine/config_state.h"
 #include "machine/engine_requests.h"
+#include "machine/idle_memory.h"
 #include "machine/layout.h"
 #include "machine/pc_board.h"
 #include "machine/pci_devices.h"
@@ -38,6 +39,7 @@ class BoardMachine : public Machine {
       : loop_(loop), config_(config), savedConfig_(withAbsolutePaths(config)) {}
   ~BoardMachine() override {
     *alive_ = false;
+    idleMemory_.reset();
     // vCPUs stop first; devices then finish what they have begun while there are still CPUs to signal.
     if (processors_) processors_->stop();
     devices_.reset();
@@ -88,6 +90,8 @@ class BoardMachine : public Machine {
   Status writeState(state::StateFileWriter& file, const SaveRequest& request);
   Status loadMemory(const std::string& engine);
   Status restoreState();
+  void beginSharing();
+  void whileStill(const std::function<void()>& work);
   Error notRestored(Status why) const {
     return std::move(why).error().context("restore " + inQuotes(config_.restoreFrom));
   }
@@ -119,6 +123,7 @@ class BoardMachine : public Machine {
   std::function<void(MachineEnd, int)> onEnd_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 
+  std::unique_ptr<PageStore> pageStore_;  ///< if it shares pages
   std::unique_ptr<GuestMemory> memory_;
   std::unique_ptr<x86::CpuModel> model_;
   std::unique_ptr<Engine> engine_;
@@ -131,6 +136,7 @@ class BoardMachine : public Machine {
   std::optional<firmware::BootState> firstBoot_;  ///< until the machine starts for the first time,
   firmware::ImageCopies firstCopies_;             ///< while the rest is made
   std::unique_ptr<SavedMachine> saved_;           ///< what the machine starts from, until it runs
+  std::unique_ptr<IdleMemory> idleMemory_;        ///< with pageStore_
   std::unique_ptr<Timer> begun_;                  ///< what only its beginning took may go
 };
 
@@ -161,6 +167,11 @@ Status BoardMachine::open(ConsoleSink& console) {
   if (!choice) return std::move(choice).error();
   Status able = saved_ ? requests_.checkMove(choice->name, Virtualization::none) : requests_.check(choice->name);
   if (!able) return able;
+  if (!sharedPagesPath().empty()) {
+    auto store = PageStore::open(sharedPagesPath());
+    if (!store) return std::move(store).error();
+    pageStore_ = std::move(*store);
+  }
   FlashFiles flash;
   auto memory = config_.board == Board::pc ? createPcMemory(config_, flash) : GuestMemory::create(config_.memory);
   if (!memory) return std::move(memory).error();
@@ -272,6 +283,40 @@ void BoardMachine::start() {
   processors_->resume();
   begun_ = loop_.makeTimer(releaseProgramPages);
   begun_->arm(loop_.clock().now() + kBeginning);
+  if (pageStore_) beginSharing();
+}
+
+void BoardMachine::beginSharing() {
+  // KVM finds pages by itself, and vhost-net's kernel thread does: neither could wait for one.
+  auto may = [this] {
+    return state_ == State::running && engine_->name() != "kvm" && !devices_->usesVhost() &&
+           !traces(config_.trace, "lockstep");
+  };
+  idleMemory_ = std::make_unique<IdleMemory>(
+      IdleMemory::Setup{loop_, *memory_, *pageStore_, config_.cpus, [this] { return processors_->slept(); }, may,
+                        [this](const std::function<void()>& work) { whileStill(work); }});
+}
+
+/// The translator watches memory, remembers where pages are, and has processes that map them: it goes, and comes anew.
+void BoardMachine::whileStill(const std::function<void()>& work) {
+  std::string name(engine_->name());
+  EngineSetup setup = engineSetup();
+  processors_->pause();
+  devices_->quiesce();
+  engine_->collectVideoStores();
+  auto go = [&](const std::string& on) {
+    auto engine = makeEngine(on, setup);
+    Status moved = engine ? processors_->moveTo(**engine) : Status(Error(engine.error()));
+    if (moved)
+      engine_ = std::move(*engine);
+    else
+      log(LogLevel::error, "engine {}: {}", on, moved.error().message());
+    return moved.ok();
+  };
+  bool others = name == "interpret" || go("interpret");
+  if (others) work();
+  if (others && name != "interpret") go(name);
+  if (state_ == State::running) processors_->resume();
 }
 
 void BoardMachine::pause() {
@@ -372,6 +417,8 @@ Status BoardMachine::switchEngine(const std::string& name) {
   auto engine = makeEngine(choice->name, engineSetup());
   if (!engine) return std::move(engine).error();
   auto began = std::chrono::steady_clock::now();
+  // KVM cannot wait for a page.
+  if (Status loaded = pageStore_ ? memory_->finishLoading() : Status(); !loaded) return loaded;
   processors_->pause();
   Status moved = requests_.checkMove(choice->name, processors_->virtualizationInUse());
   if (moved) moved = requests_.applyMove(choice->name, *model_, config_.irqchip);
@@ -392,6 +439,8 @@ Status BoardMachine::switchEngine(const std::string& name) {
 void BoardMachine::reset() {
   if (state_ == State::ended || state_ == State::created) return;
   processors_->pause();
+  if (Status loaded = pageStore_ ? memory_->finishLoading() : Status(); !loaded)
+    log(LogLevel::error, "reset: {}", loaded.error().message());
   chipset_->reset();
   devices_->reset();
   if (Status loaded = load(); !loaded) {
@@ -423,6 +472,9 @@ std::vector<std::pair<std::string, std::uint64_t>> BoardMachine::statistics() co
   all.emplace_back("memory.resident", memory_->residentBytes());
   all.emplace_back("engine.start_microseconds", static_cast<std::uint64_t>(engineStart_.count()) / 1000);
   all.emplace_back("doorbells.rings", chipset_->doorbells().rings());
+  if (idleMemory_) {
+    for (auto& entry : idleMemory_->statistics()) all.push_back(std::move(entry));
+  }
   for (auto& entry : devices_->statistics()) all.push_back(std::move(entry));
   for (auto& entry : processors_->statistics()) all.push_back(std::move(entry));
   return all;

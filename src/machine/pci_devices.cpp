@@ -227,6 +227,10 @@ Status PciDevices::addNets(const MachineConfig& config, EventLoop& loop, GuestMe
   return {};
 }
 
+bool PciDevices::usesVhost() const {
+  return std::any_of(nets_.begin(), nets_.end(), [](const virtio::NetDevice* net) { return net->usesVhost(); });
+}
+
 std::vector<std::pair<std::string, std::uint64_t>> PciDevices::statistics() const {
   std::vector<std::pair<std::string, std::uint64_t>> all;
   for (std::size_t i = 0; i < disks_.size(); ++i)

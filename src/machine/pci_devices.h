@@ -43,6 +43,8 @@ class PciDevices {
     if (pc_ && pc_->display()) pc_->display()->setBeforeLook(std::move(beforeLook));
   }
   RemovableDrives& drives() { return drives_; }
+  /// Whether the host's kernel moves frames to and from guest memory on its own.
+  bool usesVhost() const;
   virtio::BalloonDevice* balloon() { return balloon_; }
   virtio::ConsoleDevice* console() { return console_; }
   std::vector<std::pair<std::string, std::uint64_t>> statistics() const;

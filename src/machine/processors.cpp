@@ -275,6 +275,12 @@ std::int64_t Processors::hypercall(Processor& caller, std::uint64_t number, cons
   }
 }
 
+std::uint64_t Processors::slept() const {
+  std::uint64_t all = 0;
+  for (const Processor& p : cpus_) all += p.thread->slept();
+  return all;
+}
+
 std::vector<std::pair<std::string, std::uint64_t>> Processors::statistics() const {
   std::vector<std::pair<std::string, std::uint64_t>> all;
   for (std::size_t i = 0; i < cpus_.size(); ++i) {

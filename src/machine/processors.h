@@ -66,6 +66,8 @@ class Processors {
   void noteStandstill();
   /// The clock was set: where the guest's wall clock begins follows from the host's again.
   void clockWasSet();
+  /// How long CPUs have slept in HLT, all together, in nanoseconds. Any thread.
+  std::uint64_t slept() const;
   std::vector<std::pair<std::string, std::uint64_t>> statistics() const;
 
  private:

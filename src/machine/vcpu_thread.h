@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <atomic>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <thread>
@@ -30,13 +32,17 @@ class VcpuThread {
   std::unique_ptr<Vcpu> exchange(std::unique_ptr<Vcpu> vcpu) { return std::exchange(vcpu_, std::move(vcpu)); }
   /// Makes run() and waitForEvent() return; the thread then looks at the gate. Any thread.
   void interrupt();
+  /// How long it has slept in HLT, in nanoseconds. Any thread.
+  std::uint64_t slept() const;
 
  private:
   void main();
+  void sleep();
 
   std::unique_ptr<Vcpu> vcpu_;
   RunGate& gate_;
   std::function<void(VcpuExit)> onEnd_;
+  std::atomic<std::uint64_t> slept_{0}, sleepsSince_{0};  ///< of CLOCK_MONOTONIC; 0: it does not sleep
   std::thread thread_;
 };
 

@@ -13,6 +13,7 @@
 #include "base/memory_file.h"
 #include "memory/huge_file.h"
 #include "memory/lazy_memory.h"
+#include "memory/shared_pages.h"
 
 namespace lodge {
 
@@ -138,7 +139,17 @@ std::byte* GuestMemory::span(Gpa gpa, std::uint64_t length) const {
 
 Status GuestMemory::load(std::unique_ptr<MemorySource> source, bool kernelTouches,
                          std::function<void(const Error&)> onFailure) {
-  ::fallocate(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, static_cast<off_t>(backingSize()));
+  if (auto* pages = dynamic_cast<SharedPages*>(source.get())) {
+    auto* before = dynamic_cast<SharedPages*>(source_.get());
+    if (isLoading() && !before) return Error(ErrorKind::busy, "a saved machine's memory is still being loaded");
+    if (isLoading()) pages->take(*before, *lazy_);
+    // From here on a page that neither the file nor `pages` has is zero.
+    lazy_.reset();
+    loading_ = false;
+    if (!pages->share(fd_.get(), device_, size_, LazyMemory::isPossible())) return {};
+  } else {
+    ::fallocate(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, static_cast<off_t>(backingSize()));
+  }
   LazyMemory::Setup setup{{device_, cpuRw_, cpuRo_}, backingSize(), *source, kernelTouches,
                           std::move(onFailure),      loading_};
   auto lazy = LazyMemory::start(setup);
@@ -230,6 +241,7 @@ void GuestMemory::discard(Gpa gpa, std::uint64_t length) {
   if (end <= start || !span(Gpa{start}, end - start)) return;
   ::fallocate(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offsetOf(Gpa{start})),
               static_cast<off_t>(end - start));
+  if (isLoading()) lazy_->discarded(offsetOf(Gpa{start}), end - start);
   written(Gpa{start}, end - start);
 }
 

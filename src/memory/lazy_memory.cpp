@@ -14,11 +14,24 @@
 #include <cerrno>
 #include <cstring>
 
+#include "base/trace.h"
+#include "memory/shared_pages.h"
+
 namespace lodge {
 
 namespace {
 /// What the guest wants now goes first, for so long.
 constexpr int kHeadStartMilliseconds = 300;
+
+/// So many touches of what waits within a second are no longer an idle machine's.
+constexpr unsigned kBusyTouches = 1024;
+
+/// Whether the kernel's own accesses may wait is a privilege; devices do without (GuestMemory::span()).
+UniqueFd openUserfaultfd(bool kernelWaits) {
+  int flags = O_CLOEXEC | O_NONBLOCK | (kernelWaits ? 0 : static_cast<int>(UFFD_USER_MODE_ONLY));
+  return isWithheld(HostFeature::userfaultfd) ? UniqueFd()
+                                              : UniqueFd(static_cast<int>(::syscall(SYS_userfaultfd, flags)));
+}
 
 bool isZeroPage(const std::byte* page) {
   return page[0] == std::byte{0} && std::memcmp(page, page + 1, kPageSize - 1) == 0;
@@ -29,14 +42,27 @@ LazyMemory::LazyMemory(const Setup& setup)
     : setup_(setup),
       pieceBytes_(setup.source.pieceBytes()),
       pieces_(static_cast<std::size_t>((setup.bytes + pieceBytes_ - 1) / pieceBytes_)),
+      waits_(dynamic_cast<const SharedPages*>(&setup.source) != nullptr),
       buffer_(pieceBytes_),
       loaded_(pieces_) {}
 
 LazyMemory::~LazyMemory() {
+  stop();
+}
+
+void LazyMemory::stop() {
   if (!thread_.joinable()) return;
   std::uint64_t one = 1;
   [[maybe_unused]] ssize_t n = ::write(stop_.get(), &one, sizeof one);
   thread_.join();
+}
+
+bool LazyMemory::isPossible() {
+  UniqueFd fd = openUserfaultfd(false);
+  uffdio_api api{};
+  api.api = UFFD_API;
+  api.features = UFFD_FEATURE_MISSING_SHMEM;
+  return fd && ::ioctl(fd.get(), UFFDIO_API, &api) == 0;
 }
 
 std::size_t LazyMemory::lengthOf(std::size_t piece) const {
@@ -56,11 +82,9 @@ Result<std::unique_ptr<LazyMemory>> LazyMemory::start(const Setup& setup) {
 }
 
 bool LazyMemory::open() {
-  // Whether the kernel's own accesses may wait here is a privilege; devices do without (GuestMemory::span()).
-  for (unsigned flags : {0u, static_cast<unsigned>(UFFD_USER_MODE_ONLY)}) {
-    fault_ = UniqueFd(static_cast<int>(::syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | flags)));
-    if (fault_ || setup_.kernelTouches) break;
-  }
+  fault_ = openUserfaultfd(true);
+  kernelWaits_ = static_cast<bool>(fault_);
+  if (!fault_ && !setup_.kernelTouches) fault_ = openUserfaultfd(false);
   if (!fault_) return false;
   uffdio_api api{};
   api.api = UFFD_API;
@@ -87,7 +111,7 @@ Status LazyMemory::loadAllNow() {
 
 void LazyMemory::run() {
   pthread_setname_np(pthread_self(), "memory loader");
-  int wait = kHeadStartMilliseconds;
+  int wait = waits_ ? -1 : kHeadStartMilliseconds;
   for (;;) {
     pollfd ready[2] = {{fault_.get(), POLLIN, 0}, {stop_.get(), POLLIN, 0}};
     int n = ::poll(ready, 2, wait);
@@ -101,7 +125,17 @@ void LazyMemory::run() {
     uffd_msg message{};
     if (::read(fault_.get(), &message, sizeof message) != sizeof message) continue;
     if (message.event == UFFD_EVENT_PAGEFAULT) serve(message.arg.pagefault.address);
+    if (waits_ && isBusy()) wait = 0;
   }
+}
+
+bool LazyMemory::isBusy() {
+  auto now = std::chrono::steady_clock::now();
+  if (now - touchesSince_ > std::chrono::seconds(1)) {
+    touchesSince_ = now;
+    touches_ = 0;
+  }
+  return ++touches_ > kBusyTouches;
 }
 
 void LazyMemory::serve(std::uint64_t address) {
@@ -117,7 +151,7 @@ void LazyMemory::serve(std::uint64_t address) {
 }
 
 bool LazyMemory::loadNext() {
-  while (next_ < pieces_ && (loaded_[next_] != 0 || setup_.source.isZero(next_))) ++next_;
+  while (next_ < pieces_ && (loaded_[next_] != kMissing || setup_.source.isZero(next_))) ++next_;
   if (next_ == pieces_) return false;
   loadPiece(next_);
   return true;
@@ -127,13 +161,33 @@ void LazyMemory::need(std::uint64_t offset, std::uint64_t length) {
   if (length == 0) return;
   std::size_t last = static_cast<std::size_t>((offset + length - 1) / pieceBytes_);
   for (auto piece = static_cast<std::size_t>(offset / pieceBytes_); piece <= last && piece < pieces_; ++piece) {
-    if (loaded_[piece].load(std::memory_order_acquire) == 0) loadPiece(piece);
+    if (loaded_[piece].load(std::memory_order_acquire) == kMissing) loadPiece(piece);
+  }
+  if (!kernelWaits_) makePresent(offset, length);
+}
+
+/// What is zero was not loaded, and the kernel would not find it.
+void LazyMemory::makePresent(std::uint64_t offset, std::uint64_t length) {
+  std::uint64_t end = std::min(alignUp(offset + length, kPageSize), setup_.bytes);
+  for (std::uint64_t at = alignDown(offset, kPageSize); at < end; at += kPageSize) {
+    std::atomic<std::uint8_t>& progress = loaded_[static_cast<std::size_t>(at / pieceBytes_)];
+    if (progress.load(std::memory_order_acquire) == kPresent) continue;
+    fillZero(at, kPageSize);
+    if (pieceBytes_ == kPageSize) progress.store(kPresent, std::memory_order_release);
+  }
+}
+
+void LazyMemory::discarded(std::uint64_t offset, std::uint64_t length) {
+  if (pieceBytes_ != kPageSize) return;
+  for (std::uint64_t at = offset; at < offset + length; at += kPageSize) {
+    std::uint8_t present = kPresent;
+    loaded_[static_cast<std::size_t>(at / kPageSize)].compare_exchange_strong(present, kLoaded);
   }
 }
 
 void LazyMemory::loadPiece(std::size_t piece) {
   std::lock_guard lock(mutex_);
-  if (loaded_[piece] != 0) return;
+  if (loaded_[piece] != kMissing) return;
   std::uint64_t offset = piece * pieceBytes_;
   std::size_t length = lengthOf(piece);
   if (!setup_.source.isZero(piece)) {
@@ -146,7 +200,7 @@ void LazyMemory::loadPiece(std::size_t piece) {
       failure_ = std::move(done);
     }
   }
-  loaded_[piece].store(1, std::memory_order_release);
+  loaded_[piece].store(kLoaded, std::memory_order_release);
 }
 
 /// The pages with something in them; the others are left to be made when they are touched.
@@ -197,9 +251,14 @@ void LazyMemory::end() {
 }
 
 Status LazyMemory::finish() {
+  std::scoped_lock ending(ending_);
   if (!thread_.joinable()) return {};
   for (std::size_t piece = 0; piece < pieces_; ++piece) {
-    if (loaded_[piece].load(std::memory_order_acquire) == 0 && !setup_.source.isZero(piece)) loadPiece(piece);
+    if (!isLoaded(piece) && !setup_.source.isZero(piece)) loadPiece(piece);
+  }
+  if (waits_) {
+    stop();
+    end();
   }
   std::lock_guard lock(mutex_);
   return failed_ ? Status(Error(failure_.error())) : Status{};

@@ -4,6 +4,7 @@
 
 #include <array>
 #include <atomic>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -20,7 +21,8 @@ namespace lodge {
 
 /// Fills three views of one empty memory file from a source: a userfaultfd tells of each touch of a page that is not
 /// there, and a thread loads its piece; when nobody waits, it loads what is left. Linux
-/// Documentation/admin-guide/mm/userfaultfd.rst.
+/// Documentation/admin-guide/mm/userfaultfd.rst. SharedPages wait until they are touched, all at once when touches
+/// follow fast, as then the machine is busy.
 class LazyMemory {
  public:
   struct Setup {
@@ -35,11 +37,21 @@ class LazyMemory {
   static Result<std::unique_ptr<LazyMemory>> start(const Setup& setup);
   ~LazyMemory();
 
+  /// Whether the host has what it takes.
+  static bool isPossible();
   /// Makes sure that [offset, offset + length) is there. Any thread.
   void need(std::uint64_t offset, std::uint64_t length);
+  /// Loads all that is left. What waited is then watched no more. Any thread.
   Status finish();
+  /// Whether a piece is in memory, or has been there.
+  bool isLoaded(std::size_t piece) const { return loaded_[piece].load(std::memory_order_acquire) != kMissing; }
+  /// Pages of [offset, offset + length), which were loaded, went back to the host.
+  void discarded(std::uint64_t offset, std::uint64_t length);
 
  private:
+  /// Of a piece. `present`: its page, if it is one, can be accessed by the host's kernel on its own.
+  enum Progress : std::uint8_t { kMissing, kLoaded, kPresent };
+
   explicit LazyMemory(const Setup& setup);
   bool open();
   Status loadAllNow();
@@ -50,17 +62,25 @@ class LazyMemory {
   void loadPiece(std::size_t piece);
   void copyRuns(std::uint64_t offset, std::size_t length);
   void fillZero(std::uint64_t offset, std::uint64_t length);
+  void makePresent(std::uint64_t offset, std::uint64_t length);
+  void stop();
   void wake(std::uint64_t offset, std::uint64_t length);
+  bool isBusy();
   void end();
   std::size_t lengthOf(std::size_t piece) const;
 
   Setup setup_;
   std::size_t pieceBytes_, pieces_;
+  bool waits_;
+  bool kernelWaits_ = false;  ///< the kernel's own accesses find what is missing, too
   UniqueFd fault_, stop_;
   std::mutex mutex_;  ///< loading; the buffer
   std::vector<std::byte> buffer_;
   std::vector<std::atomic<std::uint8_t>> loaded_;
   std::size_t next_ = 0;
+  unsigned touches_ = 0;  ///< since touchesSince_
+  std::chrono::steady_clock::time_point touchesSince_;
+  std::mutex ending_;
   bool failed_ = false;
   Status failure_;
   std::thread thread_;

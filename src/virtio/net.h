@@ -31,6 +31,8 @@ class NetDevice : public QueuedDevice {
   void notify(unsigned queue) override;
   void disableQueue(unsigned queue) override;
   int quiesce() override;
+  /// Whether the host's kernel moves its frames.
+  bool usesVhost() const { return byVhost_ != nullptr; }
   void transfer(state::Archive& a) override;
 
   unsigned pairs() const { return maxPairs_; }
