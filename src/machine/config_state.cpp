@@ -2,9 +2,7 @@
 #include "machine/config_state.h"
 
 #include <fmt/format.h>
-#include <sys/stat.h>
 
-#include <cerrno>
 #include <filesystem>
 
 #include "base/text.h"
@@ -129,21 +127,6 @@ void noteMedium(MachineConfig& config, const MediumChange& change) {
   }
 }
 
-void transfer(Archive& a, DiskIdentity& d) {
-  a(d.path, d.bytes, d.changed);
-}
-
-Result<DiskIdentity> DiskIdentity::of(const std::string& path) {
-  DiskIdentity identity{.path = path};
-  if (path.find("://") != std::string::npos) return identity;
-  struct stat info {};
-  if (::stat(path.c_str(), &info) != 0) return Error::fromErrno(errno, "look at the disk " + inQuotes(path));
-  if (!S_ISREG(info.st_mode)) return identity;
-  identity.bytes = static_cast<std::uint64_t>(info.st_size);
-  identity.changed = info.st_mtim.tv_sec * kNanosecondsPerSecond + info.st_mtim.tv_nsec;
-  return identity;
-}
-
 void transfer(Archive& a, SavedDisks& disks) {
   constexpr std::size_t kMostDisks = 64, kMostFiles = 4096;
   transferList(a, disks.disks, kMostDisks, "the number of disks", [&](DiskIdentity& disk) { transfer(a, disk); });
@@ -188,7 +171,7 @@ struct Collection {
 Status compare(const std::vector<DiskIdentity>& saved, const std::vector<DiskIdentity>& now, const char* what) {
   for (std::size_t i = 0; i < saved.size() && i < now.size(); ++i) {
     const DiskIdentity &then = saved[i], &today = now[i];
-    if (then.bytes == today.bytes && then.changed == today.changed) continue;
+    if (today.isStill(then)) continue;
     return Error(ErrorKind::invalidArgument,
                  fmt::format("{} {} has changed since the machine was saved: the guest would damage it", what,
                              inQuotes(today.path)))

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "machine/config.h"
+#include "machine/disk_identity.h"
 #include "machine/removable_drives.h"
 #include "state/archive.h"
 
@@ -20,20 +21,9 @@ MachineConfig withAbsolutePaths(MachineConfig config);
 /// Notes that a drive has another medium now: what the machine is to be restored with.
 void noteMedium(MachineConfig& config, const MediumChange& change);
 
-/// What a disk's file was when the machine was saved.
-struct DiskIdentity {
-  std::string path;
-  std::uint64_t bytes = 0;
-  std::int64_t changed = 0;  ///< nanoseconds since 1970, of its last change; 0: not a file
-
-  /// Errors: the host's, from stat().
-  static Result<DiskIdentity> of(const std::string& path);
-};
-void transfer(state::Archive& a, DiskIdentity& identity);
-
 /// What a machine's disks were.
 struct SavedDisks {
-  std::vector<DiskIdentity> disks;                   ///< a file each
+  std::vector<DiskIdentity> disks;                   ///< a file or device each
   std::optional<std::vector<DiskIdentity>> further;  ///< extents and images behind them; older states do not tell
 };
 void transfer(state::Archive& a, SavedDisks& disks);
