@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""kvm_exits.py [--cpus N] [--shared-huge-pages]: how often a guest leaves the processor under Lodge's kvm engine and under QEMU, with the same kernel,
+"""kvm_exits.py [--cpus N] [--shared-huge-pages]: how often a guest leaves the processor under Lodge's kvm engine (by --irqchip) and under QEMU, with the same kernel,
 disk, network card and balloon, under the same KVM one level down (tests/kit/nested.py): a boot, a read of a disk, a packet
 there and back. KVM itself counts, so that the load of the host changes little. Exits of a kind are KVM's own counters in debugfs."""
 
@@ -16,6 +16,7 @@ from kit import paths  # noqa: E402
 from kit.archive import cpio_archive  # noqa: E402
 from kit.nested import FirstLevel  # noqa: E402
 
+NAMES = ("split", "kernel", "qemu")
 READS, PINGS = 512, 200
 GUEST = f"""
 mark() {{ echo "mark $1"; sleep 1.5; }}
@@ -46,7 +47,7 @@ measure() {
   done
   wait $!
 }
-measure lodge lodge run --engine kvm --kernel /lodge/vmlinuz --initrd /lodge/guest --memory 256M --cpus CPUS --net user --disk /dev/vda --snapshot --append 'console=ttyS0 quiet'
+for where in split kernel; do measure $where lodge run --engine kvm --irqchip $where --kernel /lodge/vmlinuz --initrd /lodge/guest --memory 256M --cpus CPUS --net user --disk /dev/vda --snapshot --append 'console=ttyS0 quiet'; done
 measure qemu /lodge/qemu -accel kvm -cpu host -machine q35 -nodefaults -no-user-config -display none -no-reboot -serial stdio -smp CPUS -m 256M \\
   -kernel /lodge/vmlinuz -initrd /lodge/guest -append 'console=ttyS0 quiet' -drive if=none,id=d,format=raw,file=/dev/vda,snapshot=on \\
   -device virtio-blk-pci,drive=d -netdev user,id=n -device virtio-net-pci,netdev=n,romfile= -device virtio-balloon-pci -device virtio-rng-pci -L /lodge/share
@@ -72,7 +73,7 @@ def measure(cpus, huge):
     if status != 0:
         sys.exit(f"error: the first level's script ended with {status}:\n{output[-2000:]}")
     counts = {}
-    for name, step, kind, count in re.findall(r"^(lodge|qemu) (\w+) (\w+) (\d+)$", output, re.MULTILINE):
+    for name, step, kind, count in re.findall(r"^(split|kernel|qemu) (\w+) (\w+) (\d+)$", output, re.MULTILINE):
         counts.setdefault((name, step), {})[kind] = int(count)
     return counts
 
@@ -83,10 +84,10 @@ def main():
     parser.add_argument("--shared-huge-pages", action="store_true", help="the first level gives shared memory huge pages on advice")
     arguments = parser.parse_args()
     counts = measure(arguments.cpus, arguments.shared_huge_pages)
-    print(f"{'exits':22}{'lodge':>10}{'qemu':>10}")
+    print(f"{'exits':22}" + "".join(f"{name:>10}" for name in NAMES))
 
     def row(title, value):
-        print(f"{title:22}" + "".join(f"{value(name):10.1f}" for name in ("lodge", "qemu")))
+        print(f"{title:22}" + "".join(f"{value(name):10.1f}" for name in NAMES))
 
     row("a boot", lambda name: counts[name, "booted"]["exits"])
     row("a read of a disk", lambda name: (counts[name, "read"]["exits"] - counts[name, "booted"]["exits"]) / READS)
@@ -95,7 +96,7 @@ def main():
     print("of a boot:")
     kinds = sorted({kind for kinds in counts.values() for kind in kinds if kind.endswith("_exits") or kind in ("pf_taken", "hypercalls")})
     for kind in kinds:
-        if any(counts[name, "booted"].get(kind, 0) > 50 for name in ("lodge", "qemu")):
+        if any(counts[name, "booted"].get(kind, 0) > 50 for name in NAMES):
             row(f"  {kind}", lambda name, kind=kind: counts[name, "booted"].get(kind, 0))
 
 

@@ -1,9 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cli/engine_options.h"
 
+#include "engine/chip_keeper.h"
 #include "memory/huge_file.h"
 
 namespace lodge::cli {
+
+OptionSpec irqchipOption() {
+  return {.name = "irqchip",
+          .value = "WHERE",
+          .help =
+              "Where the kvm engine has interrupt controllers: local APICs in the kernel and the others in Lodge "
+              "(split; what it does where KVM can), all of them and the PIT in the kernel (kernel), or all in "
+              "Lodge (user).",
+          .choices = {"user", "split", "kernel"}};
+}
+
+Irqchip readIrqchip(const Invocation& invocation) {
+  std::string where = invocation.value("irqchip");
+  if (where == "user") return Irqchip::user;
+  if (where == "split") return Irqchip::split;
+  return where == "kernel" ? kKernelIrqchip : Irqchip::best;
+}
 
 std::vector<OptionSpec> engineOptionTable() {
   return {
@@ -12,11 +30,7 @@ std::vector<OptionSpec> engineOptionTable() {
        .value = "ENGINE",
        .help = "What executes guest code; 'lodge doctor' tells what auto chooses here and why.",
        .choices = {"auto", "translate", "interpret", "kvm"}},
-      {.name = "irqchip",
-       .value = "WHERE",
-       .help = "Where the kvm engine has local APICs: in the kernel (split; what it does where KVM can), or in Lodge "
-               "with all other interrupt controllers (user).",
-       .choices = {"user", "split"}},
+      irqchipOption(),
       {.name = "nested",
        .help =
            "The guest may run virtual machines by the processor's own means (VMX or SVM). Of the kvm engine, where the "
@@ -33,8 +47,7 @@ std::vector<OptionSpec> engineOptionTable() {
 
 void readEngineOptions(const Invocation& invocation, MachineConfig& config) {
   config.engine = invocation.value("engine", config.engine);
-  std::string irqchip = invocation.value("irqchip");
-  config.irqchip = irqchip == "user" ? Irqchip::user : irqchip == "split" ? Irqchip::split : Irqchip::best;
+  config.irqchip = readIrqchip(invocation);
   config.cpuModel = invocation.value("cpu", config.cpuModel);
   for (const char* interface : {"nested", "hyperv"}) {
     if (invocation.has(interface)) config.cpuModel += std::string(",") + interface;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <filesystem>
 
+#include "cli/engine_options.h"
 #include "cli/exit_status.h"
 #include "cli/machine_process.h"
 #include "cli/run_options.h"
@@ -18,6 +19,7 @@ int run(const Invocation& invocation, const Program& program) {
   options.machine = std::move(*config);
   options.machine.name = invocation.value("name", options.machine.name);
   options.machine.engine = invocation.value("engine", options.machine.engine);
+  options.machine.irqchip = readIrqchip(invocation);
   options.detach = invocation.has("detach");
   options.stats = invocation.has("stats");
   options.sharePages = invocation.has("share-pages");
@@ -49,6 +51,7 @@ VerbSpec restoreVerb() {
                    .value = "ENGINE",
                    .help = "What runs the machine from now on; otherwise what it was started with.",
                    .choices = {"auto", "kvm", "translate", "interpret"}},
+                  irqchipOption(),
                   {.name = "name", .value = "NAME", .help = "Its name from now on."},
                   {.name = "vnc",
                    .value = "[ADDRESS]:DISPLAY",

@@ -2,7 +2,11 @@
 #pragma once
 
 #include <array>
+#include <atomic>
+#include <cstdint>
+#include <functional>
 #include <mutex>
+#include <shared_mutex>
 
 #include "device/interrupt.h"
 #include "device/io_apic.h"
@@ -41,6 +45,7 @@ class SwitchedInterrupt {
   InterruptLine& first() { return inputs_[0]; }
   InterruptLine& second() { return inputs_[1]; }
   void select(bool second);
+  bool secondSelected() const;
 
  private:
   struct Input : InterruptLine {
@@ -58,30 +63,50 @@ class SwitchedInterrupt {
   bool second_ = false;
 };
 
+/// Who keeps the 8259As, the I/O APIC and the PIT in place of the board: an engine. Any thread.
+class ChipKeeper {
+ public:
+  virtual ~ChipKeeper() = default;
+  /// `line` 0..23 without 2: an ISA IRQ, or a pin of the I/O APIC from 16 on.
+  virtual void setLine(unsigned line, bool level) = 0;
+};
+
 /// The wiring of a PC's interrupt lines: ISA IRQ n goes to the 8259As and to the same pin of the I/O APIC, but for IRQ
 /// 0, which is at pin 2 (the MADT says so); pins from 16 on are the I/O APIC's alone.
+///
+/// While an engine has the controllers (setKeeper()), what lines do goes to it.
 class InterruptRouter {
  public:
   InterruptRouter(Pic& pic, IoApic& ioApic);
   /// An ISA IRQ, 0..15 without 2.
-  InterruptLine& isa(unsigned irq) { return isa_.at(irq); }
+  InterruptLine& isa(unsigned irq) { return lines_.at(irq < 16 ? irq : lines_.size()); }
   /// A global system interrupt, 0..23: below 16 as isa(), where 2 is IRQ 0.
   InterruptLine& gsi(unsigned number);
   /// The I/O APIC's pin for an ISA IRQ.
   static constexpr unsigned pinOf(unsigned irq) { return irq == 0 ? 2 : irq; }
+  /// From now on `keeper` has the controllers; null: they are the board's. `move` moves their state, while lines wait:
+  /// whoever drives one holds a lock that comes between 2. and 3. of device/interrupt.h.
+  void setKeeper(ChipKeeper* keeper, const std::function<void()>& move);
+  /// What lines are high, a bit an IRQ or pin from 16 on, while there is a keeper or comes to be one.
+  std::uint32_t levels() const { return levels_; }
 
  private:
-  struct Fork : InterruptLine {
-    void set(bool level) override {
-      first->set(level);
-      second->set(level);
-    }
-    bool waits() const override { return first->waits() || second->waits(); }
-    InterruptLine* first = nullptr;
-    InterruptLine* second = nullptr;
+  struct Line : InterruptLine {
+    void set(bool level) override { router->setLine(*this, level); }
+    bool waits() const override { return router->lineWaits(*this); }
+    InterruptRouter* router = nullptr;
+    unsigned number = 0;
+    InterruptLine* pic = nullptr;  ///< null: it has none
+    InterruptLine* ioApic = nullptr;
   };
+  void setLine(const Line& line, bool level);
+  bool lineWaits(const Line& line) const;
+
   IoApic& ioApic_;
-  std::array<Fork, 16> isa_;
+  std::array<Line, IoApic::kPins> lines_;
+  mutable std::shared_mutex mutex_;
+  ChipKeeper* keeper_ = nullptr;
+  std::atomic<std::uint32_t> levels_{0};
 };
 
 }  // namespace lodge

@@ -154,4 +154,18 @@ void IoApic::restore(const State& state) {
   for (unsigned pin = 0; pin < kPins; ++pin) tellLevelLocked(pin);
 }
 
+IoApic::State IoApic::surrender() {
+  std::lock_guard lock(mutex_);
+  State state = state_;
+  state_.entries.fill(kMasked);
+  for (unsigned pin = 0; pin < kPins; ++pin) tellLevelLocked(pin);
+  return state;
+}
+
+void IoApic::adopt(const State& state) {
+  restore(state);
+  std::lock_guard lock(mutex_);
+  for (unsigned pin = 0; pin < kPins; ++pin) driveLevelLocked(pin);
+}
+
 }  // namespace lodge

@@ -8,6 +8,7 @@
 #include "device/apic.h"
 #include "device/interrupt.h"
 #include "memory/io_bus.h"
+#include "x86/chip_registers.h"
 
 namespace lodge {
 
@@ -16,7 +17,7 @@ namespace lodge {
 /// messages are sent with its mutex held.
 class IoApic : public IoDevice, public EoiListener {
  public:
-  static constexpr unsigned kPins = 24;
+  static constexpr unsigned kPins = x86::IoApicRegisters::kPins;
   static constexpr std::uint64_t kSize = 0x1000;
 
   /// `id`: the reset value of its ID register, 0..15.
@@ -29,12 +30,13 @@ class IoApic : public IoDevice, public EoiListener {
   void write(std::uint64_t offset, unsigned size, std::uint64_t value) override;
   void reset();
 
-  struct State {
-    std::uint32_t select, id, levels;
-    std::array<std::uint64_t, kPins> entries;
-  };
+  using State = x86::IoApicRegisters;
   State save() const;
   void restore(const State& state);
+  /// An engine gets the state; until adopt() nothing comes of this one.
+  State surrender();
+  /// restore(), when CPUs can take what level-triggered pins ask.
+  void adopt(const State& state);
 
  private:
   struct Line : InterruptLine {

@@ -2,6 +2,7 @@
 #include "device/pic.h"
 
 #include <bit>
+#include <utility>
 
 namespace lodge {
 
@@ -235,6 +236,13 @@ void Pic::writeElcr(unsigned number, std::uint8_t value) {
 Pic::State Pic::save() const {
   std::lock_guard lock(mutex_);
   return chips_;
+}
+
+Pic::State Pic::surrender() {
+  std::lock_guard lock(mutex_);
+  State state = std::exchange(chips_, {});
+  updateLocked();
+  return state;
 }
 
 void Pic::restore(const State& state) {

@@ -8,6 +8,7 @@
 #include "device/apic.h"
 #include "device/interrupt.h"
 #include "device/io_window.h"
+#include "x86/chip_registers.h"
 
 namespace lodge {
 
@@ -27,19 +28,12 @@ class Pic : public ExtIntSource {
   std::uint8_t acknowledgeInterrupt() override;
   void reset();
 
-  /// One 8259A.
-  struct Chip {
-    std::uint8_t irr = 0, imr = 0, isr = 0, levels = 0, elcr = 0;
-    std::uint8_t vectorBase = 0;
-    std::uint8_t lowestPriority = 7;
-    std::uint8_t initializing = 0;  ///< which ICW the data port expects next (2..4), 0 for none
-    bool initialized = false, needIcw4 = false, single = false, levelMode = false;
-    bool readIsr = false, poll = false, specialMask = false, specialFullyNested = false;
-    bool autoEoi = false, rotateOnAutoEoi = false;
-  };
+  using Chip = x86::PicRegisters;
   using State = std::array<Chip, 2>;
   State save() const;
   void restore(const State& state);
+  /// An engine gets the state, and until restore() nothing comes of this one.
+  State surrender();
 
  private:
   struct Line : InterruptLine {

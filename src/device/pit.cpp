@@ -129,9 +129,27 @@ void Pit::writeControl(unsigned, std::uint8_t value) {
   channels_[2].setGate((value & kGate2) != 0, ticksAt(clock_.now()));
 }
 
+Pit::State Pit::saveLocked() const {
+  return {{channels_[0].state(), channels_[1].state(), channels_[2].state()}, control_, ticksAt(clock_.now())};
+}
+
 Pit::State Pit::save() const {
   std::lock_guard lock(mutex_);
-  return {{channels_[0].state(), channels_[1].state(), channels_[2].state()}, control_, ticksAt(clock_.now())};
+  return saveLocked();
+}
+
+Pit::State Pit::surrender(bool& owes) {
+  std::lock_guard lock(mutex_);
+  Nanoseconds now = clock_.now(), period = periodLocked();
+  countRisesLocked(now);
+  State state = saveLocked();
+  auto next = channels_[0].nextRise(ticksAt(now));
+  owes = owed_ != 0 || (period != 0 && next && timeOf(*next) - now <= period / 2);
+  owed_ = 0;
+  nextRise_ = 0;
+  timer_->cancel();
+  irq0_.set(false);
+  return state;
 }
 
 void Pit::restore(const State& state) {
@@ -139,10 +157,12 @@ void Pit::restore(const State& state) {
   PitChannel::Ticks now = ticksAt(clock_.now());
   for (unsigned n = 0; n < 3; ++n) {
     PitChannel::State channel = state.channels[n];
+    bool untouched = !channel.loaded && channel.since == 0;
     // As old as it was; in a clock that was set back, what does not fit is counted as over.
     PitChannel::Ticks age = state.savedAt - channel.since;
     channel.since = now - std::min(age, now);
     if (channel.counting && age > now) channel.elapsed += age - now;
+    if (untouched) channel.since = 0;
     channels_[n].restore(channel);
   }
   control_ = state.control;

@@ -10,6 +10,7 @@
 #include "device/interrupt.h"
 #include "device/io_window.h"
 #include "device/pit_channel.h"
+#include "x86/chip_registers.h"
 
 namespace lodge {
 
@@ -31,13 +32,12 @@ class Pit {
   IoDevice& systemControl() { return controlPort_; }  ///< 1 byte at 0x61
   void reset();
 
-  struct State {
-    std::array<PitChannel::State, 3> channels;
-    std::uint8_t control;
-    PitChannel::Ticks savedAt;
-  };
+  using State = x86::PitRegisters;
   State save() const;
   void restore(const State& state);
+  /// An engine gets the state, and until restore() nothing ticks here. `owes`: a tick is due, or nearer than the one
+  /// before, of an engine that begins a period anew.
+  State surrender(bool& owes);
 
  private:
   std::uint8_t readCounter(unsigned offset);
@@ -49,6 +49,7 @@ class Pit {
   void countRisesLocked(Nanoseconds now);
   Nanoseconds periodLocked() const;
   void tick();
+  State saveLocked() const;
 
   const Clock& clock_;
   InterruptLine& irq0_;

@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <optional>
 
+#include "x86/chip_registers.h"
+
 namespace lodge {
 
 /// One counter of an 8254 (Intel 82C54 data sheet): its registers and, from the time since it was loaded, its count and
@@ -33,22 +35,7 @@ class PitChannel {
   std::optional<Ticks> nextRise(Ticks now) const;
   unsigned mode() const { return state_.mode; }
 
-  struct State {
-    std::uint8_t access = 3, mode = 0;
-    bool bcd = false, gate = true;
-    bool loaded = false;    ///< a whole count was written since the control word
-    bool counting = false;  ///< time passes for it (gate, trigger)
-    bool highByteNext = false, readHighNext = false;
-    std::uint8_t lowByte = 0;
-    std::uint8_t latchedBytes = 0;  ///< how many bytes of `latched` are still to be read
-    std::uint16_t latched = 0;
-    bool statusLatched = false;
-    std::uint8_t status = 0;
-    std::uint32_t count = 0x10000;  ///< 1..0x10000 (10000 in BCD)
-    std::uint32_t nextCount = 0;    ///< for the next period or trigger; 0 for none
-    Ticks elapsed = 0;              ///< what was counted before `since`
-    Ticks since = 0;                ///< when counting began or went on
-  };
+  using State = x86::PitCounter;
   const State& state() const { return state_; }
   void restore(const State& state) { state_ = state; }
 

@@ -19,6 +19,7 @@ Chipset::Chipset(EventLoop& loop, GuestMemory& memory, unsigned cpus, BoardEvent
              .onLegacyReplacement =
                  [this](bool on) {
                    irq0_.select(on);
+                   chips_.pitSilenced(on);
                    irq8_.select(on);
                  }}),
       com1_(router_.isa(4), loop, std::move(console)),
@@ -77,7 +78,7 @@ Status Chipset::plug(const MachineConfig& config, IoBus& ports, IoBus& mmio) {
   }
   if (config.testDevice) {
     std::vector<InterruptLine*> lines;
-    for (unsigned pin = 0; pin < IoApic::kPins; ++pin) lines.push_back(&ioApic_.line(pin));
+    for (unsigned pin = 0; pin < IoApic::kPins; ++pin) lines.push_back(&router_.gsi(pin));
     testDevice_ = std::make_unique<TestDevice>(std::move(lines));
     if (Status s = testDevice_->plug(ports, mmio); !s) return s;
   }

@@ -24,6 +24,7 @@
 #include "device/test_device.h"
 #include "device/uart.h"
 #include "firmware/platform.h"
+#include "machine/board_chips.h"
 #include "machine/config.h"
 #include "memory/guest_memory.h"
 #include "memory/io_bus.h"
@@ -49,15 +50,13 @@ class Chipset {
   ApicBus& apicBus() { return apicBus_; }
   Doorbells& doorbells() { return doorbells_; }
   InterruptRouter& interrupts() { return router_; }
-  IoApic& ioApic() { return ioApic_; }
-  Pic& pic() { return pic_; }
-  Pit& pit() { return pit_; }
   Uart& com1() { return com1_; }
   AcpiPm& acpi() { return acpi_; }
   ResetControl& resetControl() { return resetControl_; }
   I8042& keyboard() { return keyboard_; }
   FwCfg& fwCfg() { return fwCfg_; }
   Rtc& rtc() { return rtc_; }
+  BoardChips& chips() { return chips_; }
   /// How firmware describes all this to the guest.
   static firmware::PlatformDescription describe(const MachineConfig& config, const GuestMemory& memory,
                                                 unsigned physicalAddressBits);
@@ -78,6 +77,7 @@ class Chipset {
   InterruptRouter router_{pic_, ioApic_};
   SwitchedInterrupt irq0_{router_.isa(0)}, irq8_{router_.isa(8)};
   Pit pit_;
+  BoardChips chips_{{pic_, ioApic_, pit_, router_, irq0_}};
   Rtc rtc_;
   Hpet hpet_;
   Uart com1_, com2_;

@@ -247,8 +247,8 @@ Status BoardMachine::openProcessors(const std::string& chosen) {
     });
   };
   auto processors =
-      Processors::create({*engine_, *model_, loop_, chipset_->apicBus(), chipset_->doorbells(), ports_, mmio_,
-                          smmOnlyBase(), traces(config_.trace, "io"), requests_.interfaces, onEnd});
+      Processors::create({*engine_, *model_, loop_, chipset_->apicBus(), chipset_->chips(), chipset_->doorbells(),
+                          ports_, mmio_, smmOnlyBase(), traces(config_.trace, "io"), requests_.interfaces, onEnd});
   if (!processors) return std::move(processors).error();
   processors_ = std::move(*processors);
   devices_->setBeforeLook([this] { engine_->collectVideoStores(); });
@@ -343,6 +343,7 @@ void BoardMachine::transfer(state::Snapshot& snapshot) {
     // Negative: the clock of this host, or of the other one, is wrong.
     if (utc != 0) log(LogLevel::info, "the machine stood still for {:.3f} s", static_cast<double>(today - utc) / 1e9);
   }
+  processors_->takeChips();
   devices_->transfer(snapshot);
   chipset_->transfer(snapshot);
   processors_->transfer(snapshot, tsc);
@@ -441,6 +442,7 @@ void BoardMachine::reset() {
   processors_->pause();
   if (Status loaded = pageStore_ ? memory_->finishLoading() : Status(); !loaded)
     log(LogLevel::error, "reset: {}", loaded.error().message());
+  processors_->takeChips();
   chipset_->reset();
   devices_->reset();
   if (Status loaded = load(); !loaded) {

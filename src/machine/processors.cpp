@@ -74,6 +74,7 @@ Status Processors::add(unsigned index) {
 Processors::~Processors() {
   stop();
   setup_.doorbells.setWatcher(nullptr);
+  setup_.chips.leave();
   setup_.apicBus.setKeeper(nullptr, [] {});
 }
 
@@ -143,13 +144,13 @@ Status Processors::giveApics() {
     }
   });
   apicsAreAway_ = true;
-  return done;
+  return done ? setup_.chips.give(*keeper_.engine) : std::move(done);
 }
 
 /// While vCPUs stand still: the board's local APICs get their state back, to be saved, reset or moved.
 Status Processors::takeApics() {
   if (!apicsAreAway_) return {};
-  Status done;
+  Status done = setup_.chips.take();
   setup_.apicBus.setKeeper(nullptr, [&] {
     for (Processor& p : cpus_) {
       x86::LocalApicRegisters registers;
@@ -159,6 +160,10 @@ Status Processors::takeApics() {
   });
   apicsAreAway_ = false;
   return done;
+}
+
+void Processors::takeChips() {
+  if (Status taken = takeApics(); !taken) log(LogLevel::error, "{}", taken.error().message());
 }
 
 void Processors::transfer(state::Snapshot& snapshot, std::uint64_t hostTsc) {

@@ -12,6 +12,7 @@
 #include "device/doorbells.h"
 #include "device/local_apic.h"
 #include "engine/engine.h"
+#include "machine/board_chips.h"
 #include "machine/tracing_environment.h"
 #include "machine/vcpu_environment.h"
 #include "machine/vcpu_thread.h"
@@ -28,6 +29,7 @@ class Processors {
     const x86::CpuModel& model;
     EventLoop& loop;
     ApicBus& apicBus;
+    BoardChips& chips;
     Doorbells& doorbells;
     IoBus& ports;
     IoBus& memory;
@@ -55,6 +57,9 @@ class Processors {
   /// All CPUs go on, in the state that they have, on another engine from now on; while paused. The engine before may be
   /// destroyed afterwards. Errors: the new engine's; the CPUs are then left as they were.
   Status moveTo(Engine& engine);
+  /// What the engine has of the board's interrupt controllers and timers comes back, before the board is saved or
+  /// reset; while paused. It goes again when the CPUs go on.
+  void takeChips();
   /// Power-up state of all CPUs and APICs, while paused.
   void powerOn();
   /// Saves or loads all CPUs and their APICs, while paused. `hostTsc`: the host's TSC at the moment that is saved, or

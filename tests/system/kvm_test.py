@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The kvm engine on a KVM that works: this host's own, or one level down (kit/nested.py):
-kvm_test.py units | busybox CPUS | moves CPUS ROUNDS | saved CPUS | debian CPUS | firmware | secure_boot | requests | refusal."""
+kvm_test.py units | busybox CPUS | moves CPUS ROUNDS | saved CPUS | debian CPUS | firmware | secure_boot | requests | refusal, then user, split or
+kernel for --irqchip, if not the default."""
 
 import pathlib
 import re
@@ -20,6 +21,7 @@ from kit.nested import FirstLevel, have_kvm_here, kernel_modules
 SECONDS = 800
 # QEMU 7.2's TCG does not come back from a triple fault of a guest's guest in real mode.
 NOT_NESTED = "*TripleFault*"
+IRQCHIP = next((f" --irqchip {word}" for word in sys.argv[2:] if word in ("user", "split", "kernel")), "")
 # Each CPU counts that far: one level down a guest is slow.
 TURNS = 300
 
@@ -40,7 +42,7 @@ def units():
 def busybox_in_nested(cpus):
     first = paths.INITRD.read_bytes()
     initrd = first + bytes(-len(first) % 4) + cpio_archive([("lodge/run", 0o755, cpu_check.script(TURNS).encode())])
-    run = (f"lodge run --engine kvm --kernel /lodge/vmlinuz --initrd /lodge/initrd2 --memory 256M --cpus {cpus} "
+    run = (f"lodge run --engine kvm{IRQCHIP} --kernel /lodge/vmlinuz --initrd /lodge/initrd2 --memory 256M --cpus {cpus} "
            "--append 'console=ttyS0 quiet' --stats </dev/null 2>&1")
     with FirstLevel(run, files=[("initrd2", initrd)], cpus=cpus) as guest:
         status, output = guest.result(SECONDS)
@@ -55,7 +57,7 @@ def busybox_in_nested(cpus):
 def busybox():
     cpus = int(sys.argv[2])
     if have_kvm_here():
-        status, output = run_busybox(cpu_check.script(TURNS), SECONDS, cpus=cpus, engine="kvm")
+        status, output = run_busybox(cpu_check.script(TURNS), SECONDS, cpus=cpus, engine="kvm", options=IRQCHIP.split())
     else:
         status, output = busybox_in_nested(cpus)
     cpu_check.check(status, output, cpus, TURNS)
@@ -70,7 +72,7 @@ while read word number; do echo $number; done
 """
 MOVES = """
 nc -l -p 5555 -e /lodge/serve &
-lodge run --engine kvm --name m --kernel /lodge/vmlinuz --initrd /lodge/busy --memory 128M --cpus CPUS --net user \\
+lodge run --engine kvmIRQCHIP --name m --kernel /lodge/vmlinuz --initrd /lodge/busy --memory 128M --cpus CPUS --net user \\
   --append 'console=ttyS0 quiet' --disk /dev/vda </dev/null >/tmp/console 2>/tmp/errors &
 lines() { grep -c '^at ' /tmp/console; }
 further() {
@@ -116,7 +118,7 @@ def run_busy(script, seconds):
         work = WORK.replace("HOST", "10.0.2.2").replace("PORT", "5555")
         busy = first + bytes(-len(first) % 4) + cpio_archive([("lodge/run", 0o755, work.encode())])
         # One processor in the first level: what the translator asks of others there takes milliseconds each time.
-        with FirstLevel(script, files=[("busy", busy), ("serve", SERVE.encode())], disks=[disk]) as guest:
+        with FirstLevel(script.replace("IRQCHIP", IRQCHIP), files=[("busy", busy), ("serve", SERVE.encode())], disks=[disk]) as guest:
             return guest.result(seconds)
 
 
@@ -144,7 +146,7 @@ def moves():
 
 # Resets from the x2APIC mode that Linux leaves behind; then a busy machine that goes on from a file, in another process.
 SAVED = """
-lodge run --engine kvm --name r --kernel /lodge/vmlinuz --initrd /lodge/initrd --memory 128M --cpus CPUS \\
+lodge run --engine kvmIRQCHIP --name r --kernel /lodge/vmlinuz --initrd /lodge/initrd --memory 128M --cpus CPUS \\
   --append 'console=ttyS0 quiet lodge.run="echo reset" lodge.end=reboot' </dev/null >/tmp/resets 2>&1 &
 tries=0
 until [ $(grep -c '^reset' /tmp/resets) -ge 2 ]; do
@@ -153,7 +155,7 @@ until [ $(grep -c '^reset' /tmp/resets) -ge 2 ]; do
 done
 lodge kill r
 nc -l -p 5555 -e /lodge/serve &
-lodge run --engine kvm --name m --kernel /lodge/vmlinuz --initrd /lodge/busy --memory 128M --cpus CPUS --net user \\
+lodge run --engine kvmIRQCHIP --name m --kernel /lodge/vmlinuz --initrd /lodge/busy --memory 128M --cpus CPUS --net user \\
   --append 'console=ttyS0 quiet' --disk /dev/vda </dev/null >/tmp/console 2>/tmp/errors &
 reach() {
   tries=0
@@ -166,7 +168,7 @@ sleep 1
 reach /tmp/console
 lodge save m /tmp/state 2>/dev/null || exit 3
 grep '^at ' /tmp/console | tail -n 1
-lodge restore /tmp/state --engine kvm --name m </dev/null >/tmp/restored 2>/tmp/errors &
+lodge restore /tmp/state --engine kvmIRQCHIP --name m </dev/null >/tmp/restored 2>/tmp/errors &
 sleep 1
 reach /tmp/restored
 grep '^at ' /tmp/restored
@@ -209,11 +211,11 @@ def use(debian, cpus):
 def debian():
     cpus = int(sys.argv[2])
     if have_kvm_here():
-        with Debian(cpus=cpus, engine="kvm") as machine:
+        with Debian(cpus=cpus, engine="kvm", options=IRQCHIP.split()) as machine:
             use(machine, cpus)
             assert machine.power_off() == 0
         return
-    run = (f"setsid cttyhack lodge run --engine kvm --kernel /lodge/vmlinuz --initrd /lodge/initrd --memory 768M --cpus {cpus} --net user "
+    run = (f"setsid cttyhack lodge run --engine kvm{IRQCHIP} --kernel /lodge/vmlinuz --initrd /lodge/initrd --memory 768M --cpus {cpus} --net user "
            "--append 'console=ttyS0 quiet root=/dev/vda rw systemd.default_timeout_start_sec=1200' --disk /dev/vda --snapshot --stats")
     # A processor more for what is not a vCPU: systemd gives devices 90 seconds.
     with FirstLevel(run, disks=[paths.DEBIAN], cpus=2) as guest:
@@ -236,13 +238,13 @@ def firmware():
         disk = folder / "disk"
         make_boot_disk(disk, initrd=initrd)
         if have_kvm_here():
-            with Machine(Spec(kernel=None, disks=[Disk(disk)], engine="kvm", options=("--vnc", ":91"))) as machine:
+            with Machine(Spec(kernel=None, disks=[Disk(disk)], engine="kvm", options=("--vnc", ":91", *IRQCHIP.split()))) as machine:
                 machine.console.wait_for("^from the disk$", SECONDS)
                 assert machine.wait_end(60) == 0
             return
         roms = [(f"/usr/share/seabios/{name}", pathlib.Path(f"/usr/share/seabios/{name}").read_bytes())
                 for name in ("bios-256k.bin", "vgabios-stdvga.bin")]
-        run = """setsid cttyhack lodge run --engine kvm --name m --memory 256M --disk /dev/vda --stats &
+        run = f"""setsid cttyhack lodge run --engine kvm{IRQCHIP} --name m --memory 256M --disk /dev/vda --stats &
         sleep 8
         lodge screenshot m /tmp/picture.png && echo picture $(wc -c </tmp/picture.png) bytes
         wait $!"""

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "base/file.h"
+#include "engine/chip_keeper.h"
 #include "engine/kvm/abi.h"
 
 namespace lodge::kvm {
@@ -63,12 +64,15 @@ std::vector<Capability> knownCapabilities() {
   };
 }
 
-bool hasSplitIrqchip(int kvm) {
-  for (unsigned needed : {KVM_CAP_SPLIT_IRQCHIP, KVM_CAP_SIGNAL_MSI, KVM_CAP_IRQ_ROUTING, KVM_CAP_X2APIC_API,
-                          KVM_CAP_MP_STATE, KVM_CAP_TSC_DEADLINE_TIMER}) {
-    if (call(kvm, KVM_CHECK_EXTENSION, std::uint64_t{needed}) <= 0) return false;
+bool hasIrqchip(int kvm, Irqchip irqchip) {
+  if (irqchip == Irqchip::user) return false;
+  auto has = [&](unsigned number) { return call(kvm, KVM_CHECK_EXTENSION, std::uint64_t{number}) > 0; };
+  for (unsigned needed :
+       {KVM_CAP_SIGNAL_MSI, KVM_CAP_IRQ_ROUTING, KVM_CAP_X2APIC_API, KVM_CAP_MP_STATE, KVM_CAP_TSC_DEADLINE_TIMER}) {
+    if (!has(needed)) return false;
   }
-  return true;
+  if (irqchip != kKernelIrqchip) return has(KVM_CAP_SPLIT_IRQCHIP);
+  return has(KVM_CAP_IRQCHIP) && has(KVM_CAP_PIT2) && has(KVM_CAP_PIT_STATE2);
 }
 
 std::vector<Capability> capabilities(const char* device) {

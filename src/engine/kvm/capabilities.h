@@ -4,6 +4,8 @@
 #include <string_view>
 #include <vector>
 
+#include "engine/irqchip.h"
+
 namespace lodge::kvm {
 
 /// A capability of KVM's (Linux Documentation/virt/kvm/api.rst) that Lodge needs or would use.
@@ -17,9 +19,9 @@ struct Capability {
 /// What the device says. None if it cannot be opened.
 std::vector<Capability> capabilities(const char* device = "/dev/kvm");
 
-/// Whether the KVM behind the descriptor of /dev/kvm (or of a virtual machine) can have local APICs, and nothing more,
-/// of its own.
-bool hasSplitIrqchip(int kvm);
+/// Whether the KVM behind the descriptor of /dev/kvm (or of a virtual machine) can have local APICs of its own, and
+/// the other interrupt controllers, too, or not, as asked for (`best`: as split). False for `user`.
+bool hasIrqchip(int kvm, Irqchip irqchip);
 
 /// The list, without answers.
 std::vector<Capability> knownCapabilities();

@@ -95,8 +95,7 @@ Status limitModel(x86::CpuModel& model, Irqchip irqchip, const char* device) {
   if (!system) return Error::fromErrno(errno, std::string("open ") + device);
   auto supported = supportedCpuid(system.get());
   if (!supported) return std::move(supported).error();
-  limitModel(model, *supported, readArchCapabilities(system.get()),
-             irqchip != Irqchip::user && hasSplitIrqchip(system.get()));
+  limitModel(model, *supported, readArchCapabilities(system.get()), hasIrqchip(system.get(), irqchip));
   return {};
 }
 

@@ -2,6 +2,7 @@
 // The kvm engine: the guest's instructions run on the host's processor.
 #include "engine/kvm/engine.h"
 
+#include "engine/chip_keeper.h"
 #include "engine/kvm/vcpu.h"
 #include "engine/kvm/vm.h"
 
@@ -11,7 +12,7 @@ namespace kvm {
 
 namespace {
 
-class KvmEngine : public Engine {
+class KvmEngine : public Engine, public ChipKeepingEngine {
  public:
   KvmEngine(const EngineSetup& setup, std::unique_ptr<Vm> vm) : setup_(setup), vm_(std::move(vm)) {}
 
@@ -26,6 +27,11 @@ class KvmEngine : public Engine {
   bool setMsiEvent(int event, const MsiMessage* message) override { return vm_->setMsiEvent(event, message); }
   bool watchStores(std::uint64_t gpa, int event) override { return vm_->watchStores(gpa, event, true); }
   void unwatchStores(std::uint64_t gpa, int event) override { vm_->watchStores(gpa, event, false); }
+  bool keepsChips() const override { return vm_->hasChips(); }
+  void setLine(unsigned line, bool level) override { vm_->setPin(line, level); }
+  void silencePit(bool silent) override { vm_->silencePit(silent); }
+  Status writeChips(const x86::ChipRegisters& registers) override { return vm_->writeChips(registers); }
+  Status readChips(x86::ChipRegisters& registers) override { return vm_->readChips(registers); }
   void setEoiListener(std::function<void(std::uint8_t)> listener) override { vm_->onEoi = std::move(listener); }
 
  private:

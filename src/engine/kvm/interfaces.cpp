@@ -129,7 +129,7 @@ Status offerInterfaces(x86::CpuModel& model, GuestInterfaces interfaces, Irqchip
     if (!supported) return std::move(supported).error();
     if (Status offered = offerNested(model, *supported, has(KVM_CAP_NESTED_STATE)); !offered) return offered;
   }
-  bool synic = irqchip != Irqchip::user && hasSplitIrqchip(system.get()) && has(KVM_CAP_HYPERV_SYNIC2);
+  bool synic = hasIrqchip(system.get(), irqchip) && has(KVM_CAP_HYPERV_SYNIC2);
   return interfaces.hyperv ? offerHyperv(model, system.get(), synic) : Status{};
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // A vCPU whose local APIC is KVM's: HLT, IPIs, INIT and SIPI, its timer and EOIs are KVM's work. The 8259A's interrupts
-// come from the board.
+// come from the board, unless that is KVM's, too.
 #include <utility>
 
 #include "engine/kvm/abi.h"
@@ -55,8 +55,9 @@ void KvmVcpu::prepareExtInt() {
     cpu_.deferredEvents &= ~event::nmi;
     call(fd_.get(), KVM_NMI);
   }
-  x86::LocalApic& board = cpu_.environment->apic();
   interruptWanted_ = false;
+  if (vm_.hasChips()) return;  // the 8259A is KVM's
+  x86::LocalApic& board = cpu_.environment->apic();
   if (!board.pending()) return;
   // The exit that opens the window brings along what injectExtInt() needs.
   if (syncsEvents_) run_->kvm_valid_regs = KVM_SYNC_X86_EVENTS;

@@ -1,117 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
-// A vCPU whose local APIC is KVM's, on a real KVM; skipped where the probe finds none.
-#include <gtest/gtest.h>
+// A vCPU whose local APIC is KVM's, on a real KVM.
 #include <sys/eventfd.h>
 
-#include <thread>
-
-#include "device/local_apic_index.h"
-#include "engine/kvm/cpuid.h"
-#include "engine/kvm/engine.h"
-#include "engine/kvm/fake_environment.h"
-#include "engine/kvm/probe_cache.h"
-#include "x86/model/host_cpu.h"
-#include "x86/system.h"
+#include "engine/chip_keeper.h"
+#include "engine/kvm/test_apics.h"
 
 namespace lodge::kvm {
 namespace {
 
-constexpr std::uint64_t kBase = 0xfee0'0000, kEnabled = 0x800, kX2 = 0x400, kBsp = 0x100;
-using namespace local_apic;
-constexpr unsigned kLvtTimer = kLvtFirst, kLvtLint0 = kLvtFirst + 3, kLvtLint1 = kLvtFirst + 4;
-constexpr std::uint32_t kMasked = 1 << 16, kPeriodic = 1 << 17, kDeadline = 2 << 17;
-
-x86::LocalApicRegisters powerOn(unsigned id) {
-  x86::LocalApicRegisters r;
-  r.base = kBase | kEnabled | (id == 0 ? kBsp : 0);
-  r.words[kId] = id << 24;
-  r.words[kDestinationFormat] = 0xffff'ffff;
-  r.words[kSpurious] = 0x1ff;
-  for (unsigned n = kLvtTimer; n < kLvtTimer + 6; ++n) r.words[n] = kMasked;
-  return r;
+std::string nameOf(const testing::TestParamInfo<Irqchip>& info) {
+  return info.param == kKernelIrqchip ? "kernel" : "split";
 }
+/// The 8259As and the I/O APIC are the test's.
+class KvmSplitTest : public KvmApicTest {};
+INSTANTIATE_TEST_SUITE_P(Irqchips, KvmApicTest, testing::Values(Irqchip::split, kKernelIrqchip), nameOf);
+INSTANTIATE_TEST_SUITE_P(Irqchips, KvmSplitTest, testing::Values(Irqchip::split), nameOf);
 
-class KvmApicTest : public testing::Test {
- protected:
-  static constexpr std::uint64_t kCode = 0x1000, kHandler = 0x2000, kStack = 0x8000;
-
-  void SetUp() override {
-    static const ProbeResult probed = ProbeCache::ofHost().get([] { return probe(); });
-    if (!probed.usable) GTEST_SKIP() << "no KVM to test with: " << probed.reason;
-    memory_ = std::move(*GuestMemory::create(4_MiB));
-    auto model = x86::makeCpuModel("x86-64-v2", 2);
-    ASSERT_TRUE(model) << model.error().message();
-    model_ = std::move(*model);
-    ASSERT_TRUE(limitModel(*model_, Irqchip::split));
-    EngineSetup setup{.memory = *memory_, .model = *model_, .cpus = 2, .trace = {}, .irqchip = Irqchip::split};
-    auto engine = makeEngine(setup, "/dev/kvm");
-    ASSERT_TRUE(engine) << engine.error().message();
-    engine_ = std::move(*engine);
-    ASSERT_TRUE(engine_->keepsLocalApics());
-    for (unsigned index = 0; index < 2; ++index) {
-      auto vcpu = engine_->createVcpu(index, environment_);
-      ASSERT_TRUE(vcpu) << vcpu.error().message();
-      vcpus_.push_back(std::move(*vcpu));
-    }
-    // The handler of vector 0x40: out 0x11, al; iret
-    std::uint16_t vector[2] = {kHandler, 0};
-    ASSERT_TRUE(memory_->writeObject(Gpa{0x40 * 4}, vector));
-    ASSERT_TRUE(memory_->write(Gpa{kHandler}, std::as_bytes(std::span("\xe6\x11\xcf", 3))));
-    environment_.onPort = [this](std::uint64_t) {
-      for (auto& vcpu : vcpus_) vcpu->cpu().raise(x86::event::stop);
-    };
-  }
-  Vcpu& vcpu() { return *vcpus_[0]; }
-  x86::CpuState& state() { return vcpu().cpu().state; }
-  void write(std::uint64_t at, std::initializer_list<int> code) {
-    std::vector<std::byte> bytes;
-    for (int byte : code) bytes.push_back(static_cast<std::byte>(byte));
-    ASSERT_TRUE(memory_->write(Gpa{at}, bytes));
-  }
-  /// Real mode, flat, at kCode.
-  void startReal(std::initializer_list<int> code) {
-    write(kCode, code);
-    state().segment[x86::cs] = {0, 0xffff, 0, 0x93};
-    state().rip = kCode;
-    state().rflags = x86::flag::reserved1 | x86::flag::if_;
-    state().gpr[x86::rsp] = kStack;
-  }
-  /// The processor sleeps in a HLT with its interrupt flag set; what follows is out 0x12, al and HLTs for ever.
-  void startHalted() {
-    startReal({0xf4, 0xe6, 0x12, 0xf4, 0xeb, 0xfd});
-    state().rip = kCode + 1;
-    state().activity = x86::Activity::halted;
-  }
-  /// Runs until a port is written, or for five seconds.
-  void run(Vcpu& vcpu) {
-    std::atomic<bool> over{false};
-    std::thread guard([&] {
-      for (int i = 0; i < 500 && !over; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
-      vcpu.cpu().raise(x86::event::stop);
-    });
-    EXPECT_EQ(vcpu.run(), VcpuExit::stopped);
-    over = true;
-    guard.join();
-    vcpu.settle();
-    vcpu.cpu().events = 0;
-  }
-  void run() { run(vcpu()); }
-  x86::LocalApicRegisters readApic() {
-    x86::LocalApicRegisters r;
-    Status read = vcpu().readApic(r);
-    EXPECT_TRUE(read) << read.error().message();
-    return r;
-  }
-  bool handled() const { return !environment_.ports.empty() && std::get<0>(environment_.ports[0]) == 0x11; }
-
-  std::unique_ptr<GuestMemory> memory_;
-  std::unique_ptr<x86::CpuModel> model_;
-  FakeEnvironment environment_;
-  std::unique_ptr<Engine> engine_;
-  std::vector<std::unique_ptr<Vcpu>> vcpus_;
-};
-
-TEST_F(KvmApicTest, RegistersComeBackAsTheyWent) {
+TEST_P(KvmApicTest, RegistersComeBackAsTheyWent) {
   x86::LocalApicRegisters r = powerOn(0);
   r.words[kTaskPriority] = 0x30;
   r.words[kLogicalDestination] = 0x0200'0000;
@@ -138,7 +43,7 @@ TEST_F(KvmApicTest, RegistersComeBackAsTheyWent) {
   EXPECT_GE(back.words[kCurrentCount], 0xe000'0000u);
 }
 
-TEST_F(KvmApicTest, X2ApicModeAndItsDeadline) {
+TEST_P(KvmApicTest, X2ApicModeAndItsDeadline) {
   x86::LocalApicRegisters r = powerOn(1);
   r.base |= kX2;
   r.words[kId] = 1;
@@ -155,7 +60,7 @@ TEST_F(KvmApicTest, X2ApicModeAndItsDeadline) {
   EXPECT_EQ(back.tscDeadline, r.tscDeadline);
 }
 
-TEST_F(KvmApicTest, ARequestedVectorWakesAHalt) {
+TEST_P(KvmApicTest, ARequestedVectorWakesAHalt) {
   x86::LocalApicRegisters r = powerOn(0);
   r.words[kIrr + 2] = 1;
   ASSERT_TRUE(vcpu().writeApic(r));
@@ -165,7 +70,7 @@ TEST_F(KvmApicTest, ARequestedVectorWakesAHalt) {
   EXPECT_EQ(readApic().words[kIsr + 2], 1u);
 }
 
-TEST_F(KvmApicTest, ACountThatRunsWakesAHalt) {
+TEST_P(KvmApicTest, ACountThatRunsWakesAHalt) {
   x86::LocalApicRegisters r = powerOn(0);
   r.words[kLvtTimer] = 0x40;
   r.words[kDivide] = 0xb;
@@ -177,7 +82,7 @@ TEST_F(KvmApicTest, ACountThatRunsWakesAHalt) {
   EXPECT_TRUE(handled());
 }
 
-TEST_F(KvmApicTest, ADeadlineWakesAHaltAndOneThatIsPastDoesAtOnce) {
+TEST_P(KvmApicTest, ADeadlineWakesAHaltAndOneThatIsPastDoesAtOnce) {
   for (std::int64_t ahead : {20'000'000, -1'000'000}) {
     environment_.ports.clear();
     x86::LocalApicRegisters r = powerOn(0);
@@ -191,7 +96,7 @@ TEST_F(KvmApicTest, ADeadlineWakesAHaltAndOneThatIsPastDoesAtOnce) {
   }
 }
 
-TEST_F(KvmApicTest, AStopLeavesAHaltAsItIs) {
+TEST_P(KvmApicTest, AStopLeavesAHaltAsItIs) {
   ASSERT_TRUE(vcpu().writeApic(powerOn(0)));
   startHalted();
   for (int i = 0; i < 2; ++i) {
@@ -208,7 +113,7 @@ TEST_F(KvmApicTest, AStopLeavesAHaltAsItIs) {
   }
 }
 
-TEST_F(KvmApicTest, MessagesReachASleeperAndItsEoiIsTold) {
+TEST_P(KvmSplitTest, MessagesReachASleeperAndItsEoiIsTold) {
   std::vector<std::uint8_t> ended;
   engine_->setEoiListener([&](std::uint8_t vector) { ended.push_back(vector); });
   // Level-triggered, vector 0x40, to CPU 0; the handler: mov ecx, 0x80b; xor eax, eax; xor edx, edx; wrmsr; out 0x11,
@@ -235,7 +140,7 @@ TEST_F(KvmApicTest, MessagesReachASleeperAndItsEoiIsTold) {
   EXPECT_EQ(back.words[kIsr + 2], 0u);
 }
 
-TEST_F(KvmApicTest, AnEventSendsItsMessage) {
+TEST_P(KvmApicTest, AnEventSendsItsMessage) {
   ASSERT_TRUE(vcpu().writeApic(powerOn(0)));
   UniqueFd first(::eventfd(0, EFD_NONBLOCK)), second(::eventfd(0, EFD_NONBLOCK));
   MsiMessage wrong{kBase, 0x4041}, right{kBase, 0x4040};
@@ -263,7 +168,7 @@ TEST_F(KvmApicTest, AnEventSendsItsMessage) {
   EXPECT_EQ(::eventfd_read(first.get(), &count), 0) << "nobody took it";
 }
 
-TEST_F(KvmApicTest, AStoreThatIsWatchedIsAnEvent) {
+TEST_P(KvmApicTest, AStoreThatIsWatchedIsAnEvent) {
   ASSERT_TRUE(vcpu().writeApic(powerOn(0)));
   UniqueFd event(::eventfd(0, EFD_NONBLOCK));
   ASSERT_TRUE(engine_->watchStores(8_MiB + 0x20, event.get()));
@@ -285,7 +190,7 @@ TEST_F(KvmApicTest, AStoreThatIsWatchedIsAnEvent) {
   EXPECT_EQ(environment_.stores.size(), 3u);
 }
 
-TEST_F(KvmApicTest, The8259AsInterruptWakesAHaltIfTheApicLetsIt) {
+TEST_P(KvmSplitTest, The8259AsInterruptWakesAHaltIfTheApicLetsIt) {
   for (bool open : {false, true}) {
     environment_.ports.clear();
     x86::LocalApicRegisters r = powerOn(0);
@@ -315,7 +220,7 @@ TEST_F(KvmApicTest, The8259AsInterruptWakesAHaltIfTheApicLetsIt) {
   }
 }
 
-TEST_F(KvmApicTest, The8259AWaitsForTheInterruptFlag) {
+TEST_P(KvmSplitTest, The8259AWaitsForTheInterruptFlag) {
   x86::LocalApicRegisters r = powerOn(0);
   r.words[kLvtLint0] = 0x700;
   ASSERT_TRUE(vcpu().writeApic(r));
@@ -335,7 +240,7 @@ TEST_F(KvmApicTest, The8259AWaitsForTheInterruptFlag) {
   EXPECT_EQ(std::get<0>(environment_.ports[1]), 0x11u);
 }
 
-TEST_F(KvmApicTest, AProcessorStartsBySipi) {
+TEST_P(KvmApicTest, AProcessorStartsBySipi) {
   ASSERT_TRUE(vcpus_[1]->writeApic(powerOn(1)));
   write(0x3000, {0xe6, 0x13, 0xf4});  // out 0x13, al; hlt
   Vcpu& other = *vcpus_[1];
@@ -352,7 +257,7 @@ TEST_F(KvmApicTest, AProcessorStartsBySipi) {
   EXPECT_EQ(other.cpu().state.segment[x86::cs].base, 0x3000u);
 }
 
-TEST_F(KvmApicTest, WhatIsSentToAStoppedProcessorIsThereWhenItsStateIsTaken) {
+TEST_P(KvmApicTest, WhatIsSentToAStoppedProcessorIsThereWhenItsStateIsTaken) {
   // One that was stopped, but whose state is KVM's still, gets an INIT from a CPU that is not.
   ASSERT_TRUE(vcpu().writeApic(powerOn(0)));
   ASSERT_TRUE(vcpus_[1]->writeApic(powerOn(1)));

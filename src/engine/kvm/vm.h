@@ -12,10 +12,12 @@
 #include "base/file.h"
 #include "engine/engine.h"
 #include "memory/mappings.h"
+#include "x86/chip_registers.h"
 #include "x86/cpu.h"
 
 struct kvm_coalesced_mmio_ring;
 struct kvm_dirty_gfn;
+struct kvm_irq_routing_entry;
 struct kvm_run;
 
 namespace lodge::kvm {
@@ -45,14 +47,21 @@ class Vm {
   /// Bytes of a vCPU's shared page and what follows it.
   std::size_t runSize() const { return runSize_; }
   bool hasSmm() const { return hasSmm_; }
-  /// Whether local APICs are KVM's (Irqchip::split).
+  /// Whether local APICs are KVM's (Irqchip::split, kKernelIrqchip).
   bool hasApics() const { return hasApics_; }
+  /// Whether all interrupt controllers and the PIT are (kKernelIrqchip).
+  bool hasChips() const { return hasChips_; }
 
   /// What Engine's functions of these names do, with KVM's local APICs. Any thread.
   bool sendMsi(const MsiMessage& message);
   void setLevelMessages(std::span<const MsiMessage> messages);
   bool setMsiEvent(int event, const MsiMessage* message);
   std::function<void(std::uint8_t vector)> onEoi;
+  /// What Engine's functions of these names do, with KVM's chips; setPin(): setLine().
+  Status writeChips(const x86::ChipRegisters& registers);
+  Status readChips(x86::ChipRegisters& registers);
+  void setPin(unsigned gsi, bool level);
+  void silencePit(bool silent);
   /// Engine::watchStores() and unwatchStores(). Any thread.
   bool watchStores(std::uint64_t gpa, int event, bool watch);
 
@@ -76,6 +85,8 @@ class Vm {
   Status open(const char* device, Irqchip irqchip);
   Status requireCapabilities() const;
   Status takeApics(Irqchip irqchip);
+  Status createChips();
+  static std::vector<kvm_irq_routing_entry> pinRoutes();
   Status interceptMsrs();
   Status syncSpace(std::uint32_t space, bool smm);
   bool storeRoutesLocked();
@@ -90,7 +101,7 @@ class Vm {
   GuestMemory& memory_;
   UniqueFd system_, vm_;
   std::size_t runSize_ = 0;
-  bool hasSmm_ = false, hasApics_ = false, hasEvents_ = false;
+  bool hasSmm_ = false, hasApics_ = false, hasChips_ = false, hasEvents_ = false;
   struct EventRoute {
     int event;  ///< -1: free
     MsiMessage message;

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Local APICs in KVM, with the other interrupt controllers in user space (Linux Documentation/virt/kvm/api.rst, 4.71,
-// 4.52, 7.5, 7.7).
+// Local APICs in KVM, with the other interrupt controllers in user space or in KVM, too (vm_chips.cpp; Linux
+// Documentation/virt/kvm/api.rst, 4.71, 4.52, 7.5, 7.7).
 #include <algorithm>
 
 #include "base/log.h"
+#include "engine/chip_keeper.h"
 #include "engine/kvm/abi.h"
 #include "engine/kvm/capabilities.h"
 #include "engine/kvm/vm.h"
@@ -12,7 +13,8 @@ namespace lodge::kvm {
 
 namespace {
 
-// Routes with these numbers are the level-triggered inputs of I/O APICs, whose EOIs KVM tells.
+// Routes with these numbers are the level-triggered inputs of I/O APICs, whose EOIs KVM tells; or lines to KVM's own
+// controllers.
 constexpr unsigned kLevelRoutes = 24;
 /// Of devices' messages. KVM takes 4096 in all.
 constexpr std::size_t kEventRoutes = 1024;
@@ -21,15 +23,21 @@ constexpr std::size_t kEventRoutes = 1024;
 
 Status Vm::takeApics(Irqchip irqchip) {
   if (irqchip == Irqchip::user) return {};
-  if (!hasSplitIrqchip(vm_.get())) {
+  if (!hasIrqchip(vm_.get(), irqchip)) {
     if (irqchip == Irqchip::best) return {};
-    return Error(ErrorKind::unsupported, "--irqchip split: this host's KVM cannot")
-        .withHint("leave --irqchip out, or use --irqchip user");
+    bool all = irqchip == kKernelIrqchip;
+    return Error(ErrorKind::unsupported,
+                 std::string("--irqchip ") + (all ? "kernel" : "split") + ": this host's KVM cannot")
+        .withHint(std::string("leave --irqchip out, or use --irqchip ") + (all ? "split" : "user"));
   }
-  kvm_enable_cap split{};
-  split.cap = KVM_CAP_SPLIT_IRQCHIP;
-  split.args[0] = kLevelRoutes;
-  if (call(vm_.get(), KVM_ENABLE_CAP, &split) != 0) return Error::fromErrno(errno, "enable KVM_CAP_SPLIT_IRQCHIP");
+  if (irqchip == kKernelIrqchip) {
+    if (Status created = createChips(); !created) return created;
+  } else {
+    kvm_enable_cap split{};
+    split.cap = KVM_CAP_SPLIT_IRQCHIP;
+    split.args[0] = kLevelRoutes;
+    if (call(vm_.get(), KVM_ENABLE_CAP, &split) != 0) return Error::fromErrno(errno, "enable KVM_CAP_SPLIT_IRQCHIP");
+  }
   kvm_enable_cap wide{};
   wide.cap = KVM_CAP_X2APIC_API;
   wide.args[0] = KVM_X2APIC_API_USE_32BIT_IDS;
@@ -47,6 +55,7 @@ bool Vm::sendMsi(const MsiMessage& message) {
 }
 
 void Vm::setLevelMessages(std::span<const MsiMessage> messages) {
+  if (hasChips_) return;  // the I/O APIC is KVM's
   std::lock_guard lock(routesMutex_);
   levelRoutes_.assign(messages.begin(),
                       messages.begin() + std::min<std::ptrdiff_t>(std::ssize(messages), kLevelRoutes));
@@ -55,8 +64,9 @@ void Vm::setLevelMessages(std::span<const MsiMessage> messages) {
 
 /// KVM takes the whole table at once.
 bool Vm::storeRoutesLocked() {
-  RoutingList list(levelRoutes_.size() + eventRoutes_.size());
-  kvm_irq_routing_entry* entry = list.entries();
+  auto pins = hasChips_ ? pinRoutes() : std::vector<kvm_irq_routing_entry>();
+  RoutingList list(pins.size() + levelRoutes_.size() + eventRoutes_.size());
+  kvm_irq_routing_entry* entry = std::ranges::copy(pins, list.entries()).out;
   auto add = [&](std::size_t gsi, const MsiMessage& message) {
     *entry = {};
     entry->gsi = static_cast<std::uint32_t>(gsi);
