@@ -32,7 +32,7 @@ void IdleMemory::look() {
   computed_ = total;
   looked_ = now;
   timer_->arm(now + kWindow);
-  if (!known) return;
+  if (!known || !setup_.mayShare()) return;  // CPUs of a machine that is paused do not sleep, and are not busy
   if (awake > window / kBusyPart) {
     spacing_ = kFirstSpacing;
     // A program that computes is better off without: executors want all of memory to be there.
@@ -40,7 +40,7 @@ void IdleMemory::look() {
     return;
   }
   bool idle = awake < window / kIdlePart || computed < window / kComputingPart;
-  if (idle && now >= notBefore_ && isWorthwhile() && setup_.mayShare()) share(now);
+  if (idle && now >= notBefore_ && isWorthwhile()) share(now);
 }
 
 /// Something came back since the last time, or others have put more into the store.
