@@ -10,6 +10,7 @@
 #include "cli/net_option.h"
 #include "cli/parse.h"
 #include "cli/verbs.h"
+#include "engine/chip_keeper.h"
 
 namespace lodge::cli {
 namespace {
@@ -134,6 +135,13 @@ TEST(RunOptions, Everything) {
   EXPECT_TRUE(m.noReboot && !m.balloon && m.testDevice);
   EXPECT_EQ(m.codeCache, 64_MiB);
   EXPECT_EQ(m.debugExitPort, 0xf4);
+}
+
+TEST(RunOptions, IrqchipsByName) {
+  EXPECT_EQ(options({})->machine.irqchip, Irqchip::best);
+  EXPECT_EQ(options({"--irqchip", "split"})->machine.irqchip, Irqchip::split);
+  EXPECT_EQ(options({"--irqchip", "kernel"})->machine.irqchip, kKernelIrqchip);
+  EXPECT_FALSE(options({"--irqchip", "best"}));
 }
 
 TEST(RunOptions, MemoryIsWholePages) {
