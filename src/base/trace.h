@@ -22,14 +22,15 @@ enum class HostFeature : std::uint8_t {
   memfd,          ///< else an unlinked file in /dev/shm, /tmp or the current folder, and anonymous code memory
   userfaultfd,    ///< else mprotect finds stores to code
   avx512,         ///< in guests
+  mappings,       ///< as if vm.max_map_count allowed but few, where mprotect finds stores to code
   reservation,    ///< as if the host had no address space for more than one soft TLB a vCPU
   kvmEvents,      ///< ioeventfd and irqfd; else exits and KVM_SIGNAL_MSI
   kvmDirtyRing,   ///< else bitmaps tell what was stored to video memory
   kvmCoalescing,  ///< else each store to the screen's window is an exit of its own
 };
-inline constexpr std::string_view kHostFeatureNames[] = {"bmi1",       "bmi2",           "fsgsbase",      "membarrier",
-                                                         "memfd",      "userfaultfd",    "avx512",        "reservation",
-                                                         "kvm-events", "kvm-dirty-ring", "kvm-coalescing"};
+inline constexpr std::string_view kHostFeatureNames[] = {
+    "bmi1",   "bmi2",     "fsgsbase",    "membarrier", "memfd",          "userfaultfd",
+    "avx512", "mappings", "reservation", "kvm-events", "kvm-dirty-ring", "kvm-coalescing"};
 
 /// Whether every host-without= of a --trace list names what there is. Errors: notFound.
 Status checkHostFeatures(std::string_view list);

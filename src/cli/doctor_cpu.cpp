@@ -86,6 +86,10 @@ Finding examineInstructions() {
   if (!flags.contains("bmi1") || !flags.contains("bmi2"))
     finding.text += "; translated code takes shifts and masks for BMI";
   if (!flags.contains("fsgsbase")) finding.text += "; arch_prctl sets segment bases";
+  bool v4 = true;
+  for (const char* flag : {"avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl"}) v4 = v4 && flags.contains(flag);
+  finding.facts["avx512"] = v4;
+  finding.text += v4 ? "; guests have AVX-512" : "; no AVX-512, for guests neither";
   if (!v3) finding.text += "; guests need --cpu x86-64-v2 here";
   return finding;
 }

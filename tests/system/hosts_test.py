@@ -31,6 +31,11 @@ def without_all_features():
     boots(cpus=2, options=("--trace", "host-without=" + "+".join(FEATURES)))
 
 
+def with_few_mappings():
+    """Without userfaultfd, each page of code that is watched may be a mapping of its own; what is beyond is interpreted."""
+    boots(options=("--trace", "host-without=userfaultfd+mappings"))
+
+
 def in_a_filtered_container():
     """The system calls answer EPERM, and glibc's and Lodge's own must do."""
     boots(prefix=(sys.executable, str(LAUNCHER)), cpus=2)
@@ -48,4 +53,4 @@ def without_reservations():
 if len(sys.argv) > 1 and sys.argv[1] == "slow":
     main(with_little_address_space, without_reservations)
 else:
-    main(without_each_feature, without_all_features, in_a_filtered_container)
+    main(without_each_feature, without_all_features, with_few_mappings, in_a_filtered_container)

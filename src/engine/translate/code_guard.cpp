@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 
+#include "base/trace.h"
 #include "engine/translate/host_call.h"
 
 namespace lodge::translate {
@@ -57,7 +58,8 @@ void CodeGuard::open() const {
 bool CodeGuard::change(std::uint64_t ramPage, bool protect) const {
   std::uint64_t at = base_ + (ramPage << 12);
   if (waiting_.load(std::memory_order_relaxed) && !memory_->isLoading() && waiting_.exchange(false)) open();
-  bool done = true;
+  bool done = true, few = isWithheld(HostFeature::mappings);
+  if (few && !protect && few_.load(std::memory_order_relaxed) > 0) few_.fetch_sub(1, std::memory_order_relaxed);
   if (!protect && mixed_.load(std::memory_order_relaxed))
     done = hostCall(SYS_mprotect, at, kPageSize, PROT_READ | PROT_WRITE) == 0;
   if (usableFd() >= 0) {
@@ -68,6 +70,9 @@ bool CodeGuard::change(std::uint64_t ramPage, bool protect) const {
   }
   if (!protect) return done;
   mixed_.store(true, std::memory_order_relaxed);
+  constexpr std::int64_t kFew = 400;
+  if (few && few_.load(std::memory_order_relaxed) >= kFew) return false;
+  if (few) few_.fetch_add(1, std::memory_order_relaxed);
   return hostCall(SYS_mprotect, at, kPageSize, PROT_READ) == 0;
 }
 

@@ -42,7 +42,8 @@ class CodeGuard {
   const GuestMemory* memory_ = nullptr;
   mutable std::atomic<bool> waiting_{false};  ///< a userfaultfd is wanted once memory is loaded
   mutable std::atomic<int> fd_{-1};
-  mutable std::atomic<bool> mixed_{false};  ///< some pages are protected by mprotect
+  mutable std::atomic<bool> mixed_{false};    ///< some pages are protected by mprotect
+  mutable std::atomic<std::int64_t> few_{0};  ///< of such pages, while a host of few mappings is feigned
   std::uint64_t base_ = 0;
   std::uint64_t size_ = 0;
 };

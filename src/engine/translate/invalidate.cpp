@@ -298,7 +298,7 @@ void TranslationStore::helpReset() {
       std::memset(static_cast<void*>(byKey_), 0, kHashSize * sizeof(PageUnit*));
       std::memset(static_cast<void*>(byRamPage_), 0, kHashSize * sizeof(PageUnit*));
       unitCount_ = 0;
-      counters_.entryTableBytes = 0;
+      counters_.entryTableBytes = guardedPages_ = 0;
       ++counters_.resets;
       generation_.fetch_add(1, std::memory_order_acq_rel);
       needsReset_.store(false, std::memory_order_seq_cst);

@@ -329,8 +329,12 @@ bool TranslationStore::guardPageLocked(std::uint64_t ramPage) {
   for (CodeFollower* follower : followers_) follower->pageGuarded(ramPage);
   if (!guard_->protect(ramPage)) {
     mark.store(0, std::memory_order_seq_cst);
+    // The host has no room for one mapping more (vm.max_map_count): all begins anew, as with a full cache.
+    constexpr std::uint64_t kWorthIt = 256;
+    if (guardedPages_ >= kWorthIt) needsReset_ = true;
     return false;
   }
+  ++guardedPages_;
   // A device's store that is still on its way to memory looks at the mark after it.
   if (membarrier_) hostCall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED);
   mark.store(kGuarded, std::memory_order_seq_cst);

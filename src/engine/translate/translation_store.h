@@ -217,6 +217,7 @@ class TranslationStore : public CodeWriteObserver {
   CodeUser* users_[kMaxUsers] = {};
   std::vector<CodeFollower*> followers_;
   std::atomic<std::uint64_t> followerBytes_{0};
+  std::uint64_t guardedPages_ = 0;  ///< since all began anew
   Counters counters_{};
 
   IdleTrim idleTrim_;
