@@ -240,6 +240,11 @@ std::string_view reasonToDiffer(const Snippet& snippet, const Outcome& host, con
   if (!how.translator && guest.skipped) return "a long loop, for which the interpreter did not get the time";
   if (how.guests && (host.vector == 0x101 || guest.vector == 0x101))
     return "a long loop, which one did not get the time for";
+  // What lies there may be what earlier snippets left.
+  constexpr std::size_t kCr3 = 2;
+  constexpr std::uint64_t kRoot = 0x1000;
+  if (how.kernel && how.code32 && (host.system[kCr3] != kRoot || guest.system[kCr3] != kRoot))
+    return "CR3 was loaded with another address than that of the page tables";
   if (how.kernel && host.vector == 1 && readsClock(snippet)) return "the clock, seen by a trap right after RDTSC";
   if (how.translator && showsX87Pointers(snippet))
     return "x87 instruction and data pointers after instructions that the translator runs itself";

@@ -69,11 +69,11 @@ def make_disk(path, size):
     subprocess.run(["/sbin/mke2fs", "-q", "-t", "ext4", path], check=True, stdin=subprocess.DEVNULL)
 
 
-def with_script(folder, script):
-    """An initramfs that runs the script."""
+def with_script(folder, script, files=()):
+    """An initramfs that runs the script; `files`: more for it, (name, mode, bytes)."""
     first = paths.INITRD.read_bytes()
     initrd = pathlib.Path(folder) / "initrd"
-    initrd.write_bytes(first + bytes(-len(first) % 4) + cpio_archive([("lodge/run", 0o755, script.encode())]))
+    initrd.write_bytes(first + bytes(-len(first) % 4) + cpio_archive([("lodge/run", 0o755, script.encode()), *files]))
     return initrd
 
 
