@@ -296,35 +296,35 @@ reach 'guest: ready' /tmp/nested
 grep '^guest:' /tmp/nested
 lodge engine n translate 2>&1
 lodge engine n kvm 2>&1
-kill_tick=$(grep -c '^tick' /tmp/nested); reach "tick $((kill_tick + 2))" /tmp/nested && echo "n goes on"
+last=$(grep -c '^tick.* end' /tmp/nested); reach "tick $((last + 2)) .* end" /tmp/nested && echo "n goes on"
 lodge kill n; wait
 run --initrd /lodge/host --nested --name p >/tmp/host 2>&1 &
-reach 'sum 3' /tmp/host
+reach 'sum 3 done' /tmp/host
 lodge engine p translate 2>&1
 lodge save p /tmp/state2 2>/dev/null || exit 13
 wait
-echo "host $(grep '^sum' /tmp/host | tail -n 1)"
+echo "host $(grep '^sum.* done' /tmp/host | tail -n 1)"
 lodge restore /tmp/state2 --engine translate --name p 2>&1 </dev/null && exit 14
 lodge restore /tmp/state2 --engine kvm --name p </dev/null >/tmp/host2 2>&1 &
-reach 'sum .*' /tmp/host2
-further=$(grep '^sum' /tmp/host2 | head -n 1 | cut -d' ' -f2)
-reach "sum $((further + 3))" /tmp/host2
-echo "host2 $(grep '^sum' /tmp/host2 | head -n 1)"
+reach 'sum .* done' /tmp/host2
+further=$(grep '^sum.* done' /tmp/host2 | head -n 1 | cut -d' ' -f2)
+reach "sum $((further + 3)) done" /tmp/host2
+echo "host2 $(grep '^sum.* done' /tmp/host2 | head -n 1)"
 grep BROKEN /tmp/host /tmp/host2
 lodge kill p; wait
 run --initrd /lodge/said --hyperv --name v >/tmp/hyperv 2>&1 &
-reach 'tick 2' /tmp/hyperv
+reach 'tick 2 .* end' /tmp/hyperv
 grep '^guest:' /tmp/hyperv
 lodge engine v translate 2>&1
 lodge save v /tmp/state3 2>/dev/null || exit 15
 wait
-echo "hyperv $(grep '^tick' /tmp/hyperv | tail -n 1)"
+echo "hyperv $(grep '^tick.* end' /tmp/hyperv | tail -n 1)"
 lodge restore /tmp/state3 --engine translate --name v 2>&1 </dev/null && exit 16
 lodge restore /tmp/state3 --engine kvm --name v </dev/null >/tmp/hyperv2 2>&1 &
-reach 'tick .*' /tmp/hyperv2
-further=$(grep '^tick' /tmp/hyperv2 | head -n 1 | cut -d' ' -f2)
-reach "tick $((further + 3))" /tmp/hyperv2
-echo "hyperv2 $(grep '^tick' /tmp/hyperv2 | head -n 1)"
+reach 'tick .* end' /tmp/hyperv2
+further=$(grep '^tick.* end' /tmp/hyperv2 | head -n 1 | cut -d' ' -f2)
+reach "tick $((further + 3)) .* end" /tmp/hyperv2
+echo "hyperv2 $(grep '^tick.* end' /tmp/hyperv2 | head -n 1)"
 lodge kill v; wait
 """
 SAYS = """
@@ -332,7 +332,7 @@ for module in $(cat /lodge/modules/order); do insmod /lodge/modules/$module 2>/d
 echo "guest: svm $(grep -cw svm /proc/cpuinfo) device $([ -c /dev/kvm ] && echo yes)"
 echo "guest: ready"
 n=0
-while true; do n=$((n + 1)); echo "tick $n up $(cut -d' ' -f1 /proc/uptime)"; sleep 1; done
+while true; do n=$((n + 1)); echo "tick $n up $(cut -d' ' -f1 /proc/uptime) end"; sleep 1; done
 """
 HOST = """
 for module in $(cat /lodge/modules/order); do insmod /lodge/modules/$module 2>/dev/null; done
@@ -366,7 +366,7 @@ def requests():
     assert "the guest uses SVM (EFER.SVME), which this engine does not have" in output, output[-4000:]
     assert output.count("--hyperv: engine translate cannot do that") == 2, output[-4000:]
     for name in ("host", "hyperv"):
-        before, after = (re.search(rf"^{each} \w+ (\d+)(?: up ([\d.]+))?$", output, re.MULTILINE).groups() for each in (name, f"{name}2"))
+        before, after = (re.search(rf"^{each} \w+ (\d+) (?:done|up ([\d.]+) end)$", output, re.MULTILINE).groups() for each in (name, f"{name}2"))
         # The line during which it was saved may be seen on neither side.
         assert int(before[0]) < int(after[0]) <= int(before[0]) + 2, (before, after)
         assert name == "host" or 0 < float(after[1]) - float(before[1]) < 60, (before, after)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // A guest of the guest's own, by its /dev/kvm: 16-bit code that adds up numbers in registers and memory and tells each sum
-// by a port. The program knows what the sums must be. It prints "sum N" now and then, and ends after ROUNDS of them:
+// by a port. The program knows what the sums must be. It prints "sum N done" each time, and ends after ROUNDS of them:
 //   guests_guest ROUNDS
 #include <errno.h>
 #include <fcntl.h>
@@ -76,7 +76,7 @@ int main(int argc, char **argv) {
       printf("BROKEN sums: %#x and %#x, not %#x and %#x\n", said, there, sum, wanted);
       return 1;
     }
-    printf("sum %d\n", n);
+    printf("sum %d done\n", n);
   }
   printf("the guest's guest is done\n");
   return 0;
