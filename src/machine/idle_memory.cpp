@@ -53,12 +53,12 @@ bool IdleMemory::isWorthwhile() const {
 void IdleMemory::share(Nanoseconds now) {
   // Another machine adds to the store just now: the next look comes soon.
   if (!setup_.store.begin()) return;
-  setup_.store.end();
   report_->givenBack = 0;
   setup_.whileStill([&] {
     Status done = setup_.memory.load(std::make_unique<SharedPages>(setup_.store, report_), false, [](const Error&) {});
     if (!done) log(LogLevel::info, "no memory goes back: {}", done.error().message());
   });
+  setup_.store.end();
   std::uint64_t given = report_->givenBack;
   ::malloc_trim(0);
   given_ += given;

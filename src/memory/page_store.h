@@ -41,7 +41,7 @@ class PageStore {
   using Page = std::span<const std::byte, kPageSize>;
   static std::uint64_t hashOf(Page page);
 
-  /// Until end(), offer() may add. False: another process adds just now.
+  /// Until end(), offer() may add. False: another process adds just now. To begin again changes nothing.
   bool begin();
   void end();
   /// The number of the page that equals `page`, which is added if another machine has offered it, too; none else.
