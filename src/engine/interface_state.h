@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <string_view>
@@ -21,11 +22,6 @@ struct MsrValue {
 enum class Virtualization : std::uint8_t { none, svm, vmx };
 
 inline constexpr std::uint64_t kCr4Vmxe = 1 << 13;
-
-inline Virtualization virtualizationInUse(const x86::CpuState& state) {
-  if ((state.efer & x86::efer::svme) != 0) return Virtualization::svm;
-  return (state.cr4 & kCr4Vmxe) != 0 ? Virtualization::vmx : Virtualization::none;
-}
 
 /// Its name, and the bit that tells.
 constexpr std::string_view nameOf(Virtualization used) {
@@ -57,7 +53,18 @@ struct NestedState {
   } events;
 
   bool runsGuest() const { return (flags & kGuestMode) != 0; }
+  /// The guest has executed VMXON (struct kvm_vmx_nested_state_hdr: the region's address; all ones: it has not).
+  bool vmxIsOn() const {
+    return format == kVmx && std::any_of(header.begin(), header.begin() + 8, [](std::uint8_t b) { return b != 0xff; });
+  }
 };
+
+/// VMX is in use in system management mode, too, where CR4.VMXE is clear (SDM vol. 3, 32.14).
+inline Virtualization virtualizationInUse(const x86::CpuState& state, const NestedState& nested) {
+  if ((state.efer & x86::efer::svme) != 0) return Virtualization::svm;
+  bool vmx = (state.cr4 & kCr4Vmxe) != 0 || (state.smm != 0 && nested.vmxIsOn());
+  return vmx ? Virtualization::vmx : Virtualization::none;
+}
 
 /// What an engine alone knows of one CPU, where the guest was offered GuestInterfaces.
 struct InterfaceState {

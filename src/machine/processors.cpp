@@ -187,7 +187,7 @@ void Processors::transferInterfaces(state::Snapshot& snapshot, unsigned index) {
   Vcpu& vcpu = cpus_[index].thread->vcpu();
   InterfaceState state;
   Status done = snapshot.loading() ? Status{} : vcpu.readInterfaces(state);
-  state.nested.inUse = lodge::virtualizationInUse(vcpu.cpu().state);
+  state.nested.inUse = lodge::virtualizationInUse(vcpu.cpu().state, state.nested);
   auto section = [&](const char* name, auto&& fields) {
     snapshot.section(fmt::format("{} {}", name, index), 1, [&](state::Archive& a) {
       fields(a);
@@ -209,8 +209,12 @@ void Processors::transferInterfaces(state::Snapshot& snapshot, unsigned index) {
 }
 
 Virtualization Processors::virtualizationInUse() {
-  for (unsigned index = 0; index < count(); ++index) {
-    if (auto used = lodge::virtualizationInUse(cpu(index).state); used != Virtualization::none) return used;
+  for (unsigned index = 0; index < count() && setup_.interfaces.nested; ++index) {
+    InterfaceState state;
+    if (Status read = cpus_[index].thread->vcpu().readInterfaces(state); !read)
+      log(LogLevel::error, "{}", read.error().message());
+    if (auto used = lodge::virtualizationInUse(cpu(index).state, state.nested); used != Virtualization::none)
+      return used;
   }
   return Virtualization::none;
 }

@@ -10,7 +10,7 @@ namespace {
 constexpr std::uint8_t kElcrWritable[2] = {0xf8, 0xde};
 constexpr std::uint64_t kIoApicBase = 0xfec0'0000;
 // Redirection table entry (82093AA data sheet, 3.2.4).
-constexpr std::uint64_t kMode = 6 << 8, kDeliveryStatus = 1 << 12, kLevel = 1 << 15;
+constexpr std::uint64_t kMode = 6 << 8, kDeliveryStatus = 1 << 12, kLevel = 1 << 15, kMasked = 1 << 16;
 
 // What comes next of a counter's bytes (Linux arch/x86/kvm/i8254.c).
 enum Bytes : std::uint8_t { kNone, kLow, kHigh, kWordLow, kWordHigh };
@@ -129,7 +129,8 @@ void toKvm(const x86::IoApicRegisters& ioApic, kvm_ioapic_state& out) {
   for (unsigned pin = 0; pin < x86::IoApicRegisters::kPins; ++pin) {
     std::uint64_t entry = ioApic.entries[pin];
     out.redirtbl[pin].bits = entry;
-    if ((entry & kLevel) != 0 && (entry & kMode) == 0) out.irr |= ioApic.levels & 1u << pin;
+    bool asks = (entry & kLevel) != 0 && (entry & kMode) == 0;
+    if (asks || (entry & kMasked) != 0) out.irr |= ioApic.levels & 1u << pin;
   }
 }
 

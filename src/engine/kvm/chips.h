@@ -16,7 +16,8 @@ namespace lodge::kvm {
 void toKvm(const x86::PicRegisters& pic, bool slave, kvm_pic_state& out);
 void fromKvm(const kvm_pic_state& in, x86::PicRegisters& pic);
 
-/// A pin that is level-triggered and high asks again; an edge has been before.
+/// A pin that is level-triggered and high asks again; an edge has been before. That a masked one is high KVM notes: the
+/// guest may yet make it level-triggered.
 void toKvm(const x86::IoApicRegisters& ioApic, kvm_ioapic_state& out);
 /// `levels` stays: KVM knows some of them only.
 void fromKvm(const kvm_ioapic_state& in, x86::IoApicRegisters& ioApic);

@@ -81,11 +81,12 @@ TEST(KvmChipForms, An8259AThatWasNeverSetUpAsksForNothing) {
 
 TEST(KvmChipForms, PinsThatAreLevelTriggeredAskAgain) {
   x86::IoApicRegisters ioApic{};
-  ioApic.levels = 0xf;
-  ioApic.entries = {0x8030, 0x0030, 0x8430, 0x8130};  // level; edge; level, but an NMI; level, lowest priority
+  ioApic.levels = 0x1f;
+  // level; edge; level, but an NMI; level, lowest priority; masked, which may become level-triggered
+  ioApic.entries = {0x8030, 0x0030, 0x8430, 0x8130, 0x1'0000, 0x1'0000};
   kvm_ioapic_state state;
   toKvm(ioApic, state);
-  EXPECT_EQ(state.irr, 0b1001u);
+  EXPECT_EQ(state.irr, 0b11001u);
   EXPECT_EQ(state.base_address, 0xfec0'0000u);
   state.redirtbl[0].bits |= 0x1000;  // delivery status
   x86::IoApicRegisters back{};

@@ -18,6 +18,7 @@ class FakeApic : public x86::LocalApic {
  public:
   int acknowledge() override {
     int vector = waiting.exchange(-1);
+    if (onAcknowledge) onAcknowledge();
     return vector;
   }
   bool pending() const override { return waiting >= 0; }
@@ -36,6 +37,7 @@ class FakeApic : public x86::LocalApic {
   std::atomic<int> waiting{-1};
   std::uint8_t tpr = 0;
   std::map<std::uint32_t, std::uint64_t> msrs;
+  std::function<void()> onAcknowledge;
 };
 
 class FakeEnvironment : public x86::CpuEnvironment {

@@ -7,12 +7,7 @@
 #include <functional>
 #include <thread>
 
-#include "engine/kvm/cpuid.h"
-#include "engine/kvm/engine.h"
-#include "engine/kvm/fake_environment.h"
-#include "engine/kvm/probe_cache.h"
-#include "x86/model/host_cpu.h"
-#include "x86/system.h"
+#include "engine/kvm/test_apics.h"
 
 namespace lodge::kvm {
 namespace {
@@ -61,6 +56,7 @@ class KvmInterfacesTest : public testing::Test {
     ASSERT_TRUE(vcpu_->readApic(apic));
     ASSERT_TRUE(vcpu_->readInterfaces(interfaces));
     x86::CpuState state = vcpu_->cpu().state;
+    std::uint32_t events = vcpu_->cpu().events;
     makeMachine();
     vcpu_->forget();
     if (change) change(interfaces);
@@ -68,6 +64,7 @@ class KvmInterfacesTest : public testing::Test {
     ASSERT_TRUE(written) << written.error().message();
     vcpu_->cpu().state = state;
     ASSERT_TRUE(vcpu_->writeApic(apic));
+    vcpu_->cpu().raise(events);
   }
   void put(std::uint64_t at, std::initializer_list<int> code) {
     std::vector<std::byte> bytes;
@@ -123,6 +120,7 @@ class KvmInterfacesTest : public testing::Test {
   }
   void startSynic();
   void startNestedGuest();
+  void startLoop();
 
   GuestInterfaces interfaces_;
   std::unique_ptr<GuestMemory> memory_;
@@ -290,7 +288,7 @@ TEST_F(KvmInterfacesTest, AGuestsGuestGoesOn) {
   EXPECT_TRUE(state.nested.runsGuest());
   EXPECT_EQ(state.nested.format, NestedState::kSvm);
   EXPECT_GE(state.nested.blocks.size(), 1024u) << "the control block";
-  EXPECT_EQ(virtualizationInUse(vcpu_->cpu().state), Virtualization::svm);
+  EXPECT_EQ(virtualizationInUse(vcpu_->cpu().state, state.nested), Virtualization::svm);
   seen = at(0x5000);
   EXPECT_TRUE(go(counts).empty());
   EXPECT_GT(at(0x5000), seen);
@@ -306,6 +304,67 @@ TEST_F(KvmInterfacesTest, AGuestsGuestGoesOn) {
   seen = at(0x5000);
   EXPECT_TRUE(go(counts).empty());
   EXPECT_EQ(run({0x66, 0xb9, 0x80, 0, 0, 0xc0, 0x0f, 0x32, 0x66, 0xe7, 0x12}), std::vector<std::uint64_t>{0}) << "EFER";
+}
+
+/// A guest without virtualization loops in real mode; it says 0x40 for the 8259A's vector, and 2 for an NMI.
+void KvmInterfacesTest::startLoop() {
+  put(kCode, {0xeb, 0xfe});
+  for (int vector : {2, 0x40}) {
+    std::uint64_t handler = 0x1800 + static_cast<std::uint64_t>(vector);
+    store<std::uint32_t>(static_cast<std::uint64_t>(vector) * 4, static_cast<std::uint32_t>(handler));
+    put(handler, {0xb0, vector, 0xe6, 0x12, 0xe6, 0x13, 0xf4});  // mov al, imm; out 0x12, al; out 0x13, al; hlt
+  }
+  reset();
+  x86::LocalApicRegisters apic = powerOn(0);
+  apic.words[kLvtLint0] = 0x700;
+  ASSERT_TRUE(vcpu_->writeApic(apic));
+  x86::CpuState& state = vcpu_->cpu().state;
+  state.segment[x86::cs] = {0, 0xffff, 0, 0x93};
+  state.rip = kCode;
+  state.rflags = x86::flag::reserved1 | x86::flag::if_;
+  state.gpr[x86::rsp] = 0x8000;
+}
+
+TEST_F(KvmInterfacesTest, WhatIsOnItsWayToACpuArrives) {
+  if (!make({.nested = true})) return;
+  for (bool elsewhere : {false, true}) {
+    // The CPU stops between the interrupt's way out of its controller and its delivery.
+    startLoop();
+    environment_.apic_.onAcknowledge = [this] { vcpu_->cpu().raise(x86::event::stop); };
+    environment_.apic_.waiting = 0x40;
+    EXPECT_TRUE(go().empty());
+    EXPECT_EQ(environment_.apic_.waiting, -1);
+    vcpu_->settle();
+    EXPECT_EQ(vcpu_->cpu().state.rip, 0x1840u) << "its delivery is complete";
+    InterfaceState state;
+    ASSERT_TRUE(vcpu_->readInterfaces(state));
+    EXPECT_FALSE(state.nested.events.interruptInjected);
+    if (elsewhere) moveToAnotherMachine();
+    EXPECT_EQ(go(), std::vector<std::uint64_t>{0x40}) << elsewhere;
+    // And while KVM has an NMI.
+    startLoop();
+    vcpu_->cpu().raise(x86::event::nmi | x86::event::stop);
+    EXPECT_TRUE(go().empty());
+    vcpu_->settle();
+    if (elsewhere) moveToAnotherMachine();
+    EXPECT_EQ(go(), std::vector<std::uint64_t>{2}) << elsewhere;
+  }
+}
+
+TEST(KvmInterfaces, VmxIsInUseInSystemManagementModeToo) {
+  x86::CpuState state{};
+  NestedState nested;
+  nested.format = NestedState::kVmx;
+  nested.header.fill(0xff);
+  state.smm = 1;
+  EXPECT_EQ(virtualizationInUse(state, nested), Virtualization::none);
+  std::fill_n(nested.header.begin(), 8, std::uint8_t{0});  // the VMXON region is at 0x5000
+  nested.header[1] = 0x50;
+  EXPECT_EQ(virtualizationInUse(state, nested), Virtualization::vmx);
+  state.smm = 0;
+  EXPECT_EQ(virtualizationInUse(state, nested), Virtualization::none);
+  state.cr4 = kCr4Vmxe;
+  EXPECT_EQ(virtualizationInUse(state, {}), Virtualization::vmx);
 }
 
 TEST_F(KvmInterfacesTest, AnotherMakersNestedStateIsRefused) {

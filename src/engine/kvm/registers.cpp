@@ -142,6 +142,18 @@ void fromKvm(const kvm_vcpu_events& events, CpuState& state) {
   state.smmNmiBlocked = events.smi.smm_inside_nmi;
 }
 
+// SDM vol. 3, 18.2.3; a debug exception's payload has the form of VMX's pending debug exceptions (25.4.2): conditions
+// are 1, those that are 0 in DR6, too, and bit 12 has no place there.
+void applyPayload(const kvm_vcpu_events& events, CpuState& state) {
+  if (events.exception.pending == 0 || events.exception_has_payload == 0) return;
+  constexpr std::uint64_t kHits = 0xf, kActiveLow = 0xffff'0ff0, kAnyEnabled = 1 << 12;
+  std::uint64_t payload = events.exception_payload;
+  if (events.exception.nr == static_cast<std::uint8_t>(x86::Vector::pf)) state.cr2 = payload;
+  if (events.exception.nr != static_cast<std::uint8_t>(x86::Vector::db)) return;
+  std::uint64_t set = (state.dr[6] & ~kHits) | kActiveLow | payload;
+  state.dr[6] = (set ^ (payload & kActiveLow)) & ~kAnyEnabled;
+}
+
 void toKvm(const CpuState& state, std::uint64_t components, XsaveArea& area) {
   static_assert(sizeof area.region == sizeof state.xsave);
   std::memcpy(area.region, state.xsave, sizeof area.region);

@@ -22,6 +22,9 @@ void fromKvm(const kvm_debugregs& debug, x86::CpuState& state);
 /// caller: there are none in a CpuState.
 void toKvm(const x86::CpuState& state, kvm_vcpu_events& events);
 void fromKvm(const kvm_vcpu_events& events, x86::CpuState& state);
+/// What an exception that waits for its delivery is yet to do to CR2 (a page fault's address) or DR6 (what a debug
+/// exception is of), with KVM_CAP_EXCEPTION_PAYLOAD.
+void applyPayload(const kvm_vcpu_events& events, x86::CpuState& state);
 
 /// Vector and x87 state. `components`: the XCR0 bits that the guest may have.
 void toKvm(const x86::CpuState& state, std::uint64_t components, XsaveArea& area);

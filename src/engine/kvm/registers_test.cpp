@@ -116,6 +116,31 @@ TEST(KvmRegisters, ShadowsAndBlocking) {
   }
 }
 
+TEST(KvmRegisters, WhatAWaitingExceptionIsYetToSetIsSet) {
+  CpuState state{};
+  state.cr2 = 1;
+  state.dr[6] = 0xffff'4ff1;  // single-step, breakpoint 0
+  kvm_vcpu_events events{};
+  events.exception.pending = 1;
+  events.exception.nr = 14;
+  events.exception_payload = 0x1234;
+  applyPayload(events, state);
+  EXPECT_EQ(state.cr2, 1u) << "there is none";
+  events.exception_has_payload = 1;
+  applyPayload(events, state);
+  EXPECT_EQ(state.cr2, 0x1234u);
+  EXPECT_EQ(state.dr[6], 0xffff'4ff1u);
+  events.exception.nr = 1;
+  events.exception_payload = 0x1'1004;  // breakpoint 2, one that is enabled, in a transaction
+  applyPayload(events, state);
+  EXPECT_EQ(state.dr[6], 0xfffe'4ff4u);
+  EXPECT_EQ(state.cr2, 0x1234u);
+  events.exception.pending = 0;
+  events.exception_payload = 1;
+  applyPayload(events, state);
+  EXPECT_EQ(state.dr[6], 0xfffe'4ff4u);
+}
+
 TEST(KvmRegisters, VectorStateKeepsOnlyComponentsOfTheModel) {
   CpuState state{};
   for (std::size_t i = 0; i < sizeof state.xsave; ++i) state.xsave[i] = static_cast<std::byte>(i * 7);

@@ -88,6 +88,7 @@ class KvmVcpu : public Vcpu {
   void forgetInterfaces();
   bool storeNested(const NestedState& state);
   bool leaveNested();
+  bool virtualizes() const;
   bool saveNested(const kvm_vcpu_events& taken);
   void addNestedEvents(kvm_vcpu_events& events) const;
   bool refuseNestedInstruction();

@@ -15,7 +15,9 @@ namespace {
 namespace event = x86::event;
 using x86::Activity;
 
-constexpr unsigned kTaskPriority = 0x08;  // LocalApicRegisters::words
+constexpr unsigned kTaskPriority = 0x08, kSpurious = 0x0f;  // LocalApicRegisters::words
+// SDM vol. 3, 11.8.5: EOIs are not told to I/O APICs.
+constexpr std::uint32_t kSuppressBroadcasts = 1 << 12;
 
 }  // namespace
 
@@ -173,8 +175,12 @@ Status KvmVcpu::writeApic(const x86::LocalApicRegisters& registers) {
   // The mode comes first: it says what the registers' bits are. A deadline is one of the guest's TSC.
   if (!writeMsrOfKvm(msr::apicBase, registers.base)) return Error(ErrorKind::io, "KVM does not take the APIC's base");
   kvm_lapic_state page{};
-  for (std::size_t n = 0; n < std::size(registers.words); ++n)
-    std::memcpy(page.regs + 16 * n, &registers.words[n], sizeof registers.words[n]);
+  for (std::size_t n = 0; n < std::size(registers.words); ++n) {
+    std::uint32_t word = registers.words[n];
+    // KVM's I/O APIC has no EOI register: its level-triggered pins would ask once, and then never.
+    if (n == kSpurious && vm_.hasChips()) word &= ~kSuppressBroadcasts;
+    std::memcpy(page.regs + 16 * n, &word, sizeof word);
+  }
   if (call(fd_.get(), KVM_SET_LAPIC, &page) != 0) return Error::fromErrno(errno, "KVM_SET_LAPIC");
   if (!setTscOffset()) return Error(ErrorKind::io, "KVM does not take the TSC's offset");
   if (registers.tscDeadline != 0 && !writeMsrOfKvm(msr::tscDeadline, registers.tscDeadline))

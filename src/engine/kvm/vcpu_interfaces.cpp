@@ -143,8 +143,13 @@ bool KvmVcpu::storeNested(const NestedState& state) {
 /// On the way into KVM, before the control registers: a nested guest that is not to be there would take them away.
 bool KvmVcpu::leaveNested() {
   bool amd = cpu_.model->vendor == x86::CpuVendor::amd;
-  if (virtualizationInUse(cpu_.state) == Virtualization::none) interfaces_.nested = noNested(amd);
+  if (!virtualizes()) interfaces_.nested = noNested(amd);
   return interfaces_.nested.runsGuest() || storeNested(noNested(amd));
+}
+
+/// Whether events may be a nested guest's host's to see first.
+bool KvmVcpu::virtualizes() const {
+  return vm_.interfaces().nested && virtualizationInUse(cpu_.state, interfaces_.nested) != Virtualization::none;
 }
 
 /// The guest's host and its guest, as they were when the CPU's registers were taken out of KVM.
@@ -162,6 +167,8 @@ bool KvmVcpu::saveNested(const kvm_vcpu_events& taken) {
   std::copy(std::begin(header.addresses), std::end(header.addresses), state.header.begin());
   std::size_t size = std::clamp<std::size_t>(header.size, sizeof header, words.size() * 8);
   state.blocks.assign(bytes + sizeof header, bytes + size);
+  state.events = {};
+  if (!virtualizes()) return true;  // they are delivered (finishDelivery())
   NestedState::Events& events = state.events;
   events.exceptionInjected = taken.exception.injected != 0;
   events.exceptionPending = taken.exception.pending != 0;

@@ -49,6 +49,8 @@ bool KvmVcpu::load() {
   }
   bool nested = vm_.interfaces().nested;
   if (nested && !leaveNested()) return false;
+  // What VMX keeps for the end of system management mode is taken in that only.
+  if (virtualizes() && state.smm != 0 && !loadEvents()) return false;
   kvm_sregs2 sregs{};
   toKvm(state, sregs);
   sregs.cr8 = vm_.hasApics() ? taskPriority_ : cpu_.environment->apic().taskPriority();
@@ -171,7 +173,7 @@ bool KvmVcpu::save() {
   registersInKvm_ = false;
   // The guest has changed its page tables since these were filled.
   x86::flushTlbEverything(cpu_);
-  if (!vm_.interfaces().nested) finishDelivery(events);
+  if (!virtualizes()) finishDelivery(events);
   return true;
 }
 
@@ -211,7 +213,9 @@ void KvmVcpu::finishDelivery(const kvm_vcpu_events& events) {
       cpu_.exception.vector = events.exception.nr;
       cpu_.exception.hasErrorCode = events.exception.has_error_code != 0;
       cpu_.exception.errorCode = events.exception.error_code;
+      applyPayload(events, cpu_.state);
       cpu_.exception.address = cpu_.state.cr2;
+      cpu_.exception.debugStatus = cpu_.state.dr[6];
       cpu_.exception.valid = true;
       x86::deliverException(cpu_);
     }
@@ -222,6 +226,8 @@ void KvmVcpu::finishDelivery(const kvm_vcpu_events& events) {
     x86::deliverInterrupt(cpu_, static_cast<std::uint8_t>(x86::Vector::nmi));
   }
   if (events.nmi.pending != 0) cpu_.raise(x86::event::nmi);
+  if ((events.flags & KVM_VCPUEVENT_VALID_TRIPLE_FAULT) != 0 && events.triple_fault.pending != 0)
+    cpu_.state.activity = x86::Activity::shutdown;
   if ((events.flags & KVM_VCPUEVENT_VALID_SMM) != 0 && events.smi.pending != 0) cpu_.raise(x86::event::smi);
 }
 

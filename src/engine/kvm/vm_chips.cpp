@@ -10,6 +10,8 @@ namespace lodge::kvm {
 
 namespace {
 
+constexpr std::uint32_t kCascade = 2;
+
 Error failed(const char* what) {
   return Error::fromErrno(errno, what);
 }
@@ -50,7 +52,7 @@ Status Vm::createChips() {
 // As a PC is wired: ISA interrupts reach both kinds of controllers, IRQ 0 at the I/O APIC's pin 2; the 8259As' IR2 is
 // the cascade. KVM's PIT is at GSI 0.
 std::vector<kvm_irq_routing_entry> Vm::pinRoutes() {
-  constexpr std::uint32_t kIsa = 16, kCascade = 2;
+  constexpr std::uint32_t kIsa = 16;
   std::vector<kvm_irq_routing_entry> routes;
   for (std::uint32_t gsi = 0; gsi < x86::IoApicRegisters::kPins; ++gsi) {
     if (gsi == kCascade) continue;
@@ -89,6 +91,10 @@ Status Vm::readChips(x86::ChipRegisters& registers) {
   kvm_irqchip ioApic = chipNumber(KVM_IRQCHIP_IOAPIC);
   if (call(vm_.get(), KVM_GET_IRQCHIP, &ioApic) != 0) return failed("KVM_GET_IRQCHIP (I/O APIC)");
   fromKvm(ioApic.chip.ioapic, registers.ioApic);
+  // KVM_SET_IRQCHIP leaves what each source of a line says. One that fell meanwhile would hold it for the PIT, too.
+  for (unsigned gsi = 0; gsi < x86::IoApicRegisters::kPins; ++gsi) {
+    if (gsi != kCascade) setPin(gsi, false);
+  }
   return {};
 }
 

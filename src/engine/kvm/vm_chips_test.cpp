@@ -42,6 +42,7 @@ class KvmChipsTest : public KvmApicTest {
     r.words[kId] = 0;
     r.words[kLogicalDestination] = 1;
     r.words[kLvtLint0] = 0x700;
+    r.words[kSpurious] = spurious_;
     ASSERT_TRUE(vcpu().writeApic(r));
     ASSERT_TRUE(chips_ && chips_->keepsChips());
     Status written = chips_->writeChips(chips);
@@ -64,7 +65,24 @@ class KvmChipsTest : public KvmApicTest {
       if (environment_.ports.size() >= writes) vcpu().cpu().raise(x86::event::stop);
     };
   }
+  /// A line that is high since before the state comes falls in its handler's third turn.
+  void askUntilItFalls() {
+    x86::ChipRegisters chips = fresh();
+    chips.ioApic.entries[19] = kLevelEntry | kVector;
+    chips.ioApic.levels = 1 << 19;  // since before the state came here
+    open(chips);
+    write(kHandler, {EOI, 0xe6, 0x11, 0xcf});
+    sleep();
+    unsigned asked = 0;
+    environment_.onPort = [&](std::uint64_t) {
+      if (++asked == 3) chips_->setLine(19, false);  // after an EOI that has asked once more
+      if (asked == 4) vcpu().cpu().raise(x86::event::stop);
+    };
+    run();
+    EXPECT_EQ(asked, 4u);
+  }
   ChipKeepingEngine* chips_ = nullptr;
+  std::uint32_t spurious_ = 0x1ff;
 };
 INSTANTIATE_TEST_SUITE_P(Irqchips, KvmChipsTest, testing::Values(kKernelIrqchip), [](const auto&) { return "kernel"; });
 
@@ -143,21 +161,26 @@ TEST_P(KvmChipsTest, AnInterruptOfTheSecond8259ATakesItsVector) {
 }
 
 TEST_P(KvmChipsTest, ALevelAsksUntilItIsGone) {
-  x86::ChipRegisters chips = fresh();
-  chips.ioApic.entries[19] = kLevelEntry | kVector;
-  chips.ioApic.levels = 1 << 19;  // since before the state came here
-  open(chips);
-  write(kHandler, {EOI, 0xe6, 0x11, 0xcf});
-  sleep();
-  unsigned asked = 0;
-  environment_.onPort = [&](std::uint64_t) {
-    if (++asked == 3) chips_->setLine(19, false);  // after an EOI that has asked once more
-    if (asked == 4) vcpu().cpu().raise(x86::event::stop);
-  };
-  run();
-  EXPECT_EQ(asked, 4u);
+  askUntilItFalls();
   EXPECT_EQ(read().ioApic.entries[19], kLevelEntry | kVector);
   EXPECT_EQ(readApic().words[kIrr + 2], 0u);
+}
+
+TEST_P(KvmChipsTest, ALevelAsksAgainOfAGuestThatHadSwitchedEoiBroadcastsOff) {
+  spurious_ = 0x11ff;
+  askUntilItFalls();
+  EXPECT_EQ(readApic().words[kSpurious], 0x1ffu);
+}
+
+TEST_P(KvmChipsTest, ALineThatWasHighWhenItsPinWasMaskedAsksOnceItIsSetUp) {
+  x86::ChipRegisters chips = fresh();
+  chips.ioApic.levels = 1 << 19;
+  open(chips);
+  // mov dword [0], 0x36; mov dword [0x10], kLevelEntry | kVector; hlt; jmp to it
+  startReal({0x66, 0xc7, 6, 0, 0, 0x36, 0, 0, 0, 0x66, 0xc7, 6, 0x10, 0, kVector, 0x80, 0, 0, 0xf4, 0xeb, 0xfd});
+  state().segment[x86::ds] = {0xfec0'0000, 0xffff, 0, 0x93};
+  run();
+  EXPECT_TRUE(handled());
 }
 
 TEST_P(KvmChipsTest, WhatWaitsInTheStateIsDelivered) {
@@ -186,6 +209,20 @@ TEST_P(KvmChipsTest, ThePitTicks) {
   x86::ChipRegisters back = read();
   EXPECT_EQ(back.pit.channels[0].count, 11932u);
   EXPECT_EQ(back.pit.channels[0].elapsed, 11932u / 2) << "KVM does not tell";
+}
+
+TEST_P(KvmChipsTest, ThePitTicksWhereAnotherHadLeftItsLineHigh) {
+  open(fresh());
+  chips_->setLine(0, true);
+  x86::ChipRegisters chips = read();
+  chips.pic[0].imr = 0xfe;
+  tickEvery(chips, 11932);
+  open(chips);
+  write(kHandler, {0xe6, 0x11, 0xb0, 0x20, 0xe6, 0x20, 0xcf});  // as above
+  sleep();
+  stopAfter(5);
+  run();
+  EXPECT_EQ(environment_.ports.size(), 5u);
 }
 
 TEST_P(KvmChipsTest, APitThatIsSilentDoesNotTickAndGoesOnThen) {
