@@ -13,6 +13,7 @@
 
 #include <array>
 #include <cerrno>
+#include <chrono>
 #include <optional>
 
 #include "base/event_loop.h"
@@ -85,6 +86,7 @@ int serve(const NetworkDefinition& definition, bool hold, const std::string& fol
 }  // namespace
 
 Status startServing(const std::string& name, bool keep) {
+  using Clock = std::chrono::steady_clock;
   auto store = Store::open();
   if (!store) return std::move(store).error();
   auto definition = store->load(name);
@@ -94,11 +96,13 @@ Status startServing(const std::string& name, bool keep) {
   UniqueFd lock(::open((*folder + "/lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
   if (!lock) return Error::fromErrno(errno, "lock of network " + inQuotes(name));
   constexpr timespec kPause = {0, 50'000'000};
-  constexpr int kTries = 400;
-  for (int n = 0; ::flock(lock.get(), LOCK_EX | LOCK_NB) != 0; ++n) {
-    // Either another has just started it, or it is about to end; one that was killed leaves its sockets' names.
-    if (isUp(name)) return {};
-    if (n > kTries)
+  constexpr std::chrono::seconds kPatience(20);
+  for (auto began = Clock::now(); ::flock(lock.get(), LOCK_EX | LOCK_NB) != 0;) {
+    // Another serves, or is about to begin or to end; one that was killed leaves its sockets' names.
+    auto reply = ask(name, {{"do", "up"}, {"keep", keep}});
+    if (reply) return {};
+    if (reply.error().kind() == ErrorKind::invalidArgument) return std::move(reply).error();
+    if (Clock::now() - began > kPatience)
       return Error(ErrorKind::busy,
                    "network " + inQuotes(name) + " is neither up nor down: its process does not answer")
           .withHint("try again, or end the process lodge-network");

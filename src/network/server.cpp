@@ -61,12 +61,18 @@ Server::~Server() {
 
 Status Server::start() {
   rest_ = loop_.makeTimer([this] {
-    if (network_.machines() == 0 && !network_.stays()) loop_.stop();
+    if (network_.machines() == 0 && !network_.stays()) stop();
   });
   if (Status s = listen("/control", SOCK_STREAM, control_, &Server::controlAccepted); !s) return s;
   if (Status s = listen("/ports", SOCK_SEQPACKET, ports_, &Server::portAccepted); !s) return s;
   restLater();
   return {};
+}
+
+/// Who asks from now on is not to rely on this process.
+void Server::stop() {
+  stops_ = true;
+  loop_.stop();
 }
 
 void Server::restLater() {
@@ -246,7 +252,12 @@ Json Server::answer(const Json& request, Client& client) {
   if (what == "leases") return {{"ok", true}, {"leases", network_.leases()}};
   if (what == "capture") return startCapture(request, client);
   if (what == "stop") {
-    loop_.post([this] { loop_.stop(); });
+    loop_.post([this] { stop(); });
+    return {{"ok", true}};
+  }
+  if (what == "up") {
+    if (stops_) return failure(Error(ErrorKind::busy, "the network is about to go down"));
+    if (request.value("keep", Json()) == Json(true)) network_.hold();
     return {{"ok", true}};
   }
   if (what == "port" && request.contains("settings")) {

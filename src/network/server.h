@@ -29,6 +29,7 @@ class Server {
   Status start();
 
  private:
+  void stop();
   /// Who joined, or is about to.
   struct Member {
     UniqueFd fd;
@@ -64,6 +65,7 @@ class Server {
   std::map<std::uint64_t, std::unique_ptr<Client>> clients_;
   std::uint64_t next_ = 1;
   std::unique_ptr<Timer> rest_;
+  bool stops_ = false;
 };
 
 }  // namespace lodge::network

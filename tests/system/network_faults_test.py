@@ -174,6 +174,24 @@ def a_killed_network_knows_its_leases():
         assert not leases.exists()
 
 
+def one_that_runs_is_kept_up():
+    """`network up` of a network that something else brought up holds it, too; with --while-used it does not."""
+    need_namespaces()
+    with Lodge() as lodge:
+        lodge("network", "create", "lab", "--kind", "isolated")
+        for kept in (False, True):
+            lodge("network", "up", "lab", "--while-used")
+            lodge("network", "up", "lab", *([] if kept else ["--while-used"]))
+            time.sleep(6)  # unused ones go after three seconds
+            for _ in range(200):
+                up = "up" in lodge("network", "list").stdout
+                if up == kept:
+                    break
+                time.sleep(0.1)
+            assert up == kept, (kept, lodge.log("lab"))
+        lodge("network", "down", "lab")
+
+
 def requests_without_end():
     """A machine that asks for addresses under a thousand names gets what is its own, and another gets its lease."""
     need_namespaces()
@@ -232,4 +250,4 @@ def a_bridge_is_rolled_back():
 if sys.argv[1:] == ["leases"]:
     main(a_killed_network_knows_its_leases)
 else:
-    main(a_thousand_ports, strangers_fill_only_their_own, requests_without_end, a_killed_network_comes_back, a_bridge_is_rolled_back)
+    main(a_thousand_ports, strangers_fill_only_their_own, requests_without_end, one_that_runs_is_kept_up, a_killed_network_comes_back, a_bridge_is_rolled_back)
