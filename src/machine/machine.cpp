@@ -323,6 +323,8 @@ void BoardMachine::pause() {
   if (state_ != State::running) return;
   state_ = State::paused;
   processors_->pause();
+  // KVM's PIT would tick on.
+  if (config_.irqchip == kKernelIrqchip) processors_->takeChips();
 }
 
 void BoardMachine::resume() {
@@ -369,6 +371,7 @@ Status BoardMachine::restoreState() {
   processors_->powerOn();
   transfer(saved_->snapshot);
   Status done = saved_->snapshot.finish();
+  if (done) done = processors_->tryNested();
   if (!done) return notRestored(std::move(done));
   return {};
 }

@@ -7,6 +7,7 @@
 
 #include "base/log.h"
 #include "device/chip_state.h"
+#include "engine/nested_keeper.h"
 #include "machine/cpu_state.h"
 #include "machine/guest_clock.h"
 #include "machine/interface_state.h"
@@ -206,6 +207,14 @@ void Processors::transferInterfaces(state::Snapshot& snapshot, unsigned index) {
       if (a.mayApply()) done = vcpu.writeInterfaces(state);
     });
   }
+}
+
+Status Processors::tryNested() {
+  for (Processor& p : cpus_) {
+    auto* keeper = dynamic_cast<NestedKeepingVcpu*>(&p.thread->vcpu());
+    if (Status taken = keeper ? keeper->tryNested() : Status{}; !taken) return taken;
+  }
+  return {};
 }
 
 Virtualization Processors::virtualizationInUse() {

@@ -65,6 +65,9 @@ class Processors {
   /// Saves or loads all CPUs and their APICs, while paused. `hostTsc`: the host's TSC at the moment that is saved, or
   /// that the machine goes on from.
   void transfer(state::Snapshot& snapshot, std::uint64_t hostTsc);
+  /// Whether the engine can go on with guests of the guest's that were loaded; after transfer(). Errors: unsupported,
+  /// io.
+  Status tryNested();
   /// What of the processor's virtualization the guest uses on one of its CPUs; while paused.
   Virtualization virtualizationInUse();
   /// Guests are told that their CPUs stood still for a time that their watchdogs could take for a fault; while paused.

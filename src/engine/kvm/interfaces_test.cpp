@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "engine/kvm/test_apics.h"
+#include "engine/nested_keeper.h"
 
 namespace lodge::kvm {
 namespace {
@@ -63,6 +64,8 @@ class KvmInterfacesTest : public testing::Test {
     Status written = vcpu_->writeInterfaces(interfaces);
     ASSERT_TRUE(written) << written.error().message();
     vcpu_->cpu().state = state;
+    auto* keeper = dynamic_cast<NestedKeepingVcpu*>(vcpu_.get());
+    tried_ = keeper->tryNested();
     ASSERT_TRUE(vcpu_->writeApic(apic));
     vcpu_->cpu().raise(events);
   }
@@ -123,6 +126,7 @@ class KvmInterfacesTest : public testing::Test {
   void startLoop();
 
   GuestInterfaces interfaces_;
+  Status tried_;  ///< by moveToAnotherMachine()
   std::unique_ptr<GuestMemory> memory_;
   std::unique_ptr<x86::CpuModel> model_;
   FakeEnvironment environment_;
@@ -293,11 +297,14 @@ TEST_F(KvmInterfacesTest, AGuestsGuestGoesOn) {
   EXPECT_TRUE(go(counts).empty());
   EXPECT_GT(at(0x5000), seen);
   moveToAnotherMachine();
+  EXPECT_TRUE(tried_) << tried_.error().message();
   seen = at(0x5000);
   EXPECT_TRUE(go(counts).empty());
   EXPECT_GT(at(0x5000), seen);
   put(0x5008, {1});
   EXPECT_EQ(go(), std::vector<std::uint64_t>{0x81}) << "VMMCALL";
+  moveToAnotherMachine();
+  EXPECT_TRUE(tried_) << "its guest has ended";
   // A reset in the middle of it leaves nothing behind.
   put(0x5008, {0});
   startNestedGuest();
@@ -365,6 +372,17 @@ TEST(KvmInterfaces, VmxIsInUseInSystemManagementModeToo) {
   EXPECT_EQ(virtualizationInUse(state, nested), Virtualization::none);
   state.cr4 = kCr4Vmxe;
   EXPECT_EQ(virtualizationInUse(state, {}), Virtualization::vmx);
+}
+
+TEST_F(KvmInterfacesTest, AGuestsGuestThatKvmDoesNotTakeIsRefusedBeforeItRuns) {
+  if (!make({.nested = true}) || model_->vendor != x86::CpuVendor::amd) return;
+  startNestedGuest();
+  EXPECT_TRUE(go([&] { return at(0x5000) > 0; }).empty());
+  moveToAnotherMachine([](InterfaceState& state) { state.nested.blocks.resize(512); });  // a part of the control block
+  ASSERT_FALSE(tried_);
+  EXPECT_EQ(tried_.error().kind(), ErrorKind::unsupported);
+  EXPECT_TRUE(tried_.error().message().ends_with("KVM_SET_NESTED_STATE: Invalid argument")) << tried_.error().message();
+  EXPECT_FALSE(tried_.error().hint().empty());
 }
 
 TEST_F(KvmInterfacesTest, AnotherMakersNestedStateIsRefused) {

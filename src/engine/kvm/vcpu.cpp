@@ -162,6 +162,10 @@ bool KvmVcpu::failCall(const char* what) {
 }
 
 bool KvmVcpu::fail(const std::string& why) {
+  if (whyNot_) {
+    *whyNot_ = why;
+    return false;
+  }
   log(LogLevel::error, "vCPU {}: {}", cpu_.index, why);
   failed_ = true;
   return false;

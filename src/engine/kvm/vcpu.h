@@ -10,12 +10,13 @@
 #include "engine/engine.h"
 #include "engine/interpret/interpreter.h"
 #include "engine/kvm/vm.h"
+#include "engine/nested_keeper.h"
 
 namespace lodge::kvm {
 
 /// One virtual CPU on KVM. While it runs, the guest's registers are KVM's and CpuState is stale; save() and load() move
 /// them. MSRs that KVM does not keep (Vm) are in CpuState all the time.
-class KvmVcpu : public Vcpu {
+class KvmVcpu : public Vcpu, public NestedKeepingVcpu {
  public:
   static Result<std::unique_ptr<Vcpu>> create(Vm& vm, const EngineSetup& setup, unsigned index,
                                               x86::CpuEnvironment& environment);
@@ -32,6 +33,7 @@ class KvmVcpu : public Vcpu {
   Status writeApic(const x86::LocalApicRegisters& registers) override;
   Status readInterfaces(InterfaceState& state) override;
   Status writeInterfaces(const InterfaceState& state) override;
+  Status tryNested() override;
   std::vector<std::pair<std::string, std::uint64_t>> statistics() const override;
 
  private:
@@ -112,6 +114,7 @@ class KvmVcpu : public Vcpu {
   bool accessOpen_ = false;        ///< an I/O, memory or MSR access that the next KVM_RUN completes
   bool stealTimeRefused_ = false;  ///< KVM does not keep it: CpuState does
   bool failed_ = false;            ///< since the last run()
+  std::string* whyNot_ = nullptr;  ///< tryNested() is told, and not the log
   bool interruptFlag_ = false, windowOpen_ = false;
   bool interruptWanted_ = false;    ///< the APIC had something when the window was closed
   bool syncsEvents_ = false;        ///< KVM hands over kvm_vcpu_events with an exit, and takes them with an entry

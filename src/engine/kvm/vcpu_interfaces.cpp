@@ -262,6 +262,20 @@ Status KvmVcpu::writeInterfaces(const InterfaceState& state) {
   return vm_.interfaces().hyperv ? writeRegisters(state.hyperv, hypervRegisters(cpu_.index == 0)) : Status{};
 }
 
+Status KvmVcpu::tryNested() {
+  if (!virtualizes()) return {};
+  if (Status synced = vm_.syncMemory(); !synced) return synced;
+  std::string why;
+  whyNot_ = &why;
+  bool taken = load() && save();
+  whyNot_ = nullptr;
+  if (taken) return {};
+  auto used = virtualizationInUse(cpu_.state, interfaces_.nested);
+  return Error(ErrorKind::unsupported, fmt::format("this host's KVM does not go on with what CPU {} has of {}: {}",
+                                                   cpu_.index, nameOf(used), why))
+      .withHint("restore it on a host whose processor and kernel are like those of the host that it ran on");
+}
+
 /// Sets what differs. Errors: corrupt, a register that is not one of `known`; unsupported, one that KVM does not take.
 Status KvmVcpu::writeRegisters(const std::vector<MsrValue>& values, const std::vector<std::uint32_t>& known) {
   for (const MsrValue& each : values) {
