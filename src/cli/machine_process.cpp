@@ -71,7 +71,9 @@ Status Process::claim() {
   if (!folder) return std::move(folder).error();
   folder_.emplace(std::move(*folder));
   options_.machine.name = folder_->name();
-  if (options_.sharePages) shareGuestPages(runtime->path() + "/.pages");
+  const std::string pages = runtime->path() + control::file::kSharedPages;
+  PageStore::removeLeft(pages);  // whose last machine was killed
+  if (options_.sharePages) shareGuestPages(pages);
   return folder_->write(control::file::kConfig, control::toLine(control::toJson(options_.machine)));
 }
 

@@ -19,6 +19,8 @@ inline constexpr const char* kConfig = "config.json";   ///< control/config_json
 inline constexpr const char* kLog = "log";              ///< a detached machine's diagnostics
 inline constexpr const char* kConsole = "console.log";  ///< the last console output of a machine that has ended
 inline constexpr const char* kEnd = "end.json";         ///< control/machine_end.h
+/// In the runtime folder: memory/page_store.h.
+inline constexpr const char* kSharedPages = "/.pages";
 }  // namespace file
 
 /// The folder of the machine that this process runs, made by RuntimeFolder::claim(). Its lock is held for as long as

@@ -91,7 +91,9 @@ class BoardMachine : public Machine {
   Status loadMemory(const std::string& engine);
   Status restoreState();
   void beginSharing();
-  void whileStill(const std::function<void()>& work);
+  bool whileStill(const std::function<void()>& work);
+  void goOn();
+  void memoryIsLost(const Error& error);
   Error notRestored(Status why) const {
     return std::move(why).error().context("restore " + inQuotes(config_.restoreFrom));
   }
@@ -109,8 +111,12 @@ class BoardMachine : public Machine {
   }
   /// From a vCPU's thread: it executes nothing more, and the I/O thread does the work.
   void stopAnd(std::function<void()> work) {
+    ++stops_;
     processors_->requestPause();
-    onLoop(std::move(work));
+    onLoop([this, work = std::move(work)] {
+      --stops_;
+      work();
+    });
   }
   void guestReset();
   void end(MachineEnd how, int status);
@@ -120,6 +126,7 @@ class BoardMachine : public Machine {
   MachineConfig savedConfig_;  ///< as a process in another folder would need it
   EngineRequests requests_;
   std::atomic<State> state_{State::created};
+  std::atomic<unsigned> stops_{0};  ///< that vCPUs asked for, and the I/O thread has not come to yet
   std::function<void(MachineEnd, int)> onEnd_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 
@@ -137,6 +144,7 @@ class BoardMachine : public Machine {
   firmware::ImageCopies firstCopies_;             ///< while the rest is made
   std::unique_ptr<SavedMachine> saved_;           ///< what the machine starts from, until it runs
   std::unique_ptr<IdleMemory> idleMemory_;        ///< with pageStore_
+  std::string lostEngine_;                        ///< could not be made again when memory had gone back
   std::unique_ptr<Timer> begun_;                  ///< what only its beginning took may go
 };
 
@@ -289,20 +297,44 @@ void BoardMachine::start() {
 void BoardMachine::beginSharing() {
   // KVM finds pages by itself, and vhost-net's kernel thread does: neither could wait for one.
   auto may = [this] {
-    return state_ == State::running && engine_->name() != "kvm" && !devices_->usesVhost() &&
-           !traces(config_.trace, "lockstep");
+    if (state_ != State::running) return false;
+    if (!lostEngine_.empty()) whileStill([] {});
+    return engine_->name() != "kvm" && !devices_->usesVhost() && !traces(config_.trace, "lockstep") &&
+           (!memory_->isLoading() || memory_->isSharing());
+  };
+  auto executed = [this] {
+    constexpr std::string_view kName = "executor_microseconds";
+    std::uint64_t all = 0;
+    for (const auto& [name, value] : processors_->statistics()) all += name.ends_with(kName) ? value * 1000 : 0;
+    return all;
   };
   idleMemory_ = std::make_unique<IdleMemory>(
-      IdleMemory::Setup{loop_, *memory_, *pageStore_, config_.cpus, [this] { return processors_->slept(); }, may,
-                        [this](const std::function<void()>& work) { whileStill(work); }});
+      IdleMemory::Setup{loop_, *memory_, *pageStore_, config_.cpus, [this] { return processors_->slept(); }, executed,
+                        may, [this](const std::function<void()>& work) { return whileStill(work); },
+                        [this](const Error& error) { memoryIsLost(error); }});
+}
+
+/// After a pause, unless a vCPU has asked for a stop meanwhile.
+void BoardMachine::goOn() {
+  if (state_ == State::running && stops_ == 0) processors_->resume();
+}
+
+void BoardMachine::memoryIsLost(const Error& error) {
+  if (processors_) processors_->requestPause();
+  log(LogLevel::error, "the machine ends: {}", error.message());
+  onLoop([this] { end(MachineEnd::crashed, 0); });
 }
 
 /// The translator watches memory, remembers where pages are, and has processes that map them: it goes, and comes anew.
-void BoardMachine::whileStill(const std::function<void()>& work) {
-  std::string name(engine_->name());
+bool BoardMachine::whileStill(const std::function<void()>& work) {
+  if (!devices_->isQuiet()) return false;
+  std::string name = lostEngine_.empty() ? std::string(engine_->name()) : lostEngine_;
   EngineSetup setup = engineSetup();
   processors_->pause();
-  devices_->quiesce();
+  if (stops_ != 0 || !devices_->isQuiet()) {
+    goOn();
+    return false;
+  }
   engine_->collectVideoStores();
   auto go = [&](const std::string& on) {
     auto engine = makeEngine(on, setup);
@@ -313,10 +345,11 @@ void BoardMachine::whileStill(const std::function<void()>& work) {
       log(LogLevel::error, "engine {}: {}", on, moved.error().message());
     return moved.ok();
   };
-  bool others = name == "interpret" || go("interpret");
+  bool others = engine_->name() == "interpret" || go("interpret");
   if (others) work();
-  if (others && name != "interpret") go(name);
-  if (state_ == State::running) processors_->resume();
+  if (others && name != "interpret") lostEngine_ = go(name) ? std::string() : name;
+  goOn();
+  return others;
 }
 
 void BoardMachine::pause() {
@@ -359,11 +392,7 @@ Status BoardMachine::loadMemory(const std::string& engine) {
                                                  inQuotes(file.path()), file.memoryBytes(), memory_->backingSize()))
         .withHint("the firmware or its files are other ones than when the machine was saved");
   }
-  auto onFailure = [this](const Error& error) {
-    if (processors_) processors_->requestPause();
-    log(LogLevel::error, "the machine ends: {}", error.message());
-    onLoop([this] { end(MachineEnd::crashed, 0); });
-  };
+  auto onFailure = [this](const Error& error) { memoryIsLost(error); };
   return memory_->load(makeMemorySource(saved_->file), engine == "kvm", onFailure);
 }
 
@@ -433,7 +462,8 @@ Status BoardMachine::switchEngine(const std::string& name) {
   }
   // What is left of the engine before goes while no CPU runs: it lifts its protection from guest memory.
   if (moved) engine_ = std::move(*engine);
-  if (state_ == State::running) processors_->resume();
+  if (moved) lostEngine_.clear();
+  goOn();
   if (!moved) return moved;
   auto took = std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - began);
   log(LogLevel::info, "the machine goes on with engine {}, after {} us", choice->name, took.count());

@@ -64,6 +64,7 @@ class PcBoard {
     int other = floppy_ ? floppy_->quiesce() : 0;
     return error != 0 ? error : other;
   }
+  bool isQuiet() { return ide_.isQuiet() && (!floppy_ || floppy_->isQuiet()); }
   void transfer(state::Snapshot& snapshot);
 
  private:

@@ -107,6 +107,11 @@ PciHost::Setup PciDevices::hostSetup(GuestMemory& memory, IoBus& ports, IoBus& m
   return setup;
 }
 
+bool PciDevices::isQuiet() {
+  return std::ranges::all_of(functions_, [](auto& function) { return function->device().isQuiet(); }) &&
+         (!pc_ || pc_->isQuiet()) && storage_.isQuiet();
+}
+
 int PciDevices::quiesce() {
   int error = 0;
   auto quiet = [&error](auto& device) {

@@ -33,6 +33,8 @@ class PciDevices {
   /// Ends what is under way, and brings disks to stable storage, their images as they would be closed: 0, or a positive
   /// errno value. While no vCPU runs; I/O thread.
   int quiesce();
+  /// Whether no device has a request under way that reads or writes guest memory. Waits for nothing.
+  bool isQuiet();
   /// Saves or loads the PCI host and all functions.
   void transfer(state::Snapshot& snapshot);
   /// What was loaded goes on: devices look at their queues. Before vCPUs run; I/O thread.

@@ -42,6 +42,12 @@ Status PciStorage::open(const MachineConfig& config, GuestMemory& memory, const 
   return addScsi(config, memory, board);
 }
 
+bool PciStorage::isQuiet() {
+  auto isQuietOne = [](auto& device) { return device->isQuiet(); };
+  return std::ranges::all_of(nvmes_, isQuietOne) && std::ranges::all_of(ahcis_, isQuietOne) &&
+         (!scsi_ || scsi_->device().isQuiet());
+}
+
 int PciStorage::quiesce() {
   int error = 0;
   auto quiet = [&error](auto& device) {

@@ -40,6 +40,7 @@ class PciStorage {
 
   /// As PciDevices'.
   int quiesce();
+  bool isQuiet();
   void transfer(state::Snapshot& snapshot);
   void resume();
 

@@ -142,6 +142,8 @@ Status GuestMemory::load(std::unique_ptr<MemorySource> source, bool kernelTouche
   if (auto* pages = dynamic_cast<SharedPages*>(source.get())) {
     auto* before = dynamic_cast<SharedPages*>(source_.get());
     if (isLoading() && !before) return Error(ErrorKind::busy, "a saved machine's memory is still being loaded");
+    // What is being loaded in the background is either in the file or not, from here on.
+    if (lazy_ && before) lazy_->stop();
     if (isLoading()) pages->take(*before, *lazy_);
     // From here on a page that neither the file nor `pages` has is zero.
     lazy_.reset();
@@ -161,6 +163,14 @@ Status GuestMemory::load(std::unique_ptr<MemorySource> source, bool kernelTouche
 
 Status GuestMemory::finishLoading() {
   return lazy_ ? lazy_->finish() : Status{};
+}
+
+void GuestMemory::hurryLoading() {
+  if (isLoading()) lazy_->hurry();
+}
+
+bool GuestMemory::isSharing() const {
+  return isLoading() && dynamic_cast<SharedPages*>(source_.get());
 }
 
 bool GuestMemory::contiguous(Gpa gpa, std::uint64_t offset, std::uint64_t length) const {

@@ -197,6 +197,10 @@ class GuestMemory {
   bool isLoading() const { return loading_.load(std::memory_order_acquire); }
   /// Loads all that is left. Errors: the source's.
   Status finishLoading();
+  /// Has all that is left be loaded, in the background.
+  void hurryLoading();
+  /// Whether what is left is SharedPages'.
+  bool isSharing() const;
   /// Gives whole pages in the range back to the host; they read as zero afterwards (balloon, free-page reporting).
   void discard(Gpa gpa, std::uint64_t length);
   /// Bytes of guest RAM that the host holds in memory now.

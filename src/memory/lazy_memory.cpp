@@ -23,6 +23,10 @@ namespace {
 /// What the guest wants now goes first, for so long.
 constexpr int kHeadStartMilliseconds = 300;
 
+/// Where the host has no memory left just now.
+constexpr unsigned kMostTries = 100;
+constexpr std::chrono::milliseconds kPause{10};
+
 /// So many touches of what waits within a second are no longer an idle machine's.
 constexpr unsigned kBusyTouches = 1024;
 
@@ -52,9 +56,14 @@ LazyMemory::~LazyMemory() {
 
 void LazyMemory::stop() {
   if (!thread_.joinable()) return;
-  std::uint64_t one = 1;
-  [[maybe_unused]] ssize_t n = ::write(stop_.get(), &one, sizeof one);
+  stopping_ = true;
+  hurry();
   thread_.join();
+}
+
+void LazyMemory::hurry() {
+  std::uint64_t one = 1;
+  [[maybe_unused]] ssize_t n = ::write(call_.get(), &one, sizeof one);
 }
 
 bool LazyMemory::isPossible() {
@@ -96,8 +105,8 @@ bool LazyMemory::open() {
     range.mode = UFFDIO_REGISTER_MODE_MISSING;
     if (::ioctl(fault_.get(), UFFDIO_REGISTER, &range) != 0) return false;
   }
-  stop_ = UniqueFd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-  return static_cast<bool>(stop_);
+  call_ = UniqueFd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  return static_cast<bool>(call_);
 }
 
 Status LazyMemory::loadAllNow() {
@@ -113,10 +122,15 @@ void LazyMemory::run() {
   pthread_setname_np(pthread_self(), "memory loader");
   int wait = waits_ ? -1 : kHeadStartMilliseconds;
   for (;;) {
-    pollfd ready[2] = {{fault_.get(), POLLIN, 0}, {stop_.get(), POLLIN, 0}};
+    pollfd ready[2] = {{fault_.get(), POLLIN, 0}, {call_.get(), POLLIN, 0}};
     int n = ::poll(ready, 2, wait);
     if (n < 0 && errno != EINTR) return;
-    if (ready[1].revents != 0) return;
+    if (stopping_) return;
+    if (n > 0 && ready[1].revents != 0) {
+      std::uint64_t calls = 0;
+      [[maybe_unused]] ssize_t taken = ::read(call_.get(), &calls, sizeof calls);
+      wait = 0;
+    }
     if (n == 0) {
       wait = 0;
       if (!loadNext()) return end();
@@ -192,9 +206,8 @@ void LazyMemory::loadPiece(std::size_t piece) {
   std::size_t length = lengthOf(piece);
   if (!setup_.source.isZero(piece)) {
     Status done = setup_.source.load(piece, std::span(buffer_).first(length));
-    if (done) {
-      copyRuns(offset, length);
-    } else if (!failed_) {
+    if (done) done = copyRuns(offset, length);
+    if (!done && !failed_) {
       failed_ = true;
       setup_.onFailure(done.error());
       failure_ = std::move(done);
@@ -204,7 +217,9 @@ void LazyMemory::loadPiece(std::size_t piece) {
 }
 
 /// The pages with something in them; the others are left to be made when they are touched.
-void LazyMemory::copyRuns(std::uint64_t offset, std::size_t length) {
+Status LazyMemory::copyRuns(std::uint64_t offset, std::size_t length) {
+  unsigned tries = 0;
+  Status whole;
   for (std::size_t at = 0; at < length;) {
     std::size_t start = at;
     while (at < length && !isZeroPage(buffer_.data() + at)) at += kPageSize;
@@ -215,14 +230,23 @@ void LazyMemory::copyRuns(std::uint64_t offset, std::size_t length) {
       copy.len = at - done;
       copy.mode = UFFDIO_COPY_MODE_DONTWAKE;
       ::ioctl(fault_.get(), UFFDIO_COPY, &copy);
-      if (copy.copy > 0)
+      if (copy.copy > 0) {
         done += static_cast<std::size_t>(copy.copy);
-      else if (copy.copy != -EAGAIN)
-        done += kPageSize;  // it is there already
+        continue;
+      }
+      auto error = static_cast<int>(-copy.copy);
+      if (error == EAGAIN) continue;
+      if (error == ENOMEM && tries++ < kMostTries) {
+        std::this_thread::sleep_for(kPause);
+        continue;
+      }
+      if (error != EEXIST) whole = Error::fromErrno(error, "load guest memory");  // else it is there already
+      done += kPageSize;
     }
     while (at < length && isZeroPage(buffer_.data() + at)) at += kPageSize;
   }
   wake(offset, length);
+  return whole;
 }
 
 void LazyMemory::fillZero(std::uint64_t offset, std::uint64_t length) {
@@ -258,7 +282,7 @@ Status LazyMemory::finish() {
   }
   if (waits_) {
     stop();
-    end();
+    if (setup_.loading) end();  // the thread may have come to its end before: whoever watches memory now is another
   }
   std::lock_guard lock(mutex_);
   return failed_ ? Status(Error(failure_.error())) : Status{};

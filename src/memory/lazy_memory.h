@@ -43,6 +43,10 @@ class LazyMemory {
   void need(std::uint64_t offset, std::uint64_t length);
   /// Loads all that is left. What waited is then watched no more. Any thread.
   Status finish();
+  /// Has all that waits be loaded, in the background. Any thread.
+  void hurry();
+  /// From here on nobody loads anything, and touches of what is not there wait, until the object goes.
+  void stop();
   /// Whether a piece is in memory, or has been there.
   bool isLoaded(std::size_t piece) const { return loaded_[piece].load(std::memory_order_acquire) != kMissing; }
   /// Pages of [offset, offset + length), which were loaded, went back to the host.
@@ -60,10 +64,9 @@ class LazyMemory {
   /// Loads the next piece that nobody asked for; false: there is none.
   bool loadNext();
   void loadPiece(std::size_t piece);
-  void copyRuns(std::uint64_t offset, std::size_t length);
+  Status copyRuns(std::uint64_t offset, std::size_t length);
   void fillZero(std::uint64_t offset, std::uint64_t length);
   void makePresent(std::uint64_t offset, std::uint64_t length);
-  void stop();
   void wake(std::uint64_t offset, std::uint64_t length);
   bool isBusy();
   void end();
@@ -73,7 +76,8 @@ class LazyMemory {
   std::size_t pieceBytes_, pieces_;
   bool waits_;
   bool kernelWaits_ = false;  ///< the kernel's own accesses find what is missing, too
-  UniqueFd fault_, stop_;
+  UniqueFd fault_, call_;
+  std::atomic<bool> stopping_{false};
   std::mutex mutex_;  ///< loading; the buffer
   std::vector<std::byte> buffer_;
   std::vector<std::atomic<std::uint8_t>> loaded_;

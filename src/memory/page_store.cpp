@@ -5,8 +5,10 @@
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <bit>
 #include <cerrno>
 #include <cstring>
@@ -160,6 +162,24 @@ void PageStore::end() {
   lock(F_UNLCK, kAddingByte, false);
 }
 
+/// The runtime folder is others', too, and may be small.
+bool PageStore::hasRoom() const {
+  struct statvfs info {};
+  if (::fstatvfs(fd_.get(), &info) != 0) return false;
+  std::uint64_t all = std::uint64_t{info.f_blocks} * info.f_frsize, left = std::uint64_t{info.f_bavail} * info.f_frsize;
+  return left > std::min<std::uint64_t>(1_GiB, all / 2);
+}
+
+void PageStore::removeLeft(const std::string& path) {
+  PageStore left;
+  left.fd_ = UniqueFd(::open(path.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW));
+  struct stat ours {};
+  struct stat there {};
+  if (!left.fd_ || !left.lock(F_WRLCK, kOpenByte, false) || ::fstat(left.fd_.get(), &ours) != 0) return;
+  if (::stat(path.c_str(), &there) == 0 && there.st_ino == ours.st_ino && there.st_dev == ours.st_dev)
+    ::unlink(path.c_str());
+}
+
 std::uint32_t PageStore::count() const {
   return header_->count.load(std::memory_order_relaxed);
 }
@@ -185,7 +205,7 @@ std::optional<std::uint32_t> PageStore::offer(Page page) {
 
 std::optional<std::uint32_t> PageStore::add(Page page, std::atomic<std::uint64_t>& bucket, std::uint64_t tag) {
   std::uint32_t number = count();
-  if (number >= kMostPages) return std::nullopt;
+  if (number >= kMostPages || !hasRoom()) return std::nullopt;
   auto at = static_cast<off_t>(kTables + std::size_t{number} * kPageSize);
   if (::pwrite(fd_.get(), page.data(), kPageSize, at) != static_cast<ssize_t>(kPageSize)) return std::nullopt;
   header_->count.store(number + 1, std::memory_order_relaxed);

@@ -35,6 +35,8 @@ class PageStore {
   /// unsupported (in use by another version), io.
   static Result<std::unique_ptr<PageStore>> open(const std::string& path);
   ~PageStore();
+  /// Removes the file that the last process left which had it, if nobody has it: that was killed.
+  static void removeLeft(const std::string& path);
   PageStore(const PageStore&) = delete;
   PageStore& operator=(const PageStore&) = delete;
 
@@ -58,6 +60,7 @@ class PageStore {
   Status make();
   Status map();
   bool lock(int type, int byte, bool waits) const;
+  bool hasRoom() const;
   std::optional<std::uint32_t> add(Page page, std::atomic<std::uint64_t>& bucket, std::uint64_t tag);
 
   std::string path_;

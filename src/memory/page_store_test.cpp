@@ -74,6 +74,14 @@ TEST_F(PageStoreTest, GoesWithTheLastAndIsMadeAnewWhereItWasLeft) {
   one = open();
   EXPECT_EQ(one->count(), 0u);
   EXPECT_FALSE(offer(*one, page(1)));
+  PageStore::removeLeft(path);
+  EXPECT_TRUE(std::filesystem::exists(path)) << "one has it";
+  std::filesystem::copy(path, folder + "/left");
+  one.reset();
+  std::filesystem::rename(folder + "/left", path);
+  PageStore::removeLeft(path);
+  EXPECT_FALSE(std::filesystem::exists(path));
+  PageStore::removeLeft(path);
 }
 
 TEST_F(PageStoreTest, RefusesWhatIsNotItsOwn) {

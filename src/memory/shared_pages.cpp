@@ -6,6 +6,8 @@
 
 #include <algorithm>
 #include <cstring>
+#include <functional>
+#include <utility>
 
 #include "memory/lazy_memory.h"
 
@@ -20,11 +22,11 @@ bool isZeroPage(const std::byte* page) {
   return page[0] == std::byte{0} && std::memcmp(page, page + 1, kPageSize - 1) == 0;
 }
 
-/// Gives pages of a file back to the host, neighbours in one call.
+/// Gives pages of a file back to the host, neighbours in one call; `after(start, end)` for each of these.
 class Puncher {
  public:
-  explicit Puncher(int fd) : fd_(fd) {}
-  ~Puncher() { flush(); }
+  using After = std::function<void(std::uint64_t, std::uint64_t)>;
+  Puncher(int fd, After after) : fd_(fd), after_(std::move(after)) {}
   void add(std::uint64_t offset) {
     if (offset != start_ + length_) flush();
     if (length_ == 0) start_ = offset;
@@ -32,16 +34,17 @@ class Puncher {
     bytes_ += kPageSize;
   }
   std::uint64_t bytes() const { return bytes_; }
-
- private:
   void flush() {
     if (length_ == 0) return;
     ::fallocate(fd_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(start_),
                 static_cast<off_t>(length_));
+    after_(start_, start_ + length_);
     length_ = 0;
   }
 
+ private:
   int fd_;
+  After after_;
   std::uint64_t start_ = 0, length_ = 0, bytes_ = 0;
 };
 
@@ -75,12 +78,21 @@ void SharedPages::take(const SharedPages& before, const LazyMemory& lazy) {
   }
 }
 
-bool SharedPages::share(int fd, const std::byte* ram, std::uint64_t bytes, bool mayShare) {
+/// Of [start, end), which was given back: a huge page that cannot be split just now is cleared, and stays.
+void SharedPages::bringBackWhatStayed(int fd, std::byte* ram, std::uint64_t start, std::uint64_t end) {
+  visitPages(fd, start, end, ~std::uint64_t{0}, [&](std::uint64_t offset) {
+    std::uint32_t number = std::exchange(numbers_[offset / kPageSize], 0);
+    if (number != 0) std::memcpy(ram + offset, store_.read(number - 1).data(), kPageSize);
+  });
+}
+
+bool SharedPages::share(int fd, std::byte* ram, std::uint64_t bytes, bool mayShare) {
   numbers_.resize(bytes / kPageSize);
   mayShare = mayShare && store_.begin();
-  Puncher puncher(fd);
+  Puncher puncher(fd, [&](std::uint64_t start, std::uint64_t end) { bringBackWhatStayed(fd, ram, start, end); });
   auto visit = [&](std::uint64_t offset) {
     const std::byte* page = ram + offset;
+    numbers_[offset / kPageSize] = 0;  // what the file has is not away
     if (isZeroPage(page)) return puncher.add(offset);
     auto number = mayShare ? store_.offer(PageStore::Page(page, kPageSize)) : std::nullopt;
     if (!number) return;
@@ -88,6 +100,7 @@ bool SharedPages::share(int fd, const std::byte* ram, std::uint64_t bytes, bool 
     puncher.add(offset);
   };
   report_->next = visitPages(fd, report_->next < bytes ? report_->next : 0, bytes, kMostAtOnce, visit);
+  puncher.flush();
   if (mayShare) store_.end();
   report_->givenBack = puncher.bytes();
   report_->away = static_cast<std::uint64_t>(std::ranges::count_if(numbers_, [](auto n) { return n != 0; }));

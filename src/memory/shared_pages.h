@@ -39,11 +39,13 @@ class SharedPages : public MemorySource {
   void take(const SharedPages& before, const LazyMemory& lazy);
   /// Looks at RAM, `bytes` of the file, whose contents are at `ram`. `mayShare`: not only zeroes may go. Whether pages
   /// are away.
-  bool share(int fd, const std::byte* ram, std::uint64_t bytes, bool mayShare);
+  bool share(int fd, std::byte* ram, std::uint64_t bytes, bool mayShare);
 
  private:
   PageStore& store_;
   std::shared_ptr<Report> report_;
+  void bringBackWhatStayed(int fd, std::byte* ram, std::uint64_t start, std::uint64_t end);
+
   std::vector<std::uint32_t> numbers_;  ///< by page: the store's number and 1, or 0
 };
 

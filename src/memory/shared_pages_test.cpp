@@ -3,6 +3,9 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <linux/userfaultfd.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -171,6 +174,45 @@ TEST_F(SharedPagesTest, RoundsWhileThreadsStoreInBetween) {
     ASSERT_EQ(one->memory->cpuRo()[at + 1], expected(1, at + 1)) << page;
   }
   two->check();
+}
+
+TEST_F(SharedPagesTest, WhatCameBackAndWasClearedStaysZero) {
+  shareBoth();
+  for (unsigned round = 0; round < 20; ++round) {
+    // The loader is at work when the next round begins, which looks at the first pages only.
+    one->memory->hurryLoading();
+    std::this_thread::sleep_for(std::chrono::microseconds(100 * round));
+    std::uint64_t page = 1 + 3 * round;  // one that all have
+    std::memset(one->memory->cpuRw() + page * kPageSize, 0, kPageSize);
+    one->share();
+    ASSERT_EQ(one->memory->cpuRo()[page * kPageSize + 5], std::byte{0}) << round;
+    for (std::uint64_t other = page + 3; other < kPages; other += 3)
+      ASSERT_EQ(one->memory->cpuRo()[other * kPageSize + 5], expected(1, other * kPageSize + 5)) << other;
+    two->share();
+    one->share();
+  }
+}
+
+TEST_F(SharedPagesTest, AnEngineThatWatchesMemoryAfterwardsGoesOnDoingSo) {
+  shareBoth();
+  one->memory->hurryLoading();
+  auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+  while (one->memory->isLoading() && std::chrono::steady_clock::now() < deadline) std::this_thread::yield();
+  ASSERT_FALSE(one->memory->isLoading());
+  // Another watch of the same memory, as the translator's.
+  UniqueFd watch(static_cast<int>(::syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY)));
+  uffdio_api api{};
+  api.api = UFFD_API;
+  ASSERT_EQ(::ioctl(watch.get(), UFFDIO_API, &api), 0);
+  uffdio_register range{};
+  range.range = {reinterpret_cast<std::uint64_t>(one->memory->cpuRw()), kBytes};
+  range.mode = UFFDIO_REGISTER_MODE_MISSING;
+  ASSERT_EQ(::ioctl(watch.get(), UFFDIO_REGISTER, &range), 0);
+  ASSERT_TRUE(one->memory->finishLoading());
+  // Still its own: another may not have it.
+  UniqueFd other(static_cast<int>(::syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY)));
+  ASSERT_EQ(::ioctl(other.get(), UFFDIO_API, &api), 0);
+  EXPECT_NE(::ioctl(other.get(), UFFDIO_REGISTER, &range), 0);
 }
 
 TEST_F(SharedPagesTest, ABusyMachineGetsAllBack) {

@@ -25,6 +25,7 @@ class AhciController : public PciFunction, private IoDevice {
   void reset() override;
   /// As AhciPort's.
   int quiesce();
+  bool isQuiet();
   void transfer(state::Archive& a) override;
   /// BAR 5, for tests.
   IoDevice& registers() { return *this; }

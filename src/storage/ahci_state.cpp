@@ -1,10 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 // How an AHCI controller is saved and loaded: between commands.
+#include <algorithm>
+
 #include "storage/ahci_controller.h"
 
 namespace lodge {
 
 using state::Archive;
+
+bool AhciPort::isQuiet() {
+  std::lock_guard lock(mutex_);
+  return inFlight_ == 0;
+}
 
 int AhciPort::quiesce() {
   std::unique_lock lock(mutex_);
@@ -31,6 +38,10 @@ void AhciPort::transfer(Archive& a) {
     if (drive_) drive_->reset();
   }
   updatePendingLocked();
+}
+
+bool AhciController::isQuiet() {
+  return std::ranges::all_of(ports_, [](auto& port) { return port->isQuiet(); });
 }
 
 int AhciController::quiesce() {

@@ -8,6 +8,11 @@ namespace lodge {
 
 using state::Archive;
 
+bool FloppyController::isQuiet() {
+  std::lock_guard lock(mutex_);
+  return inFlight_ == 0;
+}
+
 int FloppyController::quiesce() {
   std::unique_lock lock(mutex_);
   landed_.wait(lock, [this] { return inFlight_ == 0; });

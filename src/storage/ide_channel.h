@@ -33,6 +33,8 @@ class IdeChannel {
   void reset();
   /// Returns when no disk request is under way, after Disk::settle(): 0, or a positive errno value. While no vCPU runs.
   int quiesce();
+  /// Whether no request is under way that reads or writes guest memory. Waits for nothing.
+  bool isQuiet();
   /// Saves or loads registers and drives, after quiesce().
   void transfer(state::Archive& a);
   /// Calls `change` on the drive while no register access or request is under way with it.

@@ -22,6 +22,7 @@ class IdeController : public PciFunction, private IoDevice {
   Status plugPorts(IoBus& ports);
   void reset() override;
   int quiesce();
+  bool isQuiet();
   void transfer(state::Archive& a) override;
 
  private:

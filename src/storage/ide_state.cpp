@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // How IDE channels and their drives are saved and loaded.
+#include <algorithm>
+
 #include "storage/ata_disk.h"
 #include "storage/atapi_drive.h"
 #include "storage/ide_channel.h"
@@ -81,6 +83,11 @@ void AtapiDrive::transfer(Archive& a) {
   }
 }
 
+bool IdeChannel::isQuiet() {
+  std::lock_guard lock(mutex_);
+  return inFlight_ == 0;
+}
+
 int IdeChannel::quiesce() {
   std::unique_lock lock(mutex_);
   landed_.wait(lock, [this] { return inFlight_ == 0; });
@@ -112,6 +119,10 @@ void IdeChannel::transfer(Archive& a) {
     master_ = {};
     resetDrivesLocked();
   }
+}
+
+bool IdeController::isQuiet() {
+  return std::ranges::all_of(channels_, [](auto& channel) { return channel->isQuiet(); });
 }
 
 int IdeController::quiesce() {

@@ -34,6 +34,8 @@ class NvmeController : public PciFunction, private IoDevice {
   void reset() override;
   /// Returns when no request is under way, after Disk::settle(): 0, or a positive errno value. While no vCPU runs.
   int quiesce();
+  /// Whether no request is under way that reads or writes guest memory. Waits for nothing.
+  bool isQuiet();
   /// Saves or loads it, after quiesce().
   void transfer(state::Archive& a) override;
   /// BAR 0, for tests.

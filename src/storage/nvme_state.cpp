@@ -6,6 +6,11 @@ namespace lodge {
 
 using state::Archive;
 
+bool NvmeController::isQuiet() {
+  std::lock_guard lock(mutex_);
+  return inFlight_ == 0;
+}
+
 int NvmeController::quiesce() {
   {
     std::unique_lock lock(mutex_);

@@ -118,6 +118,11 @@ void BlockDevice::reset() {
   landed_.wait(lock, [&] { return inFlight_ == 0; });
 }
 
+bool BlockDevice::isQuiet() {
+  std::lock_guard lock(flightMutex_);
+  return inFlight_ == 0;
+}
+
 int BlockDevice::quiesce() {
   {
     std::unique_lock lock(flightMutex_);

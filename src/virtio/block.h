@@ -24,6 +24,7 @@ class BlockDevice : public QueuedDevice {
   void reset() override;
   void notify(unsigned queue) override;
   int quiesce() override;
+  bool isQuiet() override;
 
   std::uint64_t requests() const { return requests_; }
 

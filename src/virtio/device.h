@@ -48,6 +48,8 @@ class Device {
   /// Returns when no request is under way on another thread, and what was written to disks is on stable storage, their
   /// images as they would be closed (Disk::settle()): 0, or a positive errno value. While no vCPU runs; I/O thread.
   virtual int quiesce() { return 0; }
+  /// Whether no request is under way that reads or writes guest memory. Waits for nothing.
+  virtual bool isQuiet() { return true; }
   /// Saves or loads the device, after quiesce(); loading: after activate() and enableQueue(), as the driver left it.
   virtual void transfer(state::Archive&) {}
 

@@ -101,6 +101,11 @@ void ScsiDevice::reset() {
   landed_.wait(lock, [&] { return inFlight_ == 0; });
 }
 
+bool ScsiDevice::isQuiet() {
+  std::lock_guard lock(flightMutex_);
+  return inFlight_ == 0;
+}
+
 int ScsiDevice::quiesce() {
   {
     std::unique_lock lock(flightMutex_);

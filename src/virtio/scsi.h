@@ -30,6 +30,7 @@ class ScsiDevice : public QueuedDevice {
   void reset() override;
   void notify(unsigned queue) override;
   int quiesce() override;
+  bool isQuiet() override;
   void transfer(state::Archive& a) override;
 
  private:
