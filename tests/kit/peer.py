@@ -152,37 +152,52 @@ class Peer(Namespace):
 
     def __init__(self, lodge, network, name, settings="", lease=True):
         super().__init__(name)
-        self.lodge, self.network = lodge, network
+        self.lodge, self.network, self.cable = lodge, network, None
         words = ["network", "attach", network, "--tap", "eth0", "--name", name]
         if settings:
             words += ["--set", settings]
-        # On a busy machine the network may have gone down again before the attachment comes.
-        for last in (False, False, True):
-            lodge("network", "up", "--while-used", network)
-            self.cable = subprocess.Popen([*self.enter, str(paths.LODGE), *words], env=lodge.environment,
-                                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-            if self.cable.stdout.readline():
-                break
-            said = self.cable.communicate()[1]
-            if last or "is not up" not in said:
-                self.holder.kill()
-                raise AssertionError(said)
         try:
+            self.plug_in(words)
             self.run("ip link set eth0 up")
             if lease:
                 self.take_lease()
         except BaseException as error:
-            # Nothing that was started stays, and what the network says of it is told.
-            said = lodge("network", "show", network, "--json", check=False)
-            error.add_note(f"the network's state: {said.stdout}{said.stderr}\nits log:\n{lodge.log(network)[-4000:]}\n"
-                           f"the card: {self.run('ip -s -d link show eth0', check=False).stdout}")
-            self.close()
+            # Nothing that was started stays, and what the network and the kernel say of it is told.
+            try:
+                error.add_note(self.state())
+            except Exception as other:
+                error.add_note(f"its state: {other!r}")
+            finally:
+                self.close()
             raise
 
+    def plug_in(self, words):
+        # On a busy machine the network may have gone down again before the attachment comes.
+        for last in (False, False, True):
+            self.lodge("network", "up", "--while-used", self.network)
+            self.cable = subprocess.Popen([*self.enter, str(paths.LODGE), *words], env=self.lodge.environment,
+                                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            if self.cable.stdout.readline():
+                return
+            said = self.cable.communicate()[1]
+            if last or "is not up" not in said:
+                raise AssertionError(said)
+
+    def state(self):
+        """For a failure's report: the network's view (a port's framesIn and framesOut), the card's, and whether both are there."""
+        said = self.lodge("network", "show", self.network, "--json", check=False)
+        ended = "runs" if self.cable and self.cable.poll() is None else f"has ended: {self.cable and self.cable.communicate()[1]}"
+        return (f"the attachment {ended}\nthe network's state: {said.stdout}{said.stderr}\n"
+                f"its log:\n{self.lodge.log(self.network)[-4000:]}\n"
+                f"the card: {self.run('ip -s -d link show eth0', check=False).stdout}")
+
     def close(self):
-        self.cable.terminate()
-        self.cable.wait(20)
-        super().close()
+        try:
+            if self.cable:
+                self.cable.terminate()
+                self.cable.wait(20)
+        finally:
+            super().close()
 
 
 def transfer(sender, receiver, address, megabytes=20):
