@@ -36,7 +36,7 @@ struct Options {
   std::string trace;
   bool singleStep = false;
   bool list = false, laxFlags = false, kicks = false, kernel = false, code32 = false, code16 = false, verbose = false;
-  bool protectedMode = false, mmio = false;
+  bool protectedMode = false, mmio = false, programs16 = false;
   /// Whether snippets are compared with the interpreter instead of the host.
   bool guests() const { return kernel || mmio; }
   GuestKind kind() const { return {kernel, protectedMode || (kernel && code32), mmio}; }
@@ -52,6 +52,7 @@ constexpr const char* kUsage =
     "  --kernel        at CPL 0, with system instructions; compared with the interpreter instead of the host\n"
     "  --code32        32-bit code\n"
     "  --code16        16-bit code, in segments of 64 KiB and less\n"
+    "  --programs16    programs of it, too; stray loads of selectors of the host's LDT differ\n"
     "  --protected     with one of these: in protected mode instead of long mode (so it is with --kernel --code32)\n"
     "  --mmio          with a device's page behind the data; compared with the interpreter, access by access\n"
     "  --single-step   runs the translator's code one host instruction at a time; the interpreter must agree at each\n"
@@ -62,8 +63,10 @@ bool parse(int argc, char** argv, Options& o) {
   for (int i = 1; i < argc; ++i) {
     std::string_view a = argv[i];
     if (a == "--list" || a == "--lax-flags" || a == "--kicks" || a == "--kernel" || a == "--code32" ||
-        a == "--code16" || a == "--verbose" || a == "--single-step" || a == "--protected" || a == "--mmio") {
+        a == "--code16" || a == "--verbose" || a == "--single-step" || a == "--protected" || a == "--mmio" ||
+        a == "--programs16") {
       (a == "--protected"     ? o.protectedMode
+       : a == "--programs16"  ? o.programs16
        : a == "--mmio"        ? o.mmio
        : a == "--single-step" ? o.singleStep
        : a == "--list"        ? o.list
@@ -169,7 +172,8 @@ class Comparison {
         seed_(seed),
         how_{options.engine == "translate", options.laxFlags, options.kernel, options.guests(),
              options.code32 || options.code16},
-        generator_(seed, {options.laxFlags, options.kernel, options.code32, options.code16, options.mmio}),
+        generator_(
+            seed, {options.laxFlags, options.kernel, options.code32, options.code16, options.mmio, options.programs16}),
         chill_(seed) {}
   Status run();
   std::uint64_t done = 0, differences = 0;
@@ -325,7 +329,7 @@ int singleStep(const Options& options) {
   if (!reference) return fail(reference.error());
   auto guest = Guest::create("translate", options.trace + ",strict-flags", options.kind());
   if (!guest) return fail(guest.error());
-  Generator generator(options.seed, {false, options.kernel, options.code32, options.code16, false});
+  Generator generator(options.seed, {false, options.kernel, options.code32, options.code16, false, options.programs16});
   Watchdog watch(guest->get());
   SingleStepper stepper(**guest, **reference);
   std::vector<Snippet> snippets(kBatch);

@@ -453,7 +453,7 @@ Snippet Generator::draft(unsigned slot) {
   s.code32 = code32_;
   s.code16 = code16_;
   s.slot = slot;
-  if (chance(50)) {
+  if ((!code16_ || programs16_) && chance(50)) {
     Program(*this, s, slot).write();
     return s;
   }

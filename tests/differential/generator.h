@@ -24,6 +24,9 @@ class Generator {
     bool code32;  ///< 32-bit code
     bool code16;  ///< 16-bit code
     bool mmio;    ///< pointers to the device's page, too
+    /// Programs of 16-bit code, too. A stray jump of theirs may load a selector of the host's LDT, in which this test
+    /// has its segments there; the guest has no LDT, so that they differ then.
+    bool programs16 = false;
   };
   Generator(std::uint64_t seed, Options options)
       : state_(seed * 2 + 1),
@@ -31,7 +34,8 @@ class Generator {
         kernel_(options.kernel),
         code32_(options.code32),
         code16_(options.code16),
-        mmio_(options.mmio) {}
+        mmio_(options.mmio),
+        programs16_(options.programs16) {}
   /// The snippet for place `slot` of a batch. Each new one (its code lies at kCodeBase + slot * kSlotBytes) is
   /// followed by the same code on other states, until `slot` is 0 again.
   Snippet next(unsigned slot);
@@ -71,7 +75,7 @@ class Generator {
   bool isWanted(const x86::Instruction& i) const;
 
   std::uint64_t state_;
-  bool definedFlags_, kernel_, code32_, code16_, mmio_;
+  bool definedFlags_, kernel_, code32_, code16_, mmio_, programs16_;
   Snippet drafted_{};          ///< the latest new one, before moveToMode()
   unsigned statesToCome_ = 0;  ///< other states for it
   std::map<std::string, std::uint64_t> generated_, leftOut_;
