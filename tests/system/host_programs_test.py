@@ -88,4 +88,16 @@ def memory_is_filled():
     print("  ", *re.findall(r"executor_(?:promotions|demotions|lingers) +\d+", seen["errors"]))
 
 
-main(mathematics, legacy_calls, code32, as_it_is, natively_in_executors, memory_is_filled)
+def read_before_written():
+    """New memory, copies and what comes between the page fault for reading and that for writing."""
+    program, seen = compiled("reads_first.c"), {}
+    expected = natively(program)
+    assert "refused: 64, where it was: 64" in expected and "calls: 64" in expected
+    for options in (NATIVE, ("--trace", "executors")):
+        output = in_guest(program, options=(*options, "--stats"), at_end=lambda machine: seen.update(errors=machine.errors))
+        assert output == expected, (options, output)
+        pairs = int(re.search(r"executor_fault_pairs +(\d+)", seen["errors"])[1])
+        assert pairs > 300, (options, pairs)  # of some 600 pages
+
+
+main(mathematics, legacy_calls, code32, as_it_is, natively_in_executors, memory_is_filled, read_before_written)

@@ -511,6 +511,7 @@ Executor::End Executor::run() {
       refusals_ = 0;
       return End::refused;
     }
+    if (goOnAfterRead()) continue;
     std::uint64_t host = lookUp(cpu.state.rip, true);
     if (refusals_ > kMostRefusals) continue;
     fillAfterFault();

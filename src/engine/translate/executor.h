@@ -27,7 +27,7 @@ struct ExecutorCounters {
   std::uint64_t started = 0, lost = 0, promotions = 0, demotions = 0;
   std::uint64_t stops = 0, steps = 0, links = 0, indirect = 0, kicks = 0, fills = 0, faults = 0, singleSteps = 0;
   std::uint64_t translations = 0, clears = 0, revalidations = 0, nativePages = 0, translatedPages = 0, calls = 0,
-                fetches = 0, crossings = 0, lingers = 0;
+                fetches = 0, crossings = 0, lingers = 0, pairs = 0;
   std::uint64_t nanoseconds = 0;  ///< of processor time, as far as known
 };
 
@@ -102,6 +102,7 @@ class Executor final : public CodeFollower {
   void countCrossings();
   void noteGuestsFault();
   void fillAfterFault();
+  bool goOnAfterRead();
   bool mayCross(std::uint64_t linear) const;
   std::uint64_t lookUp(std::uint64_t rip, bool isAfterStop);
   std::uint64_t enterFromNative(std::uint64_t rip, std::uint64_t host);
@@ -143,6 +144,7 @@ class Executor final : public CodeFollower {
   struct GuestFault {
     std::uint64_t rip = 0, linear = 0;
     bool write = false, valid = false;
+    bool wentOn = false;  ///< what comes after a read was interpreted already
   };
   GuestFault guestFault_;  ///< what the guest's kernel was asked for: it is likely to be there when it returns
   std::uint64_t lastFault_ = ~std::uint64_t{0};          ///< what the last fault that was filled was of

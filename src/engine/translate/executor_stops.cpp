@@ -48,7 +48,7 @@ Executor::Stop Executor::handleFault(const Place& place) {
   ++counters_.faults;
   if (isPageFault) ++faults_;
   std::uint64_t linear = e.faultAddress;
-  guestFault_ = {place.rip, linear, write, isPageFault};
+  guestFault_ = {place.rip, linear, write, isPageFault, false};
   step();
   if (isPageFault && cpu.state.cpl != 3) noteGuestsFault();
   if (cpu.state.cpl == 3) {
@@ -67,6 +67,36 @@ void Executor::noteGuestsFault() {
   constexpr std::uint64_t kApart = 25, kMicro = 1'000'000;
   std::uint64_t now = __rdtsc(), passed = now - std::exchange(burstAt_, now);
   burst_ = passed < context_.cpu->model->tscHz / kMicro * kApart ? burst_ + 1 : 0;
+}
+
+/// New memory that is read before it is written takes two page faults of the guest's (a page of zeroes, then one of its
+/// own), and so does a page of a file that is copied: the interpreter does what comes next, and the executor need not
+/// be shown the first page, and stop once more. Whether it did something.
+bool Executor::goOnAfterRead() {
+  constexpr unsigned kFurther = 8;  // instructions
+  Cpu& cpu = *context_.cpu;
+  GuestFault fault = guestFault_;
+  PageLook look{};
+  if (!fault.valid || fault.write || fault.wentOn || fault.rip != cpu.state.rip || fault.linear >> 47 != 0)
+    return false;
+  if (!lookAtPage(cpu, fault.linear, look) || !look.accessed || look.writable) return false;
+  bool goesOn = true;
+  for (unsigned n = 0; n < kFurther && goesOn; ++n) {
+    guestFault_.rip = cpu.state.rip;
+    step();
+    goesOn = cpu.state.cpl == 3 && context_.frame->attention == 0 && cpu.state.activity == Activity::running &&
+             cpu.state.interruptShadow == 0 && (cpu.state.rflags & flag::tf) == 0;
+  }
+  if (cpu.state.cpl == 3) {
+    guestFault_.rip = cpu.state.rip;  // it is still only read
+    guestFault_.wentOn = true;
+  } else {
+    bool isSame = (cpu.state.cr2 & ~kPageMask) == (fault.linear & ~kPageMask);
+    guestFault_ = {guestFault_.rip, cpu.state.cr2, isSame, true, false};
+    if (isSame) ++counters_.pairs;
+    noteGuestsFault();
+  }
+  return true;
 }
 
 /// The guest's kernel may have made what its program faulted for: the executor would fault for it once more.
