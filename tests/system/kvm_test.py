@@ -12,7 +12,7 @@ import tempfile
 from kit import cpu_check, paths
 from kit.archive import cpio_archive
 from kit.boot_disk import make_boot_disk
-from kit.busy_guest import PROGRESS, WORK
+from kit.busy_guest import PROGRESS, WORK, compiler_files
 from kit.case import Skip, main
 from kit.guest import Debian, run_busybox
 from kit.machine import Disk, Machine, Spec
@@ -82,10 +82,15 @@ further() {
     [ $tries -lt 900 ] || { echo "STUCK on $engine"; tail -n 20 /tmp/console /tmp/errors; lodge stats m; exit 1; }
   done
 }
+# Whether each kind of work has gone on since `begin`.
+advanced() {
+  awk -v begin="$begin" '/^at /{now = $0} END{split(begin, x, " "); split(now, y, " "); for (i = 8; i <= 11; ++i) if (!(y[i] > x[i])) exit 1}' /tmp/console
+}
 mark() { echo "$1 host $(cut -d' ' -f1 /proc/uptime) $(grep '^at ' /tmp/console | tail -n 1)"; }
 engine=kvm
 further 3
 mark begin
+begin=$(grep '^at ' /tmp/console | tail -n 1)
 round=0
 while [ $round -lt ROUNDS ]; do
   round=$((round + 1))
@@ -99,6 +104,8 @@ while [ $round -lt ROUNDS ]; do
   further 1
 done
 further 2
+more=0
+until advanced || [ $more -ge 60 ]; do further 1; more=$((more + 1)); done
 mark end
 lodge stats m | grep -E 'exits|runs|doorbells'
 grep -E 'BROKEN|LOST' /tmp/console
@@ -116,7 +123,7 @@ def run_busy(script, seconds):
         subprocess.run(["/sbin/mke2fs", "-q", "-t", "ext4", disk], check=True, stdin=subprocess.DEVNULL)
         first = paths.INITRD.read_bytes()
         work = WORK.replace("HOST", "10.0.2.2").replace("PORT", "5555")
-        busy = first + bytes(-len(first) % 4) + cpio_archive([("lodge/run", 0o755, work.encode())])
+        busy = first + bytes(-len(first) % 4) + cpio_archive([("lodge/run", 0o755, work.encode()), *compiler_files()])
         # One processor in the first level: what the translator asks of others there takes milliseconds each time.
         with FirstLevel(script.replace("IRQCHIP", IRQCHIP), files=[("busy", busy), ("serve", SERVE.encode())], disks=[disk]) as guest:
             return guest.result(seconds)
@@ -141,7 +148,8 @@ def moves():
     assert rings and int(rings.group(1)) > 0, "disk and card were never notified by events"
     slow = re.findall(r"^vcpu0\.(translations|instructions) +(\d+)$", output, re.MULTILINE)
     assert len(slow) == 2 * rounds and all(int(count) > 0 for _, count in slow), slow
-    print(f"  {3 * rounds} moves in {host:.1f} s: the guest's clock {up:.1f} s, {done[0]:.0f} files, {done[1]:.0f} sums, {done[2]:.0f} messages")
+    print(f"  {3 * rounds} moves in {host:.1f} s: the guest's clock {up:.1f} s, {done[0]:.0f} files, {done[1]:.0f} sums, {done[2]:.0f} messages, "
+          f"{done[3]:.0f} objects")
 
 
 # Resets from the x2APIC mode that Linux leaves behind; then a busy machine that goes on from a file, in another process.

@@ -20,7 +20,7 @@ import time
 from kit import paths
 from kit.archive import cpio_archive
 from kit.boot_disk import initrd_with, make_boot_disk
-from kit.busy_guest import PROGRESS, WORK
+from kit.busy_guest import PROGRESS, WORK, compiler_files
 from kit.case import main
 from kit.console import ConsoleTimeout
 from kit.guest import Debian
@@ -116,7 +116,7 @@ def work_spec(folder, counter, **options):
     disk = pathlib.Path(folder) / "disk"
     make_disk(disk, 64 << 20)
     script = WORK.replace("HOST", HOST).replace("PORT", str(counter.port))
-    return Spec(initrd=with_script(folder, script), append="console=ttyS0 quiet", disks=[Disk(disk)], net="user",
+    return Spec(initrd=with_script(folder, script, compiler_files()), append="console=ttyS0 quiet", disks=[Disk(disk)], net="user",
                 memory="192M", **options)
 
 
@@ -135,13 +135,13 @@ def a_busy_machine_moves_between_engines():
             passed = time.time() - started
             nothing_broke(machine)
             assert "LOST" not in machine.console.text, machine.console.tail()
-            for index, what in ((3, "files"), (4, "sums"), (5, "counts")):
+            for index, what in ((3, "files"), (4, "sums"), (5, "counts"), (6, "objects")):
                 assert last[index] > before[index], f"no {what} since the first switch: {before} {last}"
             assert counter.connections == 1 and counter.broken is None, (counter.connections, counter.broken)
             up, date = last[1] - before[1], last[2] - before[2]
             assert abs(up - passed) < 3 and abs(date - passed) < 3, (up, date, passed)
             print(f"  ten switches in {passed:.1f} s: the guest's clock {up:.1f} s, {last[3] - before[3]:.0f} files, "
-                  f"{last[4] - before[4]:.0f} sums, {last[5] - before[5]:.0f} messages")
+                  f"{last[4] - before[4]:.0f} sums, {last[5] - before[5]:.0f} messages, {last[6] - before[6]:.0f} objects")
 
 
 def a_saved_machine_goes_on():
@@ -252,7 +252,7 @@ def a_pc_goes_on():
         folder = pathlib.Path(folder)
         spec = work_spec(folder, counter, cpus=2)
         script = WORK.replace("HOST", HOST).replace("PORT", str(counter.port)).replace("/dev/vda", "/dev/vdb")
-        make_boot_disk(folder / "boot", initrd=with_script(folder, script), config=MENU)
+        make_boot_disk(folder / "boot", initrd=with_script(folder, script, compiler_files()), config=MENU)
         spec.kernel, spec.disks = None, [Disk(folder / "boot"), *spec.disks]
         with Machine(spec) as machine:
             machine.console.wait_for("choose now", 120)
