@@ -149,7 +149,8 @@ void EventLoop::post(std::function<void()> function) {
     std::lock_guard lock(postMutex_);
     posted_.push_back(std::move(function));
   }
-  wake();
+  // The I/O thread looks before it waits.
+  if (runner_.load(std::memory_order_relaxed) != std::this_thread::get_id()) wake();
 }
 
 void EventLoop::stop() {
@@ -203,8 +204,13 @@ void EventLoop::runPosted() {
 Status EventLoop::run() {
   runner_ = std::this_thread::get_id();
   std::array<epoll_event, 32> events{};
+  auto isPosted = [this] {
+    std::lock_guard lock(postMutex_);
+    return !posted_.empty();
+  };
   while (!stopping_) {
-    int count = ::epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), -1);
+    int patience = isPosted() ? 0 : -1;
+    int count = ::epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), patience);
     if (count < 0 && errno == EINTR) continue;
     if (count < 0) return Error::fromErrno(errno, "epoll_wait");
     for (int i = 0; i < count; ++i) {

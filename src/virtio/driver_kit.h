@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -49,6 +50,12 @@ class DriverQueue {
   struct Used {
     std::uint32_t id, written;
   };
+  /// Asks for an interrupt when the next chain comes back that it has not taken.
+  void askForInterrupt() {
+    auto place = static_cast<std::uint16_t>(usedAt_ | (usedWrap_ ? 0x8000 : 0));
+    put(setup_.packed ? setup_.driverArea : setup_.driverArea + 4 + 2 * kSize, setup_.packed ? place : seen_);
+    if (setup_.packed) put(setup_.driverArea + 2, std::uint16_t{2});
+  }
   std::optional<Used> take() { return setup_.packed ? takePacked() : takeSplit(); }
 
   template <class T>
@@ -129,9 +136,13 @@ class DriverQueue {
   std::vector<std::uint16_t> slots_;  // by id
 };
 
-/// Counts what a device tells its driver.
+/// Counts what a device tells its driver, who may look at once.
 struct CountingTransport : Transport {
-  void signalQueue(unsigned) override { ++interrupts; }
+  void signalQueue(unsigned queue) override {
+    ++interrupts;
+    if (onSignal) onSignal(queue);
+  }
+  std::function<void(unsigned)> onSignal;
   void signalConfig() override { ++configChanges; }
   void needsReset(unsigned) override { ++resetsWanted; }
   std::atomic<int> interrupts{0}, configChanges{0}, resetsWanted{0};

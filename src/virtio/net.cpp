@@ -15,6 +15,9 @@ namespace {
 
 constexpr std::uint8_t kNeedsChecksum = 1, kDataValid = 2;
 constexpr std::uint8_t kGsoTcp6 = 4;
+/// How long, and for how many frames, a driver may take to find out by itself that frames were sent.
+constexpr Nanoseconds kSignalDelay = 1'000'000;
+constexpr unsigned kMostUnsignalled = 64;
 /// struct virtio_net_config (5.1.4).
 struct [[gnu::packed]] Config {
   std::uint8_t mac[6];
@@ -59,6 +62,11 @@ NetDevice::NetDevice(GuestMemory& memory, EventLoop& loop, std::unique_ptr<NetBa
       maxPairs_(pairs),
       pairStates_(pairs) {
   forgetFlows();
+  signalTimer_ = loop_.makeTimer([this] {
+    std::lock_guard lock(workMutex_);
+    signalsLater_ = false;
+    if (live_) signalSent();
+  });
   if (auto* by = dynamic_cast<VhostBackend*>(backend_.get())) {
     byVhost_ = std::make_unique<ByVhost>(by->vhost(), pairs);
     by->vhost().onUsed([this](unsigned pair) {
@@ -73,6 +81,7 @@ NetDevice::NetDevice(GuestMemory& memory, EventLoop& loop, std::unique_ptr<NetBa
 
 NetDevice::~NetDevice() {
   *alive_ = false;
+  signalTimer_.reset();
   NetDevice::reset();
 }
 
@@ -103,7 +112,7 @@ void NetDevice::reset() {
   live_ = false;
   std::lock_guard lock(workMutex_);
   QueuedDevice::reset();
-  for (PairState& pair : pairStates_) pair.spare.clear();
+  for (PairState& pair : pairStates_) pair.spare.clear(), pair.unsignalled = 0;
   forgetFlows();
   accepted_.clear();
   pairs_ = 1;
@@ -156,23 +165,52 @@ void NetDevice::work() {
   backend_->receiverReady();
 }
 
+/// Where the network answers at once, the interrupt for the answer has the driver look at what was sent, too, before it
+/// asks for another: Linux's does that on its way to the frames that arrived. So what was sent is the driver's again
+/// before the answer is, and the second interrupt waits.
 void NetDevice::transmit(unsigned queue) {
   if (queue == controlQueue()) return;
+  PairState& pair = pairStates_[queue / 2];
+  std::uint64_t received = pair.received;
+  unsigned sent = 0;
   drain(queue, [&](Chain chain) {
-    sendFrame(queue / 2, chain);
-    finish(queue, std::move(chain), 0);
+    bool good = copyFrame(chain);
+    finishQuietly(queue, std::move(chain), 0);
+    ++sent;
+    if (good) sendFrame(queue / 2);
   });
+  if (sent == 0 && pair.unsignalled != 0) return;
+  if (pair.received != received && pair.unsignalled + sent < kMostUnsignalled) {
+    pair.unsignalled += sent;
+    if (!std::exchange(signalsLater_, true)) signalTimer_->arm(loop_.clock().now() + kSignalDelay);
+    return;
+  }
+  pair.unsignalled = 0;
+  signalIfWanted(queue);
 }
 
-void NetDevice::sendFrame(unsigned pair, const Chain& chain) {
-  Header header{};
-  if (chain.readableBytes <= sizeof header || chain.readableBytes > kMaxFrame + sizeof header) return;
+/// What drivers did not find out by themselves.
+void NetDevice::signalSent() {
+  for (unsigned pair = 0; pair < maxPairs_; ++pair) {
+    if (std::exchange(pairStates_[pair].unsignalled, 0u) != 0) signalIfWanted(2 * pair + 1);
+  }
+}
+
+/// Header and frame, to `buffer_`. False: that is none.
+bool NetDevice::copyFrame(const Chain& chain) {
+  if (chain.readableBytes <= sizeof(Header) || chain.readableBytes > kMaxFrame + sizeof(Header)) return false;
   buffer_.resize(chain.readableBytes);
   std::size_t at = 0;
   for (const iovec& v : chain.readable) {
     std::memcpy(buffer_.data() + at, v.iov_base, v.iov_len);
     at += v.iov_len;
   }
+  return true;
+}
+
+/// What is in `buffer_`.
+void NetDevice::sendFrame(unsigned pair) {
+  Header header{};
   std::memcpy(&header, buffer_.data(), sizeof header);
   std::span<const std::uint8_t> frame = std::span(buffer_).subspan(sizeof header);
   FrameOffload offload;

@@ -48,6 +48,7 @@ class NetDevice : public QueuedDevice {
   struct ByVhost;
   struct PairState {
     std::vector<Chain> spare;  ///< popped for a frame that then did not fit
+    unsigned unsignalled = 0;  ///< frames that were sent, and of which the driver shall find out by itself
     std::atomic<std::uint64_t> sent{0}, received{0};
   };
   static constexpr std::size_t kFlows = 1024;
@@ -57,7 +58,9 @@ class NetDevice : public QueuedDevice {
   void work();
   void control();
   void transmit(unsigned queue);
-  void sendFrame(unsigned pair, const Chain& chain);
+  bool copyFrame(const Chain& chain);
+  void sendFrame(unsigned pair);
+  void signalSent();
   bool accepts(const FrameOffload& offload) const;
   bool receive(std::span<const std::uint8_t> frame, const FrameOffload& offload);
   /// A frame that the driver can take; under workMutex_.
@@ -91,6 +94,8 @@ class NetDevice : public QueuedDevice {
   std::array<std::uint8_t, kFlows> flows_{};  // by flowHash(): the pair that its frames were sent on last
   std::recursive_mutex workMutex_;            // work against reset; a backend may answer a frame while it is sent
   std::unique_ptr<ByVhost> byVhost_;          // null: frames go through send() and receive()
+  std::unique_ptr<Timer> signalTimer_;        // armed (signalsLater_): signalSent()
+  bool signalsLater_ = false;
   std::shared_ptr<std::atomic<bool>> alive_ = std::make_shared<std::atomic<bool>>(true);
 };
 

@@ -71,8 +71,9 @@ void NetDevice::haltVhost() {
 }
 
 int NetDevice::quiesce() {
-  if (!byVhost_) return 0;
   std::lock_guard lock(workMutex_);
+  signalSent();
+  if (!byVhost_) return 0;
   haltVhost();
   wake();  // once the machine has been saved, if it goes on
   return 0;

@@ -18,11 +18,13 @@ class Wire : public NetBackend {
   void receiverReady() override { ++ready; }
   void send(std::span<const std::uint8_t> frame, const FrameOffload&) override {
     sent.emplace_back(frame.begin(), frame.end());
+    if (!answer.empty()) toGuest(answer, FrameOffload{});
   }
   bool supportsOffload() const override { return true; }
   unsigned mtu() const override { return 9000; }
   Receiver toGuest;
   std::vector<std::vector<std::uint8_t>> sent;
+  std::vector<std::uint8_t> answer;  ///< to each frame, at once; empty: none
   int ready = 0;
 };
 
@@ -43,7 +45,15 @@ struct NetTest : testing::NetFixture {
     write(kBuffers, message);
     queues[2 * pair + 1]->add({{kBuffers, static_cast<std::uint32_t>(message.size()), false}});
     notify(2 * pair + 1);
-    EXPECT_TRUE(queues[2 * pair + 1]->take());
+    if (takesWhatWasSent) EXPECT_TRUE(queues[2 * pair + 1]->take());
+  }
+  bool takesWhatWasSent = true;
+  /// Answers come to pair 0, which has asked for interrupts of both of its queues.
+  void expectAnswers() {
+    wire->answer = segment(1, true);
+    addBuffers(0, 4);
+    for (unsigned queue : {0u, 1u}) queues[queue]->askForInterrupt();
+    takesWhatWasSent = false;
   }
   /// A control command; whether the device took it.
   bool command(const std::vector<std::uint8_t>& bytes) {
@@ -153,6 +163,46 @@ TEST_P(NetTest, BuffersThatDoNotSufficeWaitOnTheirPair) {
   ASSERT_TRUE(first && second);
   EXPECT_EQ(first->written + second->written, 3000 + kHeader);
   EXPECT_EQ(queues[2]->get<std::uint16_t>(kBuffers + 0x10000 + 10), 2u) << "num_buffers";
+}
+
+TEST_P(NetTest, AnAnswerAtOnceComesBehindWhatWasSentWithOneInterrupt) {
+  expectAnswers();
+  std::vector<unsigned> signals;
+  transport.onSignal = [&](unsigned queue) {
+    signals.push_back(queue);
+    if (queue != 0) return;
+    EXPECT_TRUE(queues[1]->take());
+    queues[1]->askForInterrupt();
+    EXPECT_TRUE(queues[0]->take());
+    queues[0]->askForInterrupt();
+  };
+  for (int n = 0; n < 3; ++n) {
+    send(0, segment(1, false));
+    onLoop([&] { device.quiesce(); });
+    EXPECT_EQ(signals, std::vector<unsigned>(static_cast<unsigned>(n) + 1, 0u));
+  }
+}
+
+TEST_P(NetTest, ADriverThatDoesNotLookAtWhatWasSentIsInterruptedLater) {
+  expectAnswers();
+  std::promise<void> later;
+  std::atomic<int> signals{0};
+  transport.onSignal = [&](unsigned queue) {
+    if (queue == 1 && ++signals == 1) later.set_value();
+  };
+  send(0, segment(1, false));
+  EXPECT_EQ(later.get_future().wait_for(std::chrono::seconds(30)), std::future_status::ready);
+  EXPECT_TRUE(queues[1]->take());
+  onLoop([&] { device.quiesce(); });
+  EXPECT_EQ(signals, 1);
+}
+
+TEST_P(NetTest, WithoutAnAnswerTheInterruptComesAtOnce) {
+  queues[1]->askForInterrupt();
+  int signals = 0;
+  transport.onSignal = [&](unsigned queue) { signals += queue == 1; };
+  send(0, segment(1, false));
+  EXPECT_EQ(signals, 1);
 }
 
 }  // namespace

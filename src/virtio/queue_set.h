@@ -93,6 +93,20 @@ class QueuedDevice : public Device {
     }
     if (interrupt) transport_->signalQueue(index);
   }
+  /// Returns a chain; whether the driver wants an interrupt for it is signalIfWanted()'s question.
+  void finishQuietly(unsigned index, Chain chain, std::uint32_t written) {
+    std::lock_guard lock(slots_[index].mutex);
+    slots_[index].queue.push(std::move(chain), written);
+  }
+  /// Interrupts the driver if it wants that for what was returned since this was asked last.
+  void signalIfWanted(unsigned index) {
+    bool interrupt;
+    {
+      std::lock_guard lock(slots_[index].mutex);
+      interrupt = slots_[index].queue.interruptWanted();
+    }
+    if (interrupt) transport_->signalQueue(index);
+  }
 
   std::deque<Slot> slots_;
   std::uint64_t features_ = 0;
