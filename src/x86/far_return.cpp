@@ -36,6 +36,14 @@ bool peekStackPair(Cpu& cpu, std::uint64_t offset, unsigned slot, ReturnFrame& f
   return true;
 }
 
+// `bytes` from the stack pointer on are within SS, where they do not wrap: before any is read (SDM vol. 2, RET and
+// IRET: "IF top ... bytes of stack not within stack limits").
+bool stackHolds(Cpu& cpu, unsigned bytes) {
+  std::uint64_t pointer = cpu.state.gpr[rsp] & stackMask(cpu), linear = 0;
+  if (cpu.mode64() || pointer + bytes - 1 > stackMask(cpu)) return true;
+  return linearAddress(cpu, ss, pointer, bytes, Access::read, linear);
+}
+
 bool peekCodePair(Cpu& cpu, unsigned slot, ReturnFrame& frame) {
   std::uint64_t selector = 0;
   if (!peekStack(cpu, 0, slot, frame.rip) || !peekStack(cpu, slot, slot, selector)) return false;
@@ -69,7 +77,8 @@ bool farReturn(Cpu& cpu, unsigned operandSize, std::uint16_t popBytes) {
   if (realOr8086(cpu)) return returnReal(cpu, operandSize, popBytes);
   ReturnFrame frame;
   Descriptor code;
-  if (!peekCodePair(cpu, operandSize, frame) || !checkReturnCode(cpu, frame.code, code)) return false;
+  if (!stackHolds(cpu, 2 * operandSize) || !peekCodePair(cpu, operandSize, frame)) return false;
+  if (!checkReturnCode(cpu, frame.code, code)) return false;
   if (rpl(frame.code) == cpu.state.cpl) {
     if (!checkTargetOffset(cpu, code, frame.rip) || !setAccessed(cpu, frame.code, code)) return false;
     setStackPointer(cpu, cpu.state.gpr[rsp] + 2 * operandSize + popBytes);
@@ -171,7 +180,8 @@ bool returnFromTask(Cpu& cpu, std::uint64_t nextRip) {
 bool returnProtected(Cpu& cpu, unsigned slot) {
   ReturnFrame frame;
   Descriptor code;
-  if (!peekCodePair(cpu, slot, frame) || !peekStack(cpu, 2 * slot, slot, frame.flags)) return false;
+  if (!stackHolds(cpu, 3 * slot) || !peekCodePair(cpu, slot, frame)) return false;
+  if (!peekStack(cpu, 2 * slot, slot, frame.flags)) return false;
   bool to8086 = (frame.flags & flag::vm) != 0 && cpu.state.cpl == 0 && !cpu.longMode() && slot == 4;
   if (to8086) return returnTo8086(cpu, frame);
   if (!checkReturnCode(cpu, frame.code, code)) return false;

@@ -253,6 +253,15 @@ TEST_F(Far, returningOutwardsDropsInnerSegments) {
   EXPECT_EQ(s.gpr[rsp], 0x9000u);
 }
 
+TEST_F(Far, returnsLookAtTheStacksLimitFirst) {
+  m.protected32(0);
+  push<std::uint32_t>({0, 0x10});
+  m.state().segment[ss].limit = static_cast<std::uint32_t>(m.state().gpr[rsp] + 6);
+  EXPECT_EQ(ret(), ssFault(0)) << "CS ends behind it";
+  m.state().segment[ss].limit += 1;
+  EXPECT_EQ(ret(), gp(0)) << "null";
+}
+
 struct Iret : Far {
   Raised iret(unsigned size) { return interruptReturn(*m, size, kNext) ? Raised{} : take(*m); }
 };
@@ -338,6 +347,18 @@ TEST_F(Iret, toCompatibilityModeCutsTheStackPointer) {
   EXPECT_EQ(iret(8), Raised{});
   EXPECT_FALSE(m->mode64());
   EXPECT_EQ(m.state().gpr[rsp], 0x9000u);
+}
+
+TEST_F(Iret, outwardsClearsTheLevelOfNullSelectors) {
+  m.long64(0);
+  ASSERT_TRUE(loadSegment(*m, ds, 3));
+  ASSERT_TRUE(loadSegment(*m, gs, 2));
+  m.state().segment[gs].base = 0x1234'5678'9000;
+  push<std::uint64_t>({sel::data3, 0x9000, 0x202, sel::code3, 0x1234});
+  EXPECT_EQ(iret(8), Raised{});
+  EXPECT_EQ(m.state().segment[ds].selector, 0);
+  EXPECT_EQ(m.state().segment[gs].selector, 0);
+  EXPECT_EQ(m.state().segment[gs].base, 0x1234'5678'9000u) << "as 64-bit systems need it";
 }
 
 TEST_F(Iret, unblocksNmis) {

@@ -82,6 +82,7 @@ void dropInnerSegments(Cpu& cpu) {
   for (Segment segment : {es, ds, fs, gs}) {
     SegmentRegister& reg = cpu.state.segment[segment];
     bool conforming = !reg.isSystem() && (reg.type() & 0xc) == 0xc;
+    if (isNull(reg.selector)) reg.selector = 0;  // the bases of FS and GS in 64-bit code stay
     if (reg.present() && !conforming && reg.dpl() < cpu.state.cpl) reg = nullSegment(0);
   }
 }
