@@ -5,6 +5,7 @@
 
 #include <cstring>
 
+#include "tests/differential/descriptors.h"
 #include "x86/instruction.h"
 
 namespace lodge::differential {
@@ -19,7 +20,7 @@ constexpr std::string_view kNotCompared[] = {
     "MXCSR_MASK, reserved bytes and XSTATE_BV in the XSAVE image: the processor's or the kernel's choice",
     "the low 12 bits of CR2: which byte of an access of several parts is named is the processor's choice",
     "bit 0 of a page fault's error code beyond the user half: Linux sets it, so that its layout does not show",
-    "the error code of exceptions other than #PF and #GP, which have none or 0",
+    "the error code of exceptions other than #NP, #SS, #GP and #PF, which have none or 0",
     "with --kernel: accessed and dirty bits that the translator sets for a page that is not reached after all",
     "with --lax-flags: arithmetic flags at faults of instructions that access memory"};
 
@@ -45,10 +46,23 @@ bool sameVector(const std::byte* a, const std::byte* b, std::string& where) {
   return true;
 }
 
-/// The instruction that the host stopped at, if it lies in the snippet.
-bool stoppedAt(const Snippet& s, const Outcome& host, x86::Instruction& i) {
-  std::uint64_t offset = host.after.rip - s.before.rip;
-  return offset < s.length && x86::decode(s.code + offset, 15, codeSize(s), i) == x86::DecodeStatus::ok;
+/// The instruction at which an outcome ended, if it lies in the snippet; or in another of its batch, where a jump
+/// astray may have led.
+bool stoppedAt(const Snippet& s, const Outcome& outcome, Comparing how, x86::Instruction& i) {
+  std::uint64_t offset = outcome.after.rip - s.before.rip;
+  const Snippet* at = &s;
+  if (offset >= s.length && !how.kernel) {
+    std::uint16_t code = outcome.selectors[x86::cs];
+    std::uint64_t base = s.code32 ? kCode32Base : kCodeBase, slot = (outcome.after.rip - base) / kSlotBytes;
+    offset = (outcome.after.rip - base) % kSlotBytes;
+    if (s.code16) {
+      slot = (code & 4) != 0 ? code >> 3 : kBatch;
+      offset = outcome.after.rip;
+    }
+    if (slot >= how.batch.size() || offset >= kSlotBytes) return false;
+    at = &how.batch[slot];
+  }
+  return x86::decode(at->code + offset, 15, codeSize(s), i) == x86::DecodeStatus::ok;
 }
 
 /// Whether an instruction of the snippet begins there.
@@ -112,10 +126,13 @@ std::span<const std::string_view> notCompared() {
 std::string_view reasonToSkip(const Snippet& snippet, const Outcome& host, Comparing how) {
   if (how.guests) return "";
   if (host.vector == 1) return "jumped into an INT1, which the host's hypervisor handles";
+  if (how.protectedMode && host.selectors[x86::cs] == kUserCs)
+    return "jumped into 64-bit code, which protected mode does not have";
   if (host.vector == 14 && isLastPage(host)) return kLastPage;
   x86::Instruction i{};
-  if (!stoppedAt(snippet, host, i)) return "";
-  if (!snippet.inPatchArea && host.vector != 3 && !isBoundary(snippet, host.after.rip - snippet.before.rip))
+  if (!stoppedAt(snippet, host, how, i)) return "";
+  bool inside = host.after.rip - snippet.before.rip < snippet.length;
+  if (inside && !snippet.inPatchArea && host.vector != 3 && !isBoundary(snippet, host.after.rip - snippet.before.rip))
     return "an instruction that was not chosen: a changed return address led there";
   if (i.info->op == x86::Op::maskmov) return kMaskmov;
   bool area = x86::memoryOperand(i).bytes > 64;
@@ -142,7 +159,8 @@ std::string difference(const Outcome& host, const Outcome& guest, Comparing how)
   auto compare = [&](const char* name, std::uint64_t a, std::uint64_t b) {
     if (a != b) text += fmt::format(" {}: host {:x} guest {:x}", name, a, b);
   };
-  if (host.vector == guest.vector && host.vector == 13) compare("error code", host.errorCode, guest.errorCode);
+  if (host.vector == guest.vector && host.vector >= 11 && host.vector <= 13)
+    compare("error code", host.errorCode, guest.errorCode);
   // In 32-bit code the upper halves, and R8-R15, are undefined.
   std::uint64_t seen = how.code32 ? 0xffff'ffff : ~std::uint64_t{0};
   for (int i = 0; i < (how.code32 ? 8 : 16); ++i)
@@ -150,6 +168,11 @@ std::string difference(const Outcome& host, const Outcome& guest, Comparing how)
   compare("rip", host.after.rip, guest.after.rip);
   std::uint64_t hidden = how.laxFlags && hidesFlags(host.vector) ? x86::flag::arithmetic : 0;
   compare("rflags", host.after.rflags | hidden, guest.after.rflags | hidden);
+  constexpr const char* kSegments[] = {"es", "cs", "ss", "ds", "fs", "gs"};
+  // The host's kernel returns with IRET, which makes 0 of all null selectors (SDM vol. 2, IRET).
+  auto loaded = [](std::uint16_t selector) { return selector < 4 ? std::uint16_t{0} : selector; };
+  for (std::size_t i = 0; i < host.selectors.size(); ++i)
+    compare(kSegments[i], loaded(host.selectors[i]), loaded(guest.selectors[i]));
   compare("fs", host.after.fsBase, guest.after.fsBase);
   compare("gs", host.after.gsBase, guest.after.gsBase);
   if (host.dataHash != guest.dataHash) text += " memory differs";
@@ -227,6 +250,54 @@ bool broadcastsStackPointer(const Snippet& s) {
   });
 }
 
+/// An operand in FS or GS of 32-bit code, of 4 GiB, that begins before their end and ends after it (SDM vol. 3, 5.3:
+/// "may or may not cause the indicated exceptions").
+bool wrapsInSegment(const x86::Instruction& i, const Outcome& host) {
+  if (i.codeSize != x86::CodeSize::bits32 || i.addressSize != 4) return false;
+  if (i.segmentOverride != x86::fs && i.segmentOverride != x86::gs) return false;
+  auto read = [&](unsigned r) { return r == x86::kNoRegister ? 0 : host.after.gpr[r]; };
+  std::uint64_t offset = static_cast<std::uint64_t>(i.displacement) + read(i.base) + read(i.index) * i.scale;
+  std::uint64_t bytes = x86::memoryOperand(i).bytes;
+  if (!i.memory) {  // strings
+    offset = read(x86::rsi);
+    bytes = i.operandSize;
+  }
+  return (offset & 0xffff'ffff) + bytes > 1ull << 32;
+}
+
+/// LSL of the selector in whose limit Linux keeps the CPU's number, and the node's from bit 12 on.
+bool asksForCpuNumber(const Snippet& s, Outcome host, Outcome guest, Comparing how) {
+  for (std::size_t r = 0; r < std::size(host.after.gpr); ++r) {
+    constexpr std::uint64_t kNumber = 0xfff;
+    if (((host.after.gpr[r] | guest.after.gpr[r]) & 0xffff & ~kNumber) == 0) {
+      host.after.gpr[r] &= ~kNumber;
+      guest.after.gpr[r] &= ~kNumber;
+    }
+  }
+  return contains(s, [](const x86::Instruction& i) { return i.info->op == x86::Op::lsl; }) &&
+         difference(host, guest, how).empty();
+}
+
+bool isFarTransfer(const x86::Instruction& i) {
+  using x86::Op;
+  Op op = i.info->op;
+  return op == Op::call_far || op == Op::call_far_indirect || op == Op::ret_far || op == Op::iret;
+}
+
+/// Both fault at the same instruction, with the same registers, on the stack (#SS, #PF, #AC) or on what was read from
+/// it
+/// (#NP, #GP).
+bool onlyFaultDiffers(Outcome host, const Outcome& guest, Comparing how) {
+  auto fits = [](const Outcome& o) { return (o.vector >= 11 && o.vector <= 14) || o.vector == 17; };
+  if (!fits(host) || !fits(guest)) return false;
+  host.vector = guest.vector;
+  host.errorCode = guest.errorCode;
+  host.faultAddress = guest.faultAddress;
+  host.dataHash = guest.dataHash;
+  host.patchHash = guest.patchHash;
+  return difference(host, guest, how).empty();
+}
+
 bool onlyUpperHalvesDiffer(Outcome host, Outcome guest, Comparing how) {
   for (Outcome* side : {&host, &guest}) {
     for (std::uint64_t& r : side->after.gpr) r &= 0xffff'ffff;
@@ -258,20 +329,25 @@ std::string_view reasonToDiffer(const Snippet& snippet, const Outcome& host, con
     return "flags that DAA, DAS, AAA and AAS leave undefined";
   if (!how.guests && broadcastsStackPointer(snippet))
     return "a masked broadcast of the stack pointer: the host's error";
+  if (how.protectedMode && guest.selectors[x86::cs] == kUserCs)
+    return "jumped into 64-bit code, which protected mode does not have";
+  if (!how.guests && asksForCpuNumber(snippet, host, guest, how)) return "LSL of what tells the CPU's number";
   if (eitherAlignmentFault(host, guest)) return "FXSAVE and FXRSTOR at a misaligned address with AC: #GP or #AC";
   if (movesBetweenAliases(snippet, host) && onlyMemoryDiffers(host, guest, how))
     return "REP MOVS between aliases of the same memory: the processor compares linear addresses only before it moves "
            "more than an element at a time";
   x86::Instruction last{};
-  bool masked = stoppedAt(snippet, host, last) &&
+  bool masked = stoppedAt(snippet, host, how, last) &&
                 (last.info->op == x86::Op::vmaskmov ||
                  (last.opmask != 0 && (last.info->attributes & x86::attribute::suppressesFaults) != 0));
-  bool alignment = host.vector == 17 && stoppedAt(snippet, host, last) && last.opmask != 0 && last.memory;
+  bool alignment = host.vector == 17 && stoppedAt(snippet, host, how, last) && last.opmask != 0 && last.memory;
   if (masked && (host.vector == 12 || host.vector == 13) && (snippet.code16 || snippet.code32))
     return "a masked operand across the segment's end: whether masked-off elements fault is the processor's choice";
+  if (host.vector == 13 && how.translator && stoppedAt(snippet, host, how, last) && wrapsInSegment(last, host))
+    return "an operand in FS or GS that runs over the end of 4 GiB: whether it faults is the processor's choice";
   if (alignment)
     return "a masked operand with AC: whether it is aligned as a whole or by elements is the processor's choice";
-  if (!stoppedAt(snippet, guest, last)) return "";
+  if (!stoppedAt(snippet, guest, how, last)) return "";
   if (last.info->op == x86::Op::maskmov) return kMaskmov;
   if (host.vector == 13 && guest.vector == 14 && (last.segmentOverride == x86::fs || last.segmentOverride == x86::gs))
     return "an offset that is not canonical but with the segment's base: AMD may raise #GP";
@@ -279,6 +355,9 @@ std::string_view reasonToDiffer(const Snippet& snippet, const Outcome& host, con
     return "POPA: whether registers popped before a fault keep their values is the processor's choice";
   if (last.info->op == x86::Op::pusha && host.vector == guest.vector && onlyMemoryDiffers(host, guest, how))
     return "PUSHA: whether stores before a fault happen is the processor's choice";
+  if (isFarTransfer(last) && onlyFaultDiffers(host, guest, how))
+    return "far CALL, RET and IRET: which of several faults comes first, and whether CS was pushed by then, is the "
+           "processor's choice (AMD reads an outer stack's pointer before it looks at CS)";
   bool bothFault = host.vector >= 12 && guest.vector >= 12 && host.vector <= 17 && guest.vector <= 17;
   if (last.info->op == x86::Op::pusha && bothFault && host.vector == guest.vector)
     return "PUSHA: whether what was pushed before a fault stays is the processor's choice";
@@ -310,9 +389,9 @@ std::string describe(const Snippet& s) {
 }
 
 std::string describeStart(const Snippet& s) {
-  std::string text = fmt::format("rip={:x}", s.before.rip);
+  std::string text = fmt::format("rip={:x} fs={:x} gs={:x}", s.before.rip, s.fsSelector, s.gsSelector);
   for (int i = 0; i < 16; ++i) text += fmt::format(" {}={:x}", kNames[i], s.before.gpr[i]);
-  return text + fmt::format(" rflags={:x} fs={:x} gs={:x}", s.before.rflags, s.before.fsBase, s.before.gsBase);
+  return text + fmt::format(" rflags={:x} fsbase={:x} gsbase={:x}", s.before.rflags, s.before.fsBase, s.before.gsBase);
 }
 
 }  // namespace lodge::differential

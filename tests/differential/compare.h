@@ -11,11 +11,13 @@
 namespace lodge::differential {
 
 struct Comparing {
-  bool translator;  ///< the engine is the translator
-  bool laxFlags;    ///< without strict-flags
-  bool kernel;      ///< at CPL 0
-  bool guests;      ///< both are guests
-  bool code32;
+  bool translator;                      ///< the engine is the translator
+  bool laxFlags;                        ///< without strict-flags
+  bool kernel;                          ///< at CPL 0
+  bool guests;                          ///< both are guests
+  bool code32;                          ///< 32- or 16-bit code
+  bool protectedMode;                   ///< not long mode
+  std::span<const Snippet> batch = {};  ///< what lies in the code area, by slots
 };
 
 /// Why the host's outcome is the host's own and nothing to compare with ("" if it can be).

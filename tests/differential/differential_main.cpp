@@ -20,6 +20,7 @@
 #include "tests/differential/generator.h"
 #include "tests/differential/guest.h"
 #include "tests/differential/oracle.h"
+#include "tests/differential/path_tracer.h"
 #include "tests/differential/single_step.h"
 
 using namespace lodge;
@@ -36,10 +37,10 @@ struct Options {
   std::string trace;
   bool singleStep = false;
   bool list = false, laxFlags = false, kicks = false, kernel = false, code32 = false, code16 = false, verbose = false;
-  bool protectedMode = false, mmio = false, programs16 = false;
+  bool protectedMode = false, mmio = false;
   /// Whether snippets are compared with the interpreter instead of the host.
   bool guests() const { return kernel || mmio; }
-  GuestKind kind() const { return {kernel, protectedMode || (kernel && code32), mmio}; }
+  GuestKind kind() const { return {kernel, protectedMode || (kernel && code32), mmio, code16}; }
 };
 
 constexpr const char* kUsage =
@@ -52,7 +53,6 @@ constexpr const char* kUsage =
     "  --kernel        at CPL 0, with system instructions; compared with the interpreter instead of the host\n"
     "  --code32        32-bit code\n"
     "  --code16        16-bit code, in segments of 64 KiB and less\n"
-    "  --programs16    programs of it, too; stray loads of selectors of the host's LDT differ\n"
     "  --protected     with one of these: in protected mode instead of long mode (so it is with --kernel --code32)\n"
     "  --mmio          with a device's page behind the data; compared with the interpreter, access by access\n"
     "  --single-step   runs the translator's code one host instruction at a time; the interpreter must agree at each\n"
@@ -63,10 +63,8 @@ bool parse(int argc, char** argv, Options& o) {
   for (int i = 1; i < argc; ++i) {
     std::string_view a = argv[i];
     if (a == "--list" || a == "--lax-flags" || a == "--kicks" || a == "--kernel" || a == "--code32" ||
-        a == "--code16" || a == "--verbose" || a == "--single-step" || a == "--protected" || a == "--mmio" ||
-        a == "--programs16") {
+        a == "--code16" || a == "--verbose" || a == "--single-step" || a == "--protected" || a == "--mmio") {
       (a == "--protected"     ? o.protectedMode
-       : a == "--programs16"  ? o.programs16
        : a == "--mmio"        ? o.mmio
        : a == "--single-step" ? o.singleStep
        : a == "--list"        ? o.list
@@ -170,10 +168,10 @@ class Comparison {
         reference_(reference),
         guest_(guest),
         seed_(seed),
-        how_{options.engine == "translate", options.laxFlags, options.kernel, options.guests(),
-             options.code32 || options.code16},
-        generator_(
-            seed, {options.laxFlags, options.kernel, options.code32, options.code16, options.mmio, options.programs16}),
+        how_{options.engine == "translate",    options.laxFlags,     options.kernel, options.guests(),
+             options.code32 || options.code16, options.protectedMode},
+        generator_(seed, {options.laxFlags, options.kernel, options.code32, options.code16, options.mmio,
+                          options.protectedMode}),
         chill_(seed) {}
   Status run();
   std::uint64_t done = 0, differences = 0;
@@ -187,11 +185,13 @@ class Comparison {
   void printFirst(const Snippet& snippet);
   void printData(const Snippet& snippet);
   bool sameAfresh(const Snippet& snippet);
+  std::string_view reasonOnThePath(const Snippet& snippet);
 
   const Options& options_;
   Oracle* oracle_;    ///< the host, or
   Guest* reference_;  ///< another guest
   Guest& guest_;
+  std::unique_ptr<PathTracer> tracer_;  ///< made at the first difference
   std::uint64_t seed_;
   Comparing how_;
   Generator generator_;
@@ -208,6 +208,15 @@ bool Comparison::sameAfresh(const Snippet& snippet) {
     if (!difference(reference_->run(snippet), guest_.run(snippet), how_).empty()) return false;
   }
   return true;
+}
+
+std::string_view Comparison::reasonOnThePath(const Snippet& snippet) {
+  if (!tracer_) {
+    auto made = PathTracer::create(options_.kind());
+    if (!made) return "";
+    tracer_ = std::move(*made);
+  }
+  return tracer_->follow(snippets_, snippet, options_.laxFlags);
 }
 
 /// Whether the host, asked again, says what the guest said.
@@ -269,11 +278,13 @@ void Comparison::compare(const Snippet& snippet, const Outcome& host, std::uint6
     chill_ = chill_ * 6364136223846793005 + 1442695040888963407;
     if ((chill_ >> 62) == 0) guest_.chill(chill_ >> 24);
     Outcome ours = guest_.run(snippet);
+    if (ours.skipped) ours = guest_.run(snippet);  // on a busy machine once is not enough to call it endless
     std::string text = difference(host, ours, how_);
     if (text.empty()) continue;
     reason = reasonToDiffer(snippet, host, ours, how_);
     if (reason.empty() && options_.kernel && sameAfresh(snippet))
       reason = "without CR0.WP, code that other snippets left";
+    if (reason.empty() && oracle_) reason = reasonOnThePath(snippet);
     if (reason.empty() && oracle_ && ours.vector == 14 && oracle_->usesItself(ours.faultAddress))
       reason = "an address at which the process that runs snippets has something";
     if (reason.empty() && oracle_ && showsX87Pointers(snippet) && hostCanAgree(snippet, ours))
@@ -287,6 +298,7 @@ void Comparison::compare(const Snippet& snippet, const Outcome& host, std::uint6
                  host.after.rip, host.faultAddress);
       if (reference_ && host.mmioHash != ours.mmioHash)
         fmt::print("   interpreter:\n{}   {}:\n{}", reference_->mmioAccesses(), options_.engine, guest_.mmioAccesses());
+      if (tracer_) fmt::print("   path:{}\n", tracer_->path());
       if (host.dataHash != ours.dataHash) printData(snippet);
       printFirst(snippet);
     }
@@ -297,6 +309,7 @@ void Comparison::compare(const Snippet& snippet, const Outcome& host, std::uint6
 
 Status Comparison::run() {
   snippets_.resize(kBatch);
+  how_.batch = snippets_;
   std::span<Snippet> snippets(snippets_);
   std::vector<Outcome> outcomes(kBatch);
   while (done < options_.count && differences < options_.keepGoing) {
@@ -329,7 +342,8 @@ int singleStep(const Options& options) {
   if (!reference) return fail(reference.error());
   auto guest = Guest::create("translate", options.trace + ",strict-flags", options.kind());
   if (!guest) return fail(guest.error());
-  Generator generator(options.seed, {false, options.kernel, options.code32, options.code16, false, options.programs16});
+  Generator generator(options.seed,
+                      {false, options.kernel, options.code32, options.code16, false, options.protectedMode});
   Watchdog watch(guest->get());
   SingleStepper stepper(**guest, **reference);
   std::vector<Snippet> snippets(kBatch);

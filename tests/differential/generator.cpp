@@ -4,7 +4,9 @@
 #include <cpuid.h>
 
 #include <cstring>
+#include <iterator>
 
+#include "tests/differential/descriptors.h"
 #include "tests/differential/program.h"
 
 namespace lodge::differential {
@@ -22,9 +24,16 @@ const Avx512Layout& avx512Layout() {
   return layout;
 }
 
+bool hostExtendsSelectors() {
+  static const bool amd = [] {
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    constexpr unsigned kAuth = 0x68747541;  // "AuthenticAMD"
+    return __get_cpuid(0, &a, &b, &c, &d) != 0 && b == kAuth;
+  }();
+  return amd;
+}
+
 std::string_view reasonToLeaveOut(const Instruction& i) {
-  if (i.codeSize != CodeSize::bits64 && (i.segmentOverride == fs || i.segmentOverride == gs))
-    return "no such segment in the host's 32- and 16-bit code";
   bool quad = i.encoding == Encoding::vex && i.map == 3 && (i.opcode == 0x16 || i.opcode == 0x22) && i.vexW;
   if (quad && i.codeSize != CodeSize::bits64) return "VPEXTRQ, VPINSRQ: #UD on AMD, W is ignored on Intel (and here)";
   bool widened = i.encoding == Encoding::evex && i.vexW && i.codeSize != CodeSize::bits64 &&
@@ -77,10 +86,18 @@ std::string_view reasonToLeaveOut(const Instruction& i) {
     case Op::call_far_indirect:
     case Op::ret_far:
     case Op::iret:
-      return "depends on the host's descriptor tables";
+      if (!hostHasFsgsbase()) return "the host's FS and GS could not be put back";
+      if (i.operandSize == 8 && i.memory && x86::memoryOperand(i).bytes > 8)
+        return "AMD has no far pointers with 64-bit offsets";
+      if ((i.info->op == Op::call_far || i.info->op == Op::call_far_indirect) && !hostExtendsSelectors())
+        return "whether a pushed selector is zero-extended is the processor's choice";
+      break;
     case Op::push:
     case Op::pop:
-      if (i.info->form == Form::sreg) return "depends on the host's segment registers";
+      if (i.info->form != Form::sreg) break;
+      if (!hostHasFsgsbase()) return "the host's FS and GS could not be put back";
+      if (i.info->op == Op::push && i.operandSize == 4 && !hostExtendsSelectors())
+        return "whether a pushed selector is zero-extended is the processor's choice";
       break;
     case Op::rdfsbase:
     case Op::rdgsbase:
@@ -124,6 +141,7 @@ std::uint64_t Generator::random() {
 
 std::uint64_t Generator::value() {
   if (mmio_ && chance(12)) return kMmioBase + (chance(50) ? 8 * below(512) : 4096 * below(2) + below(32) - 16);
+  if (chance(narrow() ? 3 : 1)) return selector();
   switch (below(8)) {
     case 0:
     case 1:
@@ -139,6 +157,20 @@ std::uint64_t Generator::value() {
       return chance(50) ? kReadOnlyBase + below(kReadOnlyBytes) : 1ull << below(64);
     default:
       return random();
+  }
+}
+
+/// Null ones, those of the GDT, and those of the LDT that 16-bit code has.
+std::uint16_t Generator::selector() {
+  constexpr std::uint16_t kSelectors[] = {0,       0,       kUserCs32, kUserSs, kUserSs & ~3, kUserCs, kUserSs,
+                                          kUserSs, kData16, kData16,   kData16, kPatch16,     kTr,     kCpuNumber};
+  switch (below(8)) {
+    case 0:
+      return static_cast<std::uint16_t>(below(2) != 0 ? below(0x100) : random());
+    case 1:
+      return code16Selector(static_cast<unsigned>(below(kBatch)));
+    default:
+      return kSelectors[below(std::size(kSelectors))];
   }
 }
 
@@ -245,6 +277,18 @@ unsigned Generator::operandBytes16(std::uint8_t* p) {
   return n + 8;
 }
 
+/// Perhaps a segment override prefix. Those of ES, CS, SS and DS say nothing in 64-bit code.
+unsigned Generator::segmentPrefix(std::uint8_t* p) {
+  if (chance(narrow() ? 6 : 3)) {
+    p[0] = static_cast<std::uint8_t>(0x64 | below(2));
+  } else if (chance(narrow() ? 6 : 1)) {
+    p[0] = static_cast<std::uint8_t>(0x26 | below(4) << 3);
+  } else {
+    return 0;
+  }
+  return 1;
+}
+
 unsigned Generator::legacyBytes(std::uint8_t* p) {
   unsigned n = 0;
   if (chance(code16_ ? 30 : 15)) p[n++] = 0x66;
@@ -252,8 +296,7 @@ unsigned Generator::legacyBytes(std::uint8_t* p) {
   if (chance(5)) p[n++] = 0xf0;
   bool otherAddress = chance(code16_ ? 15 : 3);
   if (otherAddress) p[n++] = 0x67;
-  if (chance(3)) p[n++] = static_cast<std::uint8_t>(0x64 | below(2));
-  if (code16_ && chance(8)) p[n++] = static_cast<std::uint8_t>(0x26 | below(4) << 3);
+  n += segmentPrefix(p + n);
   if (!narrow() && chance(55)) p[n++] = static_cast<std::uint8_t>(0x40 + below(16));
   unsigned map = static_cast<unsigned>(below(10));
   if (map >= 4) p[n++] = 0x0f;
@@ -264,7 +307,7 @@ unsigned Generator::legacyBytes(std::uint8_t* p) {
 }
 
 unsigned Generator::vexBytes(std::uint8_t* p) {
-  unsigned n = 0;
+  unsigned n = segmentPrefix(p);
   std::uint8_t low = static_cast<std::uint8_t>(random());
   if (chance(60)) low &= 0x7f;  // W = 0
   if (chance(20)) {
@@ -280,6 +323,8 @@ unsigned Generator::vexBytes(std::uint8_t* p) {
 }
 
 unsigned Generator::evexBytes(std::uint8_t* p) {
+  unsigned prefix = segmentPrefix(p);
+  p += prefix;
   p[0] = 0x62;
   p[1] = static_cast<std::uint8_t>((random() & 0xf0) | (1 + below(3)));
   if (chance(60)) p[1] |= 0xf0;
@@ -292,7 +337,7 @@ unsigned Generator::evexBytes(std::uint8_t* p) {
   if (chance(60)) p[3] &= 0xef;
   if (chance(60)) p[3] &= 0x7f;
   p[4] = static_cast<std::uint8_t>(random());
-  return 5 + (code16_ ? operandBytes16(p + 5) : operandBytes(p + 5));
+  return prefix + 5 + (code16_ ? operandBytes16(p + 5) : operandBytes(p + 5));
 }
 
 bool Generator::isWanted(const Instruction& i) const {
@@ -391,6 +436,19 @@ void Generator::moveToMode(Snippet& s) {
   if (code32_) moveToLow4G(s);
   if (code16_) moveToSegments(s);
   if (kernel_ && !narrow()) moveToUpperHalf(s);
+  if (narrow()) chooseSegments(s);
+}
+
+/// FS and GS of 32- and 16-bit code: null, flat, or the 16-bit data's, with bases like those of 64-bit code.
+void Generator::chooseSegments(Snippet& s) {
+  auto choose = [&](std::uint16_t& selector, std::uint64_t& base) {
+    bool null = !hostHasFsgsbase() || chance(15);
+    selector = null ? std::uint16_t{0} : code16_ && chance(70) ? kData16 : kUserSs;
+    if (code16_) base += kDataAlias;
+    base &= 0xffff'ffff;
+  };
+  choose(s.fsSelector, s.before.fsBase);
+  choose(s.gsSelector, s.before.gsBase);
 }
 
 /// The data are there, too.
@@ -453,7 +511,7 @@ Snippet Generator::draft(unsigned slot) {
   s.code32 = code32_;
   s.code16 = code16_;
   s.slot = slot;
-  if ((!code16_ || programs16_) && chance(50)) {
+  if (chance(50)) {
     Program(*this, s, slot).write();
     return s;
   }

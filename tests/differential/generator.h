@@ -20,13 +20,11 @@ class Generator {
     /// Without instructions that leave arithmetic flags undefined (but AF): on the host, what they leave there may be
     /// what was there before.
     bool definedFlags;
-    bool kernel;  ///< for CPL 0, in the upper half, with system instructions
-    bool code32;  ///< 32-bit code
-    bool code16;  ///< 16-bit code
-    bool mmio;    ///< pointers to the device's page, too
-    /// Programs of 16-bit code, too. A stray jump of theirs may load a selector of the host's LDT, in which this test
-    /// has its segments there; the guest has no LDT, so that they differ then.
-    bool programs16 = false;
+    bool kernel;         ///< for CPL 0, in the upper half, with system instructions
+    bool code32;         ///< 32-bit code
+    bool code16;         ///< 16-bit code
+    bool mmio;           ///< pointers to the device's page, too
+    bool protectedMode;  ///< there is no 64-bit code
   };
   Generator(std::uint64_t seed, Options options)
       : state_(seed * 2 + 1),
@@ -35,7 +33,7 @@ class Generator {
         code32_(options.code32),
         code16_(options.code16),
         mmio_(options.mmio),
-        programs16_(options.programs16) {}
+        protectedMode_(options.protectedMode) {}
   /// The snippet for place `slot` of a batch. Each new one (its code lies at kCodeBase + slot * kSlotBytes) is
   /// followed by the same code on other states, until `slot` is 0 again.
   Snippet next(unsigned slot);
@@ -56,11 +54,14 @@ class Generator {
   unsigned legacyBytes(std::uint8_t* p);
   unsigned vexBytes(std::uint8_t* p);
   unsigned evexBytes(std::uint8_t* p);
+  unsigned segmentPrefix(std::uint8_t* p);
   unsigned operandBytes(std::uint8_t* p);
   unsigned operandBytes16(std::uint8_t* p);
   void registers(Registers& r);
   std::uint64_t value();
   std::uint64_t segmentBase();
+  std::uint16_t selector();
+  void chooseSegments(Snippet& snippet);
   void vectorState(Registers& r);
 
   x86::CodeSize codeSize() const {
@@ -75,11 +76,15 @@ class Generator {
   bool isWanted(const x86::Instruction& i) const;
 
   std::uint64_t state_;
-  bool definedFlags_, kernel_, code32_, code16_, mmio_, programs16_;
+  bool definedFlags_, kernel_, code32_, code16_, mmio_, protectedMode_;
   Snippet drafted_{};          ///< the latest new one, before moveToMode()
   unsigned statesToCome_ = 0;  ///< other states for it
   std::map<std::string, std::uint64_t> generated_, leftOut_;
 };
+
+/// Whether the host zero-extends a selector that it pushes with 32-bit operands, as AMD's processors (and Lodge) do;
+/// Intel's store 16 bits (SDM vol. 2, PUSH).
+bool hostExtendsSelectors();
 
 /// Why an instruction is not compared with the host ("" if it is).
 std::string_view reasonToLeaveOut(const x86::Instruction& instruction);

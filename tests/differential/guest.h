@@ -17,6 +17,7 @@ struct GuestKind {
   bool kernel = false;         ///< snippets run at CPL 0
   bool protectedMode = false;  ///< not long mode: PAE paging, and 32- or 16-bit code alone
   bool mmio = false;           ///< a device's page is right behind the data pages
+  bool segments16 = false;     ///< an LDT with the segments of 16-bit code
 };
 
 /// A guest with nothing but page tables, an IDT whose handlers halt, and the snippets' areas at their linear addresses,

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/differential/oracle.h"
 
-#include <asm/ldt.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/futex.h>
@@ -24,6 +23,8 @@
 #include <fstream>
 #include <string>
 #include <vector>
+
+#include "tests/differential/descriptors.h"
 
 namespace lodge::differential {
 
@@ -103,9 +104,6 @@ struct Oracle::Shared {
 
 namespace {
 
-// Linux' selectors (arch/x86/include/asm/segment.h).
-constexpr greg_t kCode32 = 0x23, kCode64 = 0x33;
-constexpr std::uint16_t kUserData = 0x2b;
 constexpr std::size_t kSignalStack = 64 << 10;
 // A snippet that has seen this many alarms hangs.
 constexpr unsigned kAlarms = 4;
@@ -147,6 +145,13 @@ void writeGs(std::uint64_t base) {
   asm volatile("wrgsbase %0" : : "r"(base));
 }
 
+/// `codeAndStack`: of a signal frame, in its lowest and highest 16 bits.
+std::array<std::uint16_t, 6> readSelectors(std::uint64_t codeAndStack) {
+  std::uint16_t es, ds, fs, gs;
+  asm volatile("mov %%es, %0\n\tmov %%ds, %1\n\tmov %%fs, %2\n\tmov %%gs, %3" : "=r"(es), "=r"(ds), "=r"(fs), "=r"(gs));
+  return {es, static_cast<std::uint16_t>(codeAndStack), static_cast<std::uint16_t>(codeAndStack >> 48), ds, fs, gs};
+}
+
 // ucontext's register order (sys/ucontext.h) for guest encodings 0..15.
 constexpr int kGregs[16] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
                             REG_R8,  REG_R9,  REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15};
@@ -179,20 +184,21 @@ void loadNext(ucontext_t* context) {
   for (int i = 0; i < 16; ++i) gregs[kGregs[i]] = static_cast<greg_t>(snippet.before.gpr[i]);
   gregs[REG_RIP] = static_cast<greg_t>(snippet.before.rip);
   gregs[REG_EFL] = static_cast<greg_t>(snippet.before.rflags);
-  gregs[REG_CSGSFS] = (gregs[REG_CSGSFS] & ~greg_t{0xffff}) | (snippet.code32 ? kCode32 : kCode64);
+  std::uint16_t code = snippet.code32 ? kUserCs32 : kUserCs, stack = kUserSs;
   if (snippet.code16) {
-    gregs[REG_CSGSFS] = (gregs[REG_CSGSFS] & 0xffff'ffff'0000) |
-                        (snippet.inPatchArea ? kPatch16 : code16Selector(snippet.slot)) |
-                        static_cast<greg_t>(std::uint64_t{kData16} << 48);
-    // 64-bit code has no use for these two.
-    asm volatile("mov %0, %%ds\n\tmov %0, %%es" : : "r"(kData16));
+    code = snippet.inPatchArea ? kPatch16 : code16Selector(snippet.slot);
+    stack = kData16;
   }
+  gregs[REG_CSGSFS] = (gregs[REG_CSGSFS] & 0xffff'ffff'0000) | code | static_cast<greg_t>(std::uint64_t{stack} << 48);
   // Bytes 464..511 are software-reserved: the kernel keeps its own description of the frame there.
   std::memcpy(vector, snippet.before.vector.data(), 464);
   std::memcpy(vector + 576, snippet.before.vector.data() + 576, frameBytes(vector) - 576);
   std::uint64_t components = kVectorComponents & frameComponents(vector);
   std::memcpy(vector + 512, &components, 8);
+  // 64-bit code, as this is, has no use for DS and ES. The bases of FS and GS, which the selectors load, come later.
+  asm volatile("mov %0, %%ds\n\tmov %0, %%es" : : "r"(stack));
   if (child.hasFsgsbase) {
+    asm volatile("mov %0, %%gs\n\tmov %1, %%fs" : : "r"(snippet.gsSelector), "r"(snippet.fsSelector));
     writeGs(snippet.before.gsBase);
     writeFs(snippet.before.fsBase);  // last: nothing may use the thread pointer from here on
   }
@@ -230,6 +236,7 @@ void onSignal(int signal, siginfo_t*, void* argument) {
     }
   }
   Outcome& outcome = child.outcomes[current];
+  outcome.selectors = readSelectors(static_cast<std::uint64_t>(gregs[REG_CSGSFS]));
   outcome.after.fsBase = fsBase;
   outcome.after.gsBase = gsBase;
   outcome.patchHash = hashChanges(patchPattern(), reinterpret_cast<const std::byte*>(kPatchBase));
@@ -280,33 +287,12 @@ bool forbidSystemCalls() {
   return ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && ::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
 }
 
-bool addSegment(unsigned entry, std::uint32_t base, std::uint32_t limit, bool isCode) {
-  user_desc segment{};
-  segment.entry_number = entry;
-  segment.base_addr = base;
-  segment.limit = limit;
-  segment.contents = isCode ? 2 : 0;
-  constexpr int kWrite = 0x11;
-  return ::syscall(SYS_modify_ldt, kWrite, &segment, sizeof segment) == 0;
-}
-
-bool prepareSegments() {
-  for (unsigned slot = 0; slot < kBatch; ++slot) {
-    if (!addSegment(slot, static_cast<std::uint32_t>(kCode32Base + slot * kSlotBytes), kCode16Limit, true))
-      return false;
-  }
-  return addSegment(kData16 >> 3, static_cast<std::uint32_t>(kDataAlias), kData16Limit, false) &&
-         addSegment(kPatch16 >> 3, static_cast<std::uint32_t>(kPatchAlias), kPatchBytes - 1, true);
-}
-
 bool prepareChild(bool code16) {
-  if (code16 && !prepareSegments()) return false;
+  if (code16 && !installSegments16()) return false;
   if (!mapTwice(kCodeBase, kCode32Base, kCodeBytes, PROT_READ | PROT_EXEC)) return false;
   constexpr int kAll = PROT_READ | PROT_WRITE | PROT_EXEC;
   if (!mapTwice(kPatchBase, kPatchAlias, kPatchBytes, kAll, kAll)) return false;
   if (!mapTwice(kDataBase, kDataAlias, kDataBytes, PROT_READ | PROT_WRITE)) return false;
-  // 32-bit code needs them.
-  asm volatile("mov %0, %%ds\n\tmov %0, %%es" : : "r"(kUserData));
   child.hasFsgsbase = hostHasFsgsbase();
   if (child.hasFsgsbase) child.homeFs = readFs();
   if (!mapTwice(kReadOnlyBase, kReadOnlyAlias, kReadOnlyBytes, PROT_READ)) return false;

@@ -258,7 +258,7 @@ unsigned Program::legacyCandidate(std::uint8_t* p) {
   if (chance(kind < 23 ? 30 : 3)) p[n++] = chance(50) ? 0xf2 : 0xf3;
   if (chance(8)) p[n++] = 0xf0;
   if (chance(2)) p[n++] = 0x67;
-  if (chance(3)) p[n++] = static_cast<std::uint8_t>(0x64 | below(2));
+  n += from_.segmentPrefix(p + n);
   bool ownCode = short16() && isMemory && !fixed_.on && chance(6);
   if (ownCode) p[n++] = 0x2e;  // CS: loads only, or #GP
   unsigned rex = (reg >> 3) << 2 | (index >> 3) << 1 | rm >> 3 | (chance(45) ? 8u : 0u);
@@ -280,12 +280,14 @@ unsigned Program::vexCandidate(std::uint8_t* p) {
   auto third = static_cast<Register>(below(registers_));
   bool none = !general && chance(30);
   unsigned pp = chance(60) && !general ? 1 : static_cast<unsigned>(below(4));
+  unsigned prefix = from_.segmentPrefix(p);
+  p += prefix;
   p[0] = 0xc4;
   p[1] = static_cast<std::uint8_t>((~reg & 8) << 4 | (~index_ & 8) << 3 | (~rm & 8) << 2 | what >> 8);
   p[2] = static_cast<std::uint8_t>((chance(40) ? 0x80 : 0) | (none ? 0x78 : (~third & 15) << 3) |
                                    (!general && chance(50) ? 4 : 0) | pp);
   p[3] = static_cast<std::uint8_t>(what);
-  return 4 + operand(p + 4, reg, rm, index_, isMemory);
+  return prefix + 4 + operand(p + 4, reg, rm, index_, isMemory);
 }
 
 /// What the translator takes into loops without probes: no guest register that it keeps in memory, among others.
@@ -304,6 +306,7 @@ bool Program::acceptable(const Instruction& i) {
   if ((i.info->attributes & attribute::stackAccess) != 0) written &= static_cast<std::uint16_t>(~(1u << rsp));
   if ((written & kept_) != 0 && !chance(2)) return false;
   if (i.lock && !i.memory && !chance(5)) return false;
+  if (mindsStores() && i.info->op == Op::maskmov) return false;  // at RDI, which may hold an address of the code
   return !plain_ || isPlain(i);
 }
 

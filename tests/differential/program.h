@@ -76,11 +76,24 @@ class Program {
   void indirectJump();
   void pushesAndPops();
   void frame(unsigned depth);
+  void segmentPrefix();
   void strings();
   void patch();
   void bitString();
   void flags();
   void fields();
+
+  // program_segments.cpp: at CPL 3.
+  void segments();
+  std::uint16_t ownCode() const;
+  std::uint16_t otherCode();
+  void pushImmediate(std::uint32_t value);
+  void loadSegment();
+  void pushAndPopSegment();
+  void queryDescriptor();
+  void farPointer();
+  void farTransfer();
+  void userReturn();
 
   // program_system.cpp: at CPL 0.
   void system();

@@ -11,6 +11,7 @@ using namespace x86;
 void Program::item(unsigned depth) {
   if (!room(0)) return;
   if (from_.kernel_ && chance(30)) return wide() ? system() : system32();
+  if (!from_.kernel_ && hostHasFsgsbase() && chance(4)) return segments();
   switch (below(depth == 0 ? 27 : 18)) {
     case 0:
       anyInstruction();
@@ -291,6 +292,10 @@ void Program::frame(unsigned depth) {
   kept_ = before;
 }
 
+void Program::segmentPrefix() {
+  to_.length += from_.segmentPrefix(to_.code + to_.length);
+}
+
 void Program::strings() {
   leaData(rsi);
   leaData(rdi);
@@ -301,6 +306,7 @@ void Program::strings() {
   if (chance(15)) byte(0x66);
   if (chance(75)) byte(chance(70) ? 0xf3 : 0xf2);
   if (chance(4)) byte(0x67);
+  segmentPrefix();
   if (chance(50)) rex(8);
   byte(kOpcodes[below(sizeof kOpcodes)]);
   if (down) byte(0xfc);
@@ -373,6 +379,7 @@ void Program::bitString() {
   unsigned size = static_cast<unsigned>(below(3));
   if (chance(20)) byte(0xf0);
   if (size == 0) byte(0x66);
+  segmentPrefix();
   rex((size == 2 ? 8 : 0) | (bit >> 3) << 2 | base >> 3);
   byte(0x0f);
   byte(0xa3 | below(4) << 3);

@@ -89,7 +89,8 @@ struct Snippet {
   std::uint16_t pointers;  ///< registers (bits) whose values the code counts on
   unsigned slot;           ///< where its code lies in a batch's; restated ones share one
   Registers before;
-  std::uint64_t dataSeed;  ///< chooses what the data pages hold
+  std::uint16_t fsSelector, gsSelector;  ///< their bases are in `before`
+  std::uint64_t dataSeed;                ///< chooses what the data pages hold
 };
 
 inline x86::CodeSize codeSize(const Snippet& s) {
@@ -106,14 +107,15 @@ struct Outcome {
   Registers after;       ///< RIP as the exception frame has it
   std::uint32_t vector;  ///< the exception that ended it (3: ran to the end, or INT3)
   std::uint32_t errorCode;
-  std::uint64_t faultAddress;            ///< CR2, for vector 14
-  std::uint32_t dataHash;                ///< of the data pages afterwards
-  std::uint32_t patchHash;               ///< of the patch area
-  std::array<std::uint64_t, 40> system;  ///< control registers and the like, where both sides are guests
-  std::array<std::uint64_t, 3> entries;  ///< of kEntryPages, in kernel mode
-  std::uint64_t mmioAccesses;            ///< of the device's page
-  std::uint64_t mmioHash;                ///< of their kinds, addresses, sizes and values, in their order
-  bool skipped;                          ///< the host could not run it (made a system call, hung)
+  std::uint64_t faultAddress;              ///< CR2, for vector 14
+  std::uint32_t dataHash;                  ///< of the data pages afterwards
+  std::uint32_t patchHash;                 ///< of the patch area
+  std::array<std::uint16_t, 6> selectors;  ///< ES, CS, SS, DS, FS, GS
+  std::array<std::uint64_t, 40> system;    ///< control registers and the like, where both sides are guests
+  std::array<std::uint64_t, 3> entries;    ///< of kEntryPages, in kernel mode
+  std::uint64_t mmioAccesses;              ///< of the device's page
+  std::uint64_t mmioHash;                  ///< of their kinds, addresses, sizes and values, in their order
+  bool skipped;                            ///< the host could not run it (made a system call, hung)
 };
 
 /// Whether user code of the host may use RDFSBASE and its kin (then snippets have FS and GS bases of their own).

@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0
+// The descriptor tables that code in the host's processes runs with, so that guests can have the same: what a jump
+// astray loads from them, or asks with LAR, LSL, VERR and VERW, must be the same.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <vector>
+
+#include "tests/differential/snippet.h"
+
+namespace lodge::differential {
+
+/// Linux' GDT (arch/x86/include/asm/segment.h): the user's segments, the TSS, the LDT, and the last one, whose limit
+/// tells the CPU's number.
+inline constexpr std::uint16_t kUserCs32 = 0x23, kUserSs = 0x2b, kUserCs = 0x33, kTr = 0x40, kLdtr = 0x50,
+                               kCpuNumber = 0x7b;
+inline constexpr unsigned kGdtEntries = 16;
+/// Of the segments16().
+inline constexpr std::uint32_t kLdtBytes = (kBatch + 2) * 8;
+
+/// The descriptors of the host's GDT that user code can see, with base 0 (LAR and LSL tell all but the base); 0 for
+/// the others.
+std::array<std::uint64_t, kGdtEntries> visibleGdt();
+
+/// The LDT in which the host's process has the segments of 16-bit code, as Linux' modify_ldt makes its descriptors.
+std::vector<std::uint64_t> segments16();
+
+/// Makes segments16() this process's LDT. False: the host's kernel does not let it.
+bool installSegments16();
+
+}  // namespace lodge::differential
