@@ -180,10 +180,14 @@ Status Translator::withValue(const std::string& option, const std::string& text)
   } else if (option == "-accel") {
     return accelerator(option, qemuSettings(text, "accel")["accel"]);
   } else if (option == "-cpu") {
-    std::string model = text.substr(0, text.find(','));
-    if (model.starts_with("x86-64-v")) {
-      add("cpu", model);
-    } else if (model != "host" && model != "max") {
+    std::string model = text.substr(0, text.find(',')), rate;
+    for (std::string_view setting : split(text, ',')) {
+      if (setting.starts_with("tsc-frequency=")) rate = "," + std::string(setting);
+    }
+    bool known = model.starts_with("x86-64-v");
+    if (known || !rate.empty()) add("cpu", (known ? model : "host") + rate);
+    if (known) return {};
+    if (model != "host" && model != "max") {
       out_.notes.push_back(fmt::format("-cpu {}: the guest's processor is like the host's (--cpu host)", model));
     }
   }

@@ -152,6 +152,10 @@ TEST(QemuSystem, Engines) {
 
 TEST(QemuSystem, ProcessorModels) {
   EXPECT_TRUE(has(words({"-cpu", "x86-64-v2"}), "--cpu=x86-64-v2"));
+  EXPECT_TRUE(
+      has(words({"-cpu", "x86-64-v3,tsc-frequency=2400000000,+avx2"}), "--cpu=x86-64-v3,tsc-frequency=2400000000"));
+  EXPECT_TRUE(
+      has(words({"-cpu", "host,migratable=off,tsc-frequency=2400000000"}), "--cpu=host,tsc-frequency=2400000000"));
   EXPECT_EQ(translateQemuCommand({"-cpu", "host,migratable=off"})->notes.size(), 0u);
   EXPECT_EQ(translateQemuCommand({"-cpu", "Skylake-Server"})->notes.size(), 1u);
 }

@@ -372,7 +372,9 @@ std::vector<OptionSpec> runOptionTable() {
        .value = "MODEL",
        .help = "The CPU that the guest sees: host (all that can be offered here; the default), or one that is the same "
                "on every "
-               "host that can have it: x86-64-v2, x86-64-v3, x86-64-v4 (with AVX-512)."},
+               "host that can have it: x86-64-v2, x86-64-v3, x86-64-v4 (with AVX-512). ',tsc-frequency=HZ' after it "
+               "gives the "
+               "guest's time stamp counter another rate than the host's (100M to 25.5G; as 2400000000 or 2.4G)."},
       {.name = "no-reboot", .help = "A reset ends the machine; a triple fault too, as a crash."},
       {.name = "no-balloon", .help = "Leave out the balloon device, through which a guest gives memory back."},
       {.name = "share-pages",

@@ -2,6 +2,7 @@
 #include "engine/engine.h"
 
 #include "engine/kvm/cpuid.h"
+#include "engine/kvm/tsc_rate.h"
 
 namespace lodge {
 
@@ -21,6 +22,10 @@ Status offerInterfaces(std::string_view engine, x86::CpuModel& model, GuestInter
 
 Status limitModel(std::string_view engine, x86::CpuModel& model, Irqchip irqchip) {
   return engine == "kvm" ? kvm::limitModel(model, irqchip) : Status{};
+}
+
+Status keepsTscRate(std::string_view engine, const x86::CpuModel& model) {
+  return engine == "kvm" ? kvm::keepsTscRate(model) : Status{};
 }
 
 }  // namespace lodge

@@ -129,6 +129,10 @@ Status offerInterfaces(std::string_view engine, x86::CpuModel& model, GuestInter
 /// Errors: unsupported, io.
 Status limitModel(std::string_view engine, x86::CpuModel& model, Irqchip irqchip = Irqchip::best);
 
+/// Whether the engine of that name lets the guest's time stamp counter run at the model's rate on this host. Errors:
+/// unsupported, with both rates; io.
+Status keepsTscRate(std::string_view engine, const x86::CpuModel& model);
+
 Result<std::unique_ptr<Engine>> makeInterpretEngine(const EngineSetup& setup);
 Result<std::unique_ptr<Engine>> makeTranslateEngine(const EngineSetup& setup);
 Result<std::unique_ptr<Engine>> makeKvmEngine(const EngineSetup& setup);

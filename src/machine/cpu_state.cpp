@@ -125,7 +125,7 @@ void transferCpu(Archive& a, Cpu& cpu, std::uint64_t hostTsc) {
   CpuState& s = cpu.state;
   if (a.loading()) std::memset(s.xsave, 0, sizeof s.xsave);
   transferRegisters(a, s);
-  std::uint64_t tsc = hostTsc + s.tscOffset;
+  std::uint64_t tsc = cpu.tscAt(hostTsc);
   a(tsc);
   transferMsrs(a, s);
   a.bytes(std::span(s.xsave).first(xsaveBytes(*cpu.model)));
@@ -141,7 +141,7 @@ void transferCpu(Archive& a, Cpu& cpu, std::uint64_t hostTsc) {
     s = before;
     return;
   }
-  s.tscOffset = tsc - hostTsc;
+  s.tscOffset = tsc - cpu.tscScale(hostTsc);
   cpu.paravirtEoiArmed = paravirtEoi;
   cpu.deferredEvents = 0;
   cpu.exception = {};

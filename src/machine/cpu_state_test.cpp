@@ -63,6 +63,18 @@ struct CpuStateTest : testing::Test {
   }
 };
 
+TEST_F(CpuStateTest, GoesOnWithItsClockOnAHostOfAnotherRate) {
+  enterLongMode();
+  x86::Cpu &one = from->cpu(), &other = to->cpu();
+  one.state.tscOffset = 1000;
+  other.tscScale = x86::TscScale::between(1, 2);
+  constexpr std::uint64_t kThen = std::uint64_t{1} << 50, kNow = (std::uint64_t{1} << 40) + 12345;
+  Status done = loaded(saved(kThen), kNow);
+  ASSERT_TRUE(done) << done.error().message();
+  EXPECT_EQ(other.tscAt(kNow), kThen + 1000);
+  EXPECT_EQ(other.tscAt(kNow + 1001), kThen + 1000 + 501) << "12345 is odd";
+}
+
 TEST_F(CpuStateTest, ComesBackWithItsClockAndEvents) {
   enterLongMode();
   CpuState& s = from->cpu().state;

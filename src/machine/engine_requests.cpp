@@ -3,10 +3,31 @@
 
 #include <fmt/format.h>
 
+#include <charconv>
+#include <cmath>
+#include <string_view>
+
 #include "base/text.h"
 #include "memory/huge_file.h"
 
 namespace lodge {
+
+namespace {
+
+constexpr std::string_view kTscFrequency = "tsc-frequency=";
+
+/// Hz as a number, perhaps with a fraction, and k, M or G for thousands, millions and billions; 0: it is none.
+std::uint64_t frequencyOf(std::string_view text) {
+  double number = 0;
+  auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number, std::chars_format::fixed);
+  if (error != std::errc{}) return 0;
+  std::string_view unit(end, static_cast<std::size_t>(text.data() + text.size() - end));
+  double factor = unit.empty() ? 1 : unit == "k" || unit == "K" ? 1e3 : unit == "M" ? 1e6 : unit == "G" ? 1e9 : 0;
+  double hz = number * factor;
+  return hz >= 1 && hz < 1e15 ? static_cast<std::uint64_t>(std::llround(hz)) : 0;
+}
+
+}  // namespace
 
 Result<EngineRequests> EngineRequests::of(const MachineConfig& config) {
   EngineRequests requests;
@@ -17,9 +38,14 @@ Result<EngineRequests> EngineRequests::of(const MachineConfig& config) {
       requests.interfaces.nested = true;
     } else if (words[n] == "hyperv") {
       requests.interfaces.hyperv = true;
+    } else if (std::string_view word = words[n]; word.starts_with(kTscFrequency)) {
+      requests.tscHz = frequencyOf(word.substr(kTscFrequency.size()));
+      if (requests.tscHz >= x86::kLeastTscHz && requests.tscHz <= x86::kMostTscHz) continue;
+      return Error(ErrorKind::invalidArgument, "CPU model " + inQuotes(config.cpuModel) + ": the rate in it")
+          .withHint("'tsc-frequency=' takes Hz from 100M to 25.5G, as 2400000000, 2400M or 2.4G");
     } else {
       return Error(ErrorKind::invalidArgument, "CPU model " + inQuotes(config.cpuModel))
-          .withHint("after the model's name there may be 'nested' and 'hyperv'");
+          .withHint("after the model's name there may be 'nested' and 'hyperv', and 'tsc-frequency=HZ'");
     }
   }
   return requests;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 
@@ -16,7 +17,8 @@ namespace lodge {
 struct EngineRequests {
   std::string cpuModel;  ///< its name alone
   GuestInterfaces interfaces;
-  /// Errors: invalidArgument (another word).
+  std::uint64_t tscHz = 0;  ///< "tsc-frequency=HZ": of the guest's time stamp counter, on any engine; 0: the host's
+  /// Errors: invalidArgument (another word, or a rate beyond x86::kLeastTscHz and kMostTscHz).
   static Result<EngineRequests> of(const MachineConfig& config);
 
   /// Whether an engine can do what is asked for. Errors: unsupported, with the option's name.

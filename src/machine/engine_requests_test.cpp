@@ -24,6 +24,19 @@ TEST(EngineRequests, AreWordsAfterTheCpuModel) {
   EXPECT_EQ(of("host,turbo").error().kind(), ErrorKind::invalidArgument);
 }
 
+TEST(EngineRequests, TakeTheRateOfTheTimeStampCounter) {
+  EXPECT_EQ(of("host")->tscHz, 0u);
+  EXPECT_EQ(of("host,tsc-frequency=2400000000")->tscHz, 2'400'000'000u);
+  EXPECT_EQ(of("host,tsc-frequency=2.4G")->tscHz, 2'400'000'000u);
+  EXPECT_EQ(of("x86-64-v2,tsc-frequency=133.333M,nested")->tscHz, 133'333'000u);
+  EXPECT_EQ(of("host,tsc-frequency=100000k")->tscHz, 100'000'000u);
+  for (const char* bad : {"99.9M", "25.6G", "", "G", "2.4g", "-2.4G", "2.4GHz", "1e9", "nan", "inf", "0x10", "2,4G"}) {
+    auto made = of((std::string("host,tsc-frequency=") + bad).c_str());
+    ASSERT_FALSE(made) << bad;
+    EXPECT_EQ(made.error().kind(), ErrorKind::invalidArgument);
+  }
+}
+
 TEST(EngineRequests, AreRefusedByNameWhereTheyCannotBe) {
   EXPECT_TRUE(of("host")->check("translate"));
   EXPECT_TRUE(of("host,nested")->check("kvm"));

@@ -39,7 +39,7 @@ std::int64_t pairClocks(x86::Cpu& cpu, std::uint64_t gpa, std::uint64_t kind) {
   Pairing pairing{};
   pairing.seconds = now / kNanosecondsPerSecond;
   pairing.nanoseconds = now % kNanosecondsPerSecond;
-  pairing.tsc = before + (after - before) / 2 + cpu.state.tscOffset;
+  pairing.tsc = cpu.tscAt(before + (after - before) / 2);
   return cpu.memory->writeObject(Gpa{gpa}, pairing) ? 0 : kNoMemory;
 }
 

@@ -51,6 +51,11 @@ TEST_F(GuestClock, IsPairedWithTheHosts) {
   EXPECT_GE(at<std::uint64_t>(0x2010), tsc);
   EXPECT_LE(at<std::uint64_t>(0x2010), __builtin_ia32_rdtsc() - 1000);
   EXPECT_EQ(at<std::uint32_t>(0x2018), 0u);
+  cpu_->tscScale = x86::TscScale::between(7, 2);
+  tsc = cpu_->tscAt(__builtin_ia32_rdtsc());
+  EXPECT_EQ(pairClocks(*cpu_, 0x2000, 0), 0);
+  EXPECT_GE(at<std::uint64_t>(0x2010), tsc);
+  EXPECT_LE(at<std::uint64_t>(0x2010), cpu_->tscAt(__builtin_ia32_rdtsc()));
   EXPECT_EQ(pairClocks(*cpu_, 0x2000, 1), -95);
   EXPECT_EQ(pairClocks(*cpu_, std::uint64_t{1} << 40, 0), -14);
   EXPECT_EQ(pairClocks(*cpu_, 4_MiB - 32, 0), -14) << "half of it";

@@ -187,6 +187,7 @@ Status BoardMachine::open(ConsoleSink& console) {
   auto model = x86::makeCpuModel(requests_.cpuModel, config_.cpus);
   if (!model) return std::move(model).error();
   model_ = std::move(*model);
+  if (requests_.tscHz != 0) x86::setTscHz(*model_, requests_.tscHz);
   if (config_.board == Board::pc) {
     x86::setPhysicalAddressBits(*model_, layout::pcAddressBits(GuestMemory::kHoleEnd + memory_->highSize()));
   }
@@ -194,8 +195,14 @@ Status BoardMachine::open(ConsoleSink& console) {
   if (Status offered = offerInterfaces(choice->name, *model_, requests_.interfaces, config_.irqchip); !offered)
     return offered;
   if (saved_) {  // CPUs are made by it
+    Nanoseconds now = 0, utc = 0;
     transferModel(saved_->snapshot, *model_);
-    if (Status same = saved_->snapshot.status(); !same) return notRestored(std::move(same));
+    transferClocks(saved_->snapshot, *model_, __builtin_ia32_rdtsc(), now, utc);
+    Status same = saved_->snapshot.status();
+    if (same) same = keepsTscRate(choice->name, *model_);
+    if (!same) return notRestored(std::move(same));
+  } else if (Status keeps = keepsTscRate(choice->name, *model_); !keeps) {
+    return keeps;
   }
   if (Status s = openKernel(); !s) return s;
   auto output = [&console](const char* data, std::size_t length) { console.output(data, length); };

@@ -22,9 +22,11 @@ namespace {
 constexpr std::uint64_t kKickCpu = 5, kClockPairing = 9, kSendIpi = 10, kSchedYield = 11;
 constexpr std::int64_t kNoSuchHypercall = -1000;
 
-/// What a CPU is between two instructions, whatever runs it.
-void copyArchitecture(const x86::Cpu& from, x86::Cpu& to) {
+/// What a CPU is between two instructions, whatever runs it. Engines may not scale its time stamp counter by the same
+/// factor: it goes on from where it is at `hostTsc`.
+void copyArchitecture(const x86::Cpu& from, x86::Cpu& to, std::uint64_t hostTsc) {
   to.state = from.state;
+  to.state.tscOffset = from.tscAt(hostTsc) - to.tscScale(hostTsc);
   to.sipiVector = from.sipiVector.load();
   to.deferredEvents = from.deferredEvents;
   to.paravirtEoiArmed = from.paravirtEoiArmed;
@@ -236,10 +238,11 @@ Status Processors::moveTo(Engine& engine) {
     others.push_back(std::move(*vcpu));
   }
   if (Status taken = takeApics(); !taken) return taken;
+  std::uint64_t hostTsc = __builtin_ia32_rdtsc();
   for (unsigned index = 0; index < count(); ++index) {
     Processor& p = cpus_[index];
     x86::Cpu &from = p.thread->cpu(), &to = others[index]->cpu();
-    copyArchitecture(from, to);
+    copyArchitecture(from, to, hostTsc);
     p.signals.cpu = &to;
     others[index] = p.thread->exchange(std::move(others[index]));
   }
@@ -269,7 +272,7 @@ Nanoseconds Processors::timeOfTsc(const x86::Cpu* cpu, std::uint64_t tsc) const 
   constexpr Nanoseconds kFar = std::numeric_limits<Nanoseconds>::max() / 2;
   Nanoseconds now = setup_.loop.clock().now();
   if (!cpu) return kFar;
-  auto left = static_cast<std::int64_t>(tsc - (__builtin_ia32_rdtsc() + cpu->state.tscOffset));
+  auto left = static_cast<std::int64_t>(tsc - cpu->tscAt(__builtin_ia32_rdtsc()));
   if (left <= 0) return now;
   unsigned __int128 span = static_cast<unsigned __int128>(left) * kNanosecondsPerSecond / setup_.model.tscHz;
   return span > static_cast<unsigned __int128>(kFar - now) ? kFar : now + static_cast<Nanoseconds>(span) + 1;

@@ -65,20 +65,18 @@ std::string missingFeatures(const x86::CpuModel& has, const x86::CpuModel& other
   return names.empty() ? "" : "CPU feature" + std::string(names.find(',') == std::string::npos ? " " : "s ") + names;
 }
 
+/// A host's own may be slower than what can be asked for.
+bool isTscRate(std::uint64_t hz) {
+  constexpr std::uint64_t kLeast = 1'000'000;
+  return hz >= kLeast && hz <= x86::kMostTscHz;
+}
+
 unsigned addressBitsOf(const std::vector<x86::CpuidEntry>& leaves, unsigned otherwise) {
   constexpr std::uint32_t kAddressSizes = 0x8000'0008;
   for (const x86::CpuidEntry& e : leaves) {
     if (e.leaf == kAddressSizes) return e.eax & 0xff;
   }
   return otherwise;
-}
-
-/// A clock that differs by more would be seen by the guest's own (parts per million).
-constexpr std::uint64_t kClockTolerance = 200;
-
-bool isNear(std::uint64_t a, std::uint64_t b) {
-  std::uint64_t difference = a > b ? a - b : b - a;
-  return difference <= b / 1'000'000 * kClockTolerance;
 }
 
 }  // namespace
@@ -152,6 +150,7 @@ void transferModel(Snapshot& snapshot, x86::CpuModel& model) {
 
 Status engineKeepsModel(const std::string& engine, const x86::CpuModel& model, Irqchip irqchip) {
   x86::CpuModel limited = model;
+  if (Status s = keepsTscRate(engine, model); !s) return s;
   if (Status s = limitModel(engine, limited, irqchip); !s) return s;
   std::string what = missingFeatures(model, limited);
   for (std::size_t i = 0; what.empty() && i < model.leaves.size() && i < limited.leaves.size(); ++i) {
@@ -169,7 +168,7 @@ Status engineKeepsModel(const std::string& engine, const x86::CpuModel& model, I
 void transferClocks(Snapshot& snapshot, x86::CpuModel& model, std::uint64_t hostTsc, Nanoseconds& now,
                     Nanoseconds& utc) {
   snapshot.section("clocks", 2, [&](Archive& a) {
-    std::uint64_t sinceZero = hostTsc - model.tscBase, hz = model.tscHz;
+    std::uint64_t sinceZero = model.tscScale()(hostTsc) - model.tscBase, hz = model.tscHz;
     a(now, sinceZero, hz);
     a.require(now >= 0 && now < Nanoseconds{1} << 60, "the machine's time");
     if (a.version() >= 2)
@@ -177,11 +176,10 @@ void transferClocks(Snapshot& snapshot, x86::CpuModel& model, std::uint64_t host
     else
       utc = 0;
     a.require(utc >= 0, "the time of day at which the machine was saved");
-    a.require(isNear(hz, model.tscHz),
-              fmt::format("the CPU's clock: the machine's runs at {} Hz, this host's at {} Hz", hz, model.tscHz));
+    a.require(isTscRate(hz), fmt::format("the rate of the CPU's time stamp counter, {} Hz", hz));
     if (!a.mayApply()) return;
     model.tscHz = hz;
-    model.tscBase = hostTsc - sinceZero;
+    model.tscBase = model.tscScale()(hostTsc) - sinceZero;
   });
 }
 

@@ -33,12 +33,14 @@ void transferDescription(state::Snapshot& snapshot, MachineConfig config, SavedD
 /// the guest's CPUID stays what it was.
 void transferModel(state::Snapshot& snapshot, x86::CpuModel& model);
 
-/// Whether the engine gives the guest the CPU that it has. Errors: unsupported, with what is missing; limitModel()'s.
+/// Whether the engine gives the guest the CPU that it has. Errors: unsupported, with what is missing; limitModel()'s
+/// and keepsTscRate()'s.
 Status engineKeepsModel(const std::string& engine, const x86::CpuModel& model, Irqchip irqchip);
 
 /// Saves or loads where the machine's clocks stand. `hostTsc` and `now` belong to the same moment; `now` becomes the
-/// machine's time when it was saved. Loading: the model gets the clock of the machine's; a host with a clock of another
-/// rate is refused. `utc`: the host's time at that moment, in and out; 0 where an older state does not tell.
+/// machine's time when it was saved. Loading: the model gets the rate of the machine's time stamp counter, which
+/// belongs there before CPUs are made of it, too. `utc`: the host's time at that moment, in and out; 0 where an older
+/// state does not tell.
 void transferClocks(state::Snapshot& snapshot, x86::CpuModel& model, std::uint64_t hostTsc, Nanoseconds& now,
                     Nanoseconds& utc);
 

@@ -8,6 +8,7 @@
 #include "memory/guest_memory.h"
 #include "x86/local_apic.h"
 #include "x86/state.h"
+#include "x86/tsc_scale.h"
 
 namespace lodge::interpret {
 struct Context;
@@ -125,7 +126,8 @@ struct Cpu {
   /// True while guest vector/x87 registers are live in the host's registers (only on the vCPU's thread, inside run()).
   bool fpuLive = false;
   std::uint64_t hostMxcsr = 0;
-  X87Pointers x87{};  ///< valid while fpuLive; else in state.xsave
+  X87Pointers x87{};    ///< valid while fpuLive; else in state.xsave
+  TscScale tscScale{};  ///< of the engine that runs it; set before it runs
   std::uint64_t instructionsInterpreted = 0;
   volatile Work work = Work::other;  ///< read by signal handlers on the vCPU's thread
   /// The interpreter's own memory for this vCPU (engine/interpret/interpreter.h, ContextOwner).
@@ -158,6 +160,9 @@ struct Cpu {
     std::uint64_t offset = memory->writableOffsetOf(gpa);
     return offset == GuestMemory::kNoOffset && state.smm != 0 ? memory->smramOffsetOf(gpa) : offset;
   }
+
+  /// The guest's time stamp counter when the host's has the value `hostTsc`.
+  std::uint64_t tscAt(std::uint64_t hostTsc) const { return tscScale(hostTsc) + state.tscOffset; }
 
   bool longMode() const { return (state.efer & efer::lma) != 0; }
   bool mode64() const { return longMode() && state.segment[cs].longMode(); }

@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "x86/opcodes.h"
+#include "x86/tsc_scale.h"
 
 namespace lodge::x86 {
 
@@ -31,8 +32,9 @@ struct CpuModel {
   std::uint64_t features = 0;  ///< bit a Feature
   std::uint64_t xcr0Supported = 3;
   CpuVendor vendor = CpuVendor::intel;
-  std::uint64_t tscHz = 0;
-  std::uint64_t tscBase = 0;  ///< the host's TSC when the guest's is 0 (at power-up, on all CPUs)
+  std::uint64_t tscHz = 0;      ///< of the guest's TSC
+  std::uint64_t hostTscHz = 0;  ///< of the host's; 0: the same
+  std::uint64_t tscBase = 0;  ///< the host's TSC, at the guest's rate, when the guest's is 0 (at power-up, on all CPUs)
   unsigned cpus = 1;
   unsigned physicalAddressBits = 40;
   unsigned linearAddressBits = 48;  ///< 57 with LA57
@@ -43,6 +45,8 @@ struct CpuModel {
   std::uint64_t archCapabilities = 0;   ///< Intel's ARCH_CAPABILITIES; 0: the register does not exist
 
   bool has(Feature feature) const { return (features >> static_cast<unsigned>(feature)) & 1; }
+  TscScale tscScale() const { return TscScale::between(tscHz, hostTscHz); }
+  std::uint64_t ticksPerSecond() const { return hostTscHz != 0 ? hostTscHz : tscHz; }  ///< of the host
 };
 
 /// Rate of the local APIC timer's input clock (before its divider), as the CPUID leaves tell it: KVM's 1 GHz.
@@ -52,6 +56,10 @@ inline constexpr std::uint32_t kApicBusHz = 1'000'000'000;
 /// list of names; unsupported if the host lacks a feature that the model needs.
 Result<std::unique_ptr<CpuModel>> makeCpuModel(std::string_view name, unsigned cpus);
 std::vector<std::string> cpuModelNames();
+/// Rates that a guest's time stamp counter may have, Hz: what MSR_PLATFORM_INFO can tell (eight bits of 100 MHz).
+inline constexpr std::uint64_t kLeastTscHz = 100'000'000, kMostTscHz = 25'500'000'000;
+/// Gives the guest a time stamp counter of that rate, before there are CPUs: CPUID tells it, and it begins at 0.
+void setTscHz(CpuModel& model, std::uint64_t hz);
 /// Makes guest-physical addresses that wide, 36 to 46 bits, before there are CPUs. UEFI firmware builds page tables for
 /// all of them.
 void setPhysicalAddressBits(CpuModel& model, unsigned bits);

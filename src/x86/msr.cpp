@@ -166,7 +166,7 @@ bool writeMsr(Cpu& cpu, std::uint32_t number, std::uint64_t value) {
 std::uint64_t readTsc(Cpu& cpu) {
   std::uint32_t low, high;
   asm volatile("rdtsc" : "=a"(low), "=d"(high));
-  return (std::uint64_t{high} << 32 | low) + cpu.state.tscOffset;
+  return cpu.tscAt(std::uint64_t{high} << 32 | low);
 }
 
 }  // namespace lodge::x86

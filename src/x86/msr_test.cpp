@@ -191,6 +191,21 @@ TEST_F(Msr, paravirtualClockFollowsTheTsc) {
   EXPECT_EQ(m.state().tscOffset - mine.tsc, other->state.tscOffset - theirs.tsc) << "one line for all";
 }
 
+TEST_F(Msr, timeStampCounterOfAnotherRateThanTheHosts) {
+  m.model->tscBase = 0;
+  m->tscScale = TscScale::between(1, 4);
+  EXPECT_EQ(write(0x10, 1'000'000), Raised{});
+  std::uint64_t host = __builtin_ia32_rdtsc(), guest = read(0x10);
+  while (__builtin_ia32_rdtsc() < host + 40'000'000) {
+  }
+  std::uint64_t spent = read(0x10) - guest, hosts = __builtin_ia32_rdtsc() - host;
+  EXPECT_GE(spent, 10'000'000u - 100'000u);
+  EXPECT_LE(spent, hosts / 4 + 1);
+  std::uint64_t adjust = read(0x3b), before = read(0x10);
+  EXPECT_EQ(write(0x3b, adjust + (std::uint64_t{1} << 50)), Raised{});
+  EXPECT_GE(read(0x10), before + (std::uint64_t{1} << 50)) << "what the guest adds is its own ticks";
+}
+
 TEST_F(Msr, wallClock) {
   constexpr std::uint64_t kPage = 0x7'0100;
   m.model->tscBase = 0;

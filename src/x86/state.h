@@ -114,7 +114,7 @@ struct alignas(64) CpuState {
   /// DR6 bits of data breakpoints that the running instruction hit, or that wait for the end of a MOV SS shadow.
   std::uint64_t pendingDebug;
 
-  // MSRs. TSC: guest TSC = host TSC + tscOffset.
+  // MSRs. TSC: guest TSC = host TSC (by Cpu::tscScale) + tscOffset.
   std::uint64_t star, lstar, cstar, sfmask, kernelGsBase;
   std::uint64_t sysenterCs, sysenterEsp, sysenterEip;
   std::uint64_t tscOffset, tscAux, tscAdjust;

@@ -93,6 +93,7 @@ class BadInput(LodgeTest):
         for option in ("--nested", "--hyperv", "--hugepages"):
             self.run_fails("--engine", "translate", option, texts=[f"{option}: engine translate cannot do that", "without it"])
         self.run_fails("--cpu", "host,turbo", texts=["host,turbo", "'nested' and 'hyperv'"])
+        self.run_fails("--cpu", "host,tsc-frequency=20M", texts=["tsc-frequency=20M", "from 100M to 25.5G"])
 
     def test_missing_disk(self):
         self.run_fails("--disk", "/nonexistent.img", texts=["'/nonexistent.img'", "No such file", "--disk"])

@@ -27,6 +27,32 @@ def refused(state, *words):
 SECTIONS, SECTIONS_CHECKSUM, HEADER_CHECKSUM = 48, 68, 76  # in the header (src/state/file_layout.h)
 
 
+def change_section(state, name, change):
+    """Puts what `change` makes of a section's fields, of the same length, in their place, with all checksums right. Whether that is
+    something else."""
+    whole = state.read_bytes()
+    start, length = struct.unpack_from("<QQ", whole, SECTIONS)
+    stored, at = bytearray(whole[start:start + length]), 0
+    while at < length:
+        fields = at + 7 + stored[at]
+        end = fields + struct.unpack_from("<I", stored, fields - 4)[0]
+        if stored[at + 1:at + 1 + stored[at]].decode() == name:
+            break
+        at = end + 4
+    assert at < length, f"no section {name}"
+    before = bytes(stored[fields:end])
+    stored[fields:end] = change(before)
+    assert len(stored) == length
+    struct.pack_into("<I", stored, end, crc32c(stored[at:end]))
+    header = bytearray(whole[:HEADER_CHECKSUM])
+    struct.pack_into("<I", header, SECTIONS_CHECKSUM, crc32c(stored))
+    with open(state, "r+b") as file:
+        file.write(header + struct.pack("<I", crc32c(header)))
+        file.seek(start)
+        file.write(stored)
+    return before != stored[fields:end]
+
+
 def each_section_altered_is_refused(whole, copy):
     """One by one: a bit of it, and a newer version of it, where all checksums of the file and of the section are right; it is named."""
     start, length = struct.unpack_from("<QQ", whole, SECTIONS)
@@ -201,6 +227,42 @@ def a_block_device_that_changed_is_refused():
             subprocess.run(["losetup", "-d", device], check=True)
 
 
+def a_host_with_another_processor_is_refused():
+    """A state of a machine that had what this host's CPU has not: of the other maker, or with features of all makers. They are named."""
+    counter = Counter()
+    with tempfile.TemporaryDirectory(prefix="lodge-test-") as folder:
+        folder = pathlib.Path(folder)
+        state, copy = folder / "state", folder / "copy"
+        with Machine(work_spec(folder, counter)) as machine:
+            progress(machine, 240)
+            machine.lodge("save", machine.name, str(state), timeout=120)
+            assert machine.wait_end(30) == 0, machine.errors
+
+        def other_maker(fields):
+            return fields[:16] + bytes([1 - fields[16]]) + fields[17:]
+
+        def all_features(fields):
+            """Of CPUID's leaves 7 and 8000_0001H; an entry is leaf, subleaf, EAX to EDX, and a byte."""
+            changed, first = bytearray(fields), 17 + (len(fields) - 17) % 25
+            for at in range(first, len(fields), 25):
+                leaf, subleaf = struct.unpack_from("<II", fields, at)
+                if (leaf, subleaf) in ((7, 0), (0x80000001, 0)):
+                    changed[at + 12:at + 24] = b"\xff" * 12
+            return changed
+
+        for engine in "translate", "interpret":
+            for change, *words in ((other_maker, "vendor", "this host has the other one"), (all_features, "CPU feature", "cannot give")):
+                shutil.copyfile(state, copy)
+                assert change_section(copy, "cpu-model", change)
+                answer = lodge("restore", copy, "--name", "bad", "--engine", engine)
+                assert answer.returncode == 2 and answer.stderr.count("\n") == 1, answer
+                assert all(word in answer.stderr for word in words), answer
+                print(f"   {engine}: {answer.stderr.strip()[:200]}")
+        with Restored(state) as machine:
+            progress(machine)
+            nothing_broke(machine)
+
+
 def a_killed_save_leaves_the_earlier_file():
     counter = Counter()
     with tempfile.TemporaryDirectory(prefix="lodge-test-") as folder:
@@ -244,4 +306,4 @@ def a_full_disk_keeps_the_earlier_file():
 
 if __name__ == "__main__":
     main(what_is_not_as_it_was_is_refused, a_file_behind_an_overlay_that_changed_is_refused, a_block_device_that_changed_is_refused,
-         a_killed_save_leaves_the_earlier_file, a_full_disk_keeps_the_earlier_file)
+         a_host_with_another_processor_is_refused, a_killed_save_leaves_the_earlier_file, a_full_disk_keeps_the_earlier_file)

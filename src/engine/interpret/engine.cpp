@@ -20,6 +20,7 @@ class InterpretVcpu : public Vcpu {
     x86::Cpu& cpu = vcpu->cpu_;
     cpu.memory = &setup.memory;
     cpu.model = &setup.model;
+    cpu.tscScale = setup.model.tscScale();
     cpu.environment = &environment;
     cpu.index = index;
     auto owner = interpret::ContextOwner::create(cpu);

@@ -63,6 +63,7 @@ Status KvmVcpu::open(const EngineSetup& setup, unsigned index, x86::CpuEnvironme
   cpu_.engineData = this;
   fd_.reset(call(vm_.fd(), KVM_CREATE_VCPU, static_cast<unsigned long>(index)));
   if (!fd_) return Error::fromErrno(errno, "KVM_CREATE_VCPU");
+  if (Status s = setTscRate(); !s) return s;
   void* run = ::mmap(nullptr, vm_.runSize(), PROT_READ | PROT_WRITE, MAP_SHARED, fd_.get(), 0);
   if (run == MAP_FAILED) return Error::fromErrno(errno, "map struct kvm_run");
   run_ = static_cast<kvm_run*>(run);

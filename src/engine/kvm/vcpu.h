@@ -70,9 +70,14 @@ class KvmVcpu : public Vcpu, public NestedKeepingVcpu {
   void saveStealTime();
   bool loadEvents();
   void finishDelivery(const kvm_vcpu_events& events);
+  bool completeAccess();
+
+  // vcpu_tsc.cpp
+  Status setTscRate();
   bool setTscOffset();
   bool storeTscOffset();
-  bool completeAccess();
+  bool tscOffsetAttribute(unsigned long request, std::uint64_t& offset);
+  std::optional<std::uint64_t> measureTscAhead();
 
   // vcpu_apic.cpp: with a local APIC in KVM (Vm::hasApics()).
   void attendWithApic();
@@ -121,7 +126,7 @@ class KvmVcpu : public Vcpu, public NestedKeepingVcpu {
   bool eventsInRun_ = false;        ///< it did with the last exit
   bool windowKnown_ = false;        ///< whether windowOpen_ is of the state that KVM has
   InterfaceState interfaces_;       ///< its nested part belongs to CpuState's registers, and is stale when they are
-  std::uint64_t tscOffset_ = 0;     ///< what KVM has
+  std::uint64_t tscOffset_ = 0;     ///< CpuState's, as KVM has it
   std::uint64_t taskPriority_ = 0;  ///< CR8 of the local APIC in KVM, while the registers are CpuState's
   std::array<std::atomic<std::uint64_t>, kExitReasons> exits_{};
   std::array<std::atomic<std::uint64_t>, kCounters> counters_{};

@@ -28,7 +28,7 @@ constexpr MsrField kMsrs[] = {
     {0xc000'0102, &x86::CpuState::kernelGsBase},
 };
 constexpr MsrField kTscAux{0xc000'0103, &x86::CpuState::tscAux}, kSpecCtrl{0x48, &x86::CpuState::spcCtrl};
-constexpr std::uint32_t kTsc = 0x10, kSmbase = 0x9e;
+constexpr std::uint32_t kSmbase = 0x9e;
 
 std::vector<MsrField> keptMsrs(const x86::CpuModel& model) {
   std::vector<MsrField> all(std::begin(kMsrs), std::end(kMsrs));
@@ -88,25 +88,6 @@ bool KvmVcpu::loadMsrs() {
   if (vm_.hasApics() && !writeMsrOfKvm(msr::paravirtEoi, cpu_.state.pvEoi)) writeMsrOfKvm(msr::paravirtEoi, 0);
   stealTimeRefused_ = !writeMsrOfKvm(msr::stealTime, cpu_.state.pvSteal);
   return setTscOffset();
-}
-
-bool KvmVcpu::setTscOffset() {
-  std::uint64_t deadline = vm_.hasApics() && tscOffset_ != cpu_.state.tscOffset ? readMsrOfKvm(msr::tscDeadline) : 0;
-  if (!storeTscOffset()) return false;
-  return deadline == 0 || writeMsrOfKvm(msr::tscDeadline, deadline) || failCall("set the TSC deadline");
-}
-
-// From Linux 5.16 on exactly; before, by the counter's value, which costs the time from one read to the other.
-bool KvmVcpu::storeTscOffset() {
-  tscOffset_ = cpu_.state.tscOffset;
-  kvm_device_attr attribute{};
-  attribute.group = KVM_VCPU_TSC_CTRL;
-  attribute.attr = KVM_VCPU_TSC_OFFSET;
-  attribute.addr = reinterpret_cast<std::uint64_t>(&tscOffset_);
-  if (call(fd_.get(), KVM_SET_DEVICE_ATTR, &attribute) == 0) return true;
-  MsrList list(1);
-  list.entries()[0] = {kTsc, 0, x86::readTsc(cpu_)};
-  return call(fd_.get(), kSetMsrs, list.data()) == 1 || failCall("set the TSC");
 }
 
 bool KvmVcpu::loadEvents() {

@@ -133,6 +133,12 @@ Status Vm::interceptMsrs() {
   return {};
 }
 
+std::optional<std::uint64_t> Vm::tscAhead(const std::function<std::optional<std::uint64_t>()>& measure) {
+  std::lock_guard lock(tscMutex_);
+  if (!tscAhead_) tscAhead_ = measure();
+  return tscAhead_;
+}
+
 Status Vm::setSlot(std::uint32_t slot, const MemoryMapping& mapping, std::uint64_t length) {
   kvm_userspace_memory_region region{};
   region.slot = slot;

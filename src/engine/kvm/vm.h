@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -79,6 +80,8 @@ class Vm {
   bool hasDirtyRings() const { return dirtyRingBytes_ != 0; }
   /// What KVM alone knows of the guest, beside its registers.
   GuestInterfaces interfaces() const { return uses_.interfaces; }
+  /// What `measure` found the first time: it is the same for all vCPUs, so that their time stamp counters agree.
+  std::optional<std::uint64_t> tscAhead(const std::function<std::optional<std::uint64_t>()>& measure);
 
  private:
   Vm(GuestMemory& memory, VmUses uses) : uses_(uses), memory_(memory) {}
@@ -121,6 +124,8 @@ class Vm {
   int storesVcpu_ = -1;                                    ///< whose mapping `stores_` lies in
   std::atomic<kvm_coalesced_mmio_ring*> stores_{nullptr};  ///< what KVM has gathered; null: nothing is
   x86::CpuEnvironment* environment_ = nullptr;
+  std::mutex tscMutex_;
+  std::optional<std::uint64_t> tscAhead_;
   std::mutex slotsMutex_;
   /// By address space (1: system management mode) and slot number; an empty one is free.
   std::vector<std::optional<MemoryMapping>> slots_[2];

@@ -35,12 +35,13 @@ TranslationStore::Options optionsOf(const EngineSetup& setup) {
   options.strings = !traces(setup.trace, "lockstep");  // they may be left in the middle
   options.returns = !traces(setup.trace, "no-returns");
   options.groups = !traces(setup.trace, "no-groups");
+  options.tscRatio = setup.model.tscScale().ratio();
   options.perfMap = traces(setup.trace, "perf-map");
   return options;
 }
 
 std::uint64_t microsecondsOf(std::uint64_t ticks, const x86::CpuModel& model) {
-  return model.tscHz < 1'000'000 ? 0 : ticks / (model.tscHz / 1'000'000);
+  return model.ticksPerSecond() < 1'000'000 ? 0 : ticks / (model.ticksPerSecond() / 1'000'000);
 }
 
 void leave(CodeUser& user) {
@@ -108,6 +109,7 @@ Result<std::unique_ptr<TranslateVcpu>> TranslateVcpu::create(const EngineSetup& 
   cpu.memory = &setup.memory;
   cpu.environment = &environment;
   cpu.model = &setup.model;
+  cpu.tscScale = setup.model.tscScale();
   cpu.listener = &context;
   cpu.index = index;
   cpu.engineData = &context;

@@ -56,7 +56,7 @@ Executor::Executor(VcpuContext& context, ExecutorCounters& counters, std::unique
     : context_(context),
       counters_(counters),
       process_(std::move(process)),
-      code_(*process_, context.cpu->model->features),
+      code_(*process_, context.cpu->model->features, context.cpu->tscScale),
       memory_(*process_, *context.cpu->memory),
       block_(std::make_unique<Block>()) {
   context_.store->addFollower(*this);
@@ -331,7 +331,8 @@ bool Executor::isNative(std::uint64_t rip, bool ahead) {
   const std::uint8_t* next = codePage(page + kPageSize, nextNote, true, 1);
   if (!next) next = peek(page + kPageSize);
   const std::uint8_t* before = peek(page - kPageSize);
-  bool native = context_.executors->verdicts().runsAsItIs(before, bytes, next, context_.cpu->state.tscOffset == 0);
+  bool hostsTime = context_.cpu->state.tscOffset == 0 && context_.cpu->tscScale.isIdentity();
+  bool native = context_.executors->verdicts().runsAsItIs(before, bytes, next, hostsTime);
   ++(native ? counters_.nativePages : counters_.translatedPages);
   std::scoped_lock lock(mutex_);
   CodePage& there = codePages_[page];

@@ -39,7 +39,8 @@ bool isHighByte(const Instruction& i) {
 
 }  // namespace
 
-ExecutorCode::ExecutorCode(ExecutorProcess& process, std::uint64_t features) : process_(process), features_(features) {
+ExecutorCode::ExecutorCode(ExecutorProcess& process, std::uint64_t features, x86::TscScale tscScale)
+    : process_(process), features_(features), tscScale_(tscScale) {
   clear();
 }
 
@@ -423,7 +424,21 @@ bool ExecutorCode::relative(const GuestInstruction& g) {
   return true;
 }
 
-/// Guest TSC = host TSC + offset, without touching flags.
+/// RAX = RAX * ratio >> 48, by way of RCX and RDX, without touching flags.
+void ExecutorCode::scaleTimeStamp() {
+  constexpr unsigned kShlx = 1, kShrx = 3, kMulx = 3;  // VEX.pp of 0F38 F7 and F6
+  constexpr unsigned kFraction = x86::TscScale::kFractionBits;
+  a_.mov(8, host::rdx, host::rax);
+  a_.movImmediate(host::rcx, tscScale_.ratio());
+  a_.vex(kMulx, 2, true, 0, 0xf6, host::rdx, host::rax, host::rcx);
+  a_.movImmediate(host::rcx, 64 - kFraction);
+  a_.vex(kShlx, 2, true, 0, 0xf7, host::rdx, host::rcx, host::rdx);
+  a_.movImmediate(host::rcx, kFraction);
+  a_.vex(kShrx, 2, true, 0, 0xf7, host::rax, host::rcx, host::rax);
+  a_.lea(8, host::rax, Mem{.base = host::rax, .index = host::rdx});
+}
+
+/// Guest TSC = host TSC, by the guest's rate, + offset, without touching flags.
 void ExecutorCode::timeStamp(const GuestInstruction& g) {
   bool withAux = g.decoded.info->op == Op::rdtscp;
   if (!withAux) a_.store(8, state(EXECUTOR_SPILL0), host::rcx);
@@ -431,6 +446,7 @@ void ExecutorCode::timeStamp(const GuestInstruction& g) {
   note(Kind::between, starts_.back().rip);
   a_.rotateRight(host::rdx, host::rdx, 32);
   a_.lea(8, host::rax, Mem{.base = host::rax, .index = host::rdx});
+  if (!tscScale_.isIdentity()) scaleTimeStamp();
   a_.load(8, host::rcx, state(EXECUTOR_TSC_OFFSET));
   a_.lea(8, host::rax, Mem{.base = host::rax, .index = host::rcx});
   a_.rotateRight(host::rdx, host::rax, 32);

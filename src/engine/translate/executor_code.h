@@ -30,7 +30,7 @@ class ExecutorCode {
     std::uint8_t reg;
   };
 
-  ExecutorCode(ExecutorProcess& process, std::uint64_t features);
+  ExecutorCode(ExecutorProcess& process, std::uint64_t features, x86::TscScale tscScale = {});
 
   /// Host address of the code for `rip`; 0 if there is none.
   std::uint64_t find(std::uint64_t rip) const;
@@ -93,6 +93,7 @@ class ExecutorCode {
   bool relative(const GuestInstruction& g);
   bool loadsOver(const x86::Instruction& i) const;
   void timeStamp(const GuestInstruction& g);
+  void scaleTimeStamp();
   bool indirect(const GuestInstruction& g);
   void ret(const GuestInstruction& g);
   void pushReturn(std::uint64_t address);
@@ -105,6 +106,7 @@ class ExecutorCode {
 
   ExecutorProcess& process_;
   std::uint64_t features_;
+  x86::TscScale tscScale_;
   std::uint32_t used_ = 0, coldUsed_ = 0;  ///< ends of code and of what is out of line, in the code memory
   std::unordered_map<std::uint64_t, std::uint32_t> blocks_;  ///< offsets in the code memory, by guest address
   std::unordered_map<std::uint64_t, std::vector<std::uint64_t>> byPage_;  ///< guest addresses of blocks

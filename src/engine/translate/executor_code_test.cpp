@@ -227,6 +227,28 @@ TEST_F(ExecutorCodeTest, TheTimeStampIsTheGuests) {
   EXPECT_EQ(s.gpr[1], 0x0101'0101'0101'0101u);
 }
 
+TEST_F(ExecutorCodeTest, TheTimeStampIsOfTheGuestsRate) {
+  for (auto [guest, host] : {std::pair{1u, 2u}, std::pair{17u, 10u}, std::pair{1u, 25u}, std::pair{300u, 1u}}) {
+    x86::TscScale scale = x86::TscScale::between(guest, host);
+    code = std::make_unique<ExecutorCode>(*process, ~std::uint64_t{0}, scale);
+    put(0, {0x0f, 0x31, 0x0f, 0x0b});        // RDTSC; UD2
+    put(8, {0x0f, 0x01, 0xf9, 0x0f, 0x0b});  // RDTSCP; UD2
+    ExecutorState& s = process->state();
+    s.tscOffset = 0x1234'5678'9abc'def0;
+    s.tscAux = 77;
+    for (unsigned at : {0u, 8u}) {
+      s.gpr[1] = 0x0101'0101'0101'0101;
+      std::uint64_t entry = translate(at), before = scale(__builtin_ia32_rdtsc()) + s.tscOffset;
+      run(entry);
+      std::uint64_t after = scale(__builtin_ia32_rdtsc()) + s.tscOffset, read = s.gpr[2] << 32 | s.gpr[0];
+      EXPECT_EQ((s.gpr[2] | s.gpr[0]) >> 32, 0u);
+      EXPECT_GE(read - before, 0u);
+      EXPECT_LE(read - before, after - before) << guest << " " << host;
+      EXPECT_EQ(s.gpr[1], at == 0 ? 0x0101'0101'0101'0101u : 77u);
+    }
+  }
+}
+
 TEST_F(ExecutorCodeTest, EveryHostInstructionHasAPreciseState) {
   // MOV RAX, [RIP...]; CALL; at its target RET: stepped through, each place must give the guest's registers or say that
   // an instruction is half done, and those are few.

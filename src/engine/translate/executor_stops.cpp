@@ -66,7 +66,7 @@ Executor::Stop Executor::handleFault(const Place& place) {
 void Executor::noteGuestsFault() {
   constexpr std::uint64_t kApart = 25, kMicro = 1'000'000;
   std::uint64_t now = __rdtsc(), passed = now - std::exchange(burstAt_, now);
-  burst_ = passed < context_.cpu->model->tscHz / kMicro * kApart ? burst_ + 1 : 0;
+  burst_ = passed < context_.cpu->model->ticksPerSecond() / kMicro * kApart ? burst_ + 1 : 0;
 }
 
 /// New memory that is read before it is written takes two page faults of the guest's (a page of zeroes, then one of its

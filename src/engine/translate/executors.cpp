@@ -46,7 +46,7 @@ std::optional<Executors::Options> Executors::chosen(std::string_view trace, cons
 }
 
 std::uint64_t Executors::ticks(std::uint64_t microseconds) const {
-  return context_.cpu->model->tscHz / 1'000'000 * microseconds;
+  return context_.cpu->model->ticksPerSecond() / 1'000'000 * microseconds;
 }
 
 std::uint64_t Executors::root() const {
@@ -203,7 +203,7 @@ void Executors::noteRun(Executor& executor, Executor::End end) {
 bool Executors::wait(std::uint64_t ticks) {
   constexpr std::uint64_t kNano = 1'000'000'000;
   linger_.since = __rdtsc();  // before the timer: its kick must not come too early to count
-  if (!timer_.kickIn(ticks * kNano / context_.cpu->model->tscHz, context_.threadId)) return false;
+  if (!timer_.kickIn(ticks * kNano / context_.cpu->model->ticksPerSecond(), context_.threadId)) return false;
   linger_.until = linger_.since + ticks;
   linger_.window = ticks;
   linger_.failed = context_.userFaults;

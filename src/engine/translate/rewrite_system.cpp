@@ -220,7 +220,21 @@ bool Rewriter::swapGs() {
   return true;
 }
 
-/// Guest TSC = host TSC + tscOffset, without touching flags.
+/// RAX = RAX * ratio >> 48, by way of RDX, without touching flags.
+void Rewriter::scaleTimeStamp() {
+  constexpr unsigned kShlx = 1, kShrx = 3, kMulx = 3;  // VEX.pp of 0F38 F7 and F6
+  constexpr unsigned kFraction = x86::TscScale::kFractionBits;
+  hot_.mov(8, host::rdx, host::rax);
+  hot_.movImmediate(host::addend, host_.tscRatio);
+  hot_.vex(kMulx, 2, true, 0, 0xf6, host::rdx, host::rax, host::addend);
+  hot_.movImmediate(host::addend, 64 - kFraction);
+  hot_.vex(kShlx, 2, true, 0, 0xf7, host::rdx, host::addend, host::rdx);
+  hot_.movImmediate(host::addend, kFraction);
+  hot_.vex(kShrx, 2, true, 0, 0xf7, host::rax, host::addend, host::rax);
+  hot_.lea(8, host::rax, Mem{.base = host::rax, .index = host::rdx});
+}
+
+/// Guest TSC = host TSC, by the guest's rate, + tscOffset, without touching flags.
 bool Rewriter::readTimeStamp(const GuestInstruction& g) {
   if (!host_.bmi2) return false;
   constexpr unsigned kShlx = 1, kShrx = 3;  // VEX.pp of 0F38 F7
@@ -229,8 +243,10 @@ bool Rewriter::readTimeStamp(const GuestInstruction& g) {
   hot_.movImmediate(host::addend, 32);
   hot_.vex(kShlx, 2, true, 0, 0xf7, host::address, host::addend, host::rdx);
   hot_.lea(8, host::rax, Mem{.base = host::rax, .index = host::address});
+  if (host_.tscRatio != x86::TscScale::kOne) scaleTimeStamp();
   hot_.load(8, host::address, atState(static_cast<std::int32_t>(offsetof(CpuState, tscOffset))));
   hot_.lea(8, host::rax, Mem{.base = host::rax, .index = host::address});
+  if (host_.tscRatio != x86::TscScale::kOne) hot_.movImmediate(host::addend, 32);
   hot_.vex(kShrx, 2, true, 0, 0xf7, host::rdx, host::addend, host::rax);
   hot_.mov(4, host::rax, host::rax);
   if (g.decoded.info->op == Op::rdtscp) {

@@ -316,6 +316,7 @@ Translation* TranslationStore::translateLocked(PageUnit& unit, unsigned offset, 
   host.strings = options_.strings;
   host.sharing = options_.sharing;
   host.returns = options_.returns;
+  host.tscRatio = options_.tscRatio;
   Rewriter rewriter(block, *groups_, *loops_, hot, cold, thunks_, host, *rewritten_);
   unsigned count = rewriter.run();
   return installLocked(unit, block, count, hot, cold, *rewritten_, ungrouped);

@@ -57,7 +57,8 @@ class TranslationStore : public CodeWriteObserver {
     bool returns = true;       ///< calls note where returns go (needs BMI2)
     bool strings = true;       ///< REP STOS and REP MOVS without the interpreter
     bool groups = true;        ///< one soft TLB probe for several accesses
-    bool perfMap = false;      ///< names translations in /tmp/perf-PID.map
+    std::uint64_t tscRatio = x86::TscScale::kOne;  ///< Cpu::tscScale of all vCPUs
+    bool perfMap = false;                          ///< names translations in /tmp/perf-PID.map
   };
   static Result<std::unique_ptr<TranslationStore>> create(GuestMemory& memory, const Options& options);
   ~TranslationStore() override;

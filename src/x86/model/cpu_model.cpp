@@ -36,7 +36,7 @@ class Builder {
     model_->name = name_.name;
     model_->cpus = cpus_;
     model_->vendor = hostVendor();
-    model_->tscHz = host_.tscHz();
+    model_->tscHz = model_->hostTscHz = host_.tscHz();
     // The host's own: as it is, so that programs may read it without Lodge.
     model_->tscBase = name_.name == std::string_view("host") ? 0 : host_.tsc();
     model_->physicalAddressBits = kPhysicalBits;
@@ -268,6 +268,17 @@ Result<std::unique_ptr<CpuModel>> makeCpuModelFor(const HostCpu& host, std::stri
     known += std::string(known.empty() ? "" : ", ") + candidate.name;
   }
   return Error(ErrorKind::notFound, "CPU model '" + std::string(name) + "'").withHint("known models: " + known);
+}
+
+void setTscHz(CpuModel& model, std::uint64_t hz) {
+  auto khz = static_cast<std::uint32_t>(hz / 1000);
+  model.tscHz = hz;
+  if (TscScale scale = model.tscScale(); !scale.isIdentity()) model.tscBase = scale(hostCpu().tsc());
+  for (CpuidEntry& entry : model.leaves) {
+    if (entry.leaf == 0x15) entry.ebx = khz;
+    if (entry.leaf == 0x16) entry.eax = entry.ebx = khz / 1000;
+    if (entry.leaf == 0x4000'0010) entry.eax = khz;
+  }
 }
 
 void setPhysicalAddressBits(CpuModel& model, unsigned bits) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // A program that computes and looks at the time stamp counter all the time: it never goes back, and it keeps its rate by
-// the kernel's clock, whatever happens to the machine. A line each half second.
+// the kernel's clock, whatever happens to the machine. A line each half second, with its rate.
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -72,7 +72,8 @@ int main(void) {
       printf("WRONG: %.0f ticks in %.0f ns, %.4f a ns before\n", ticks, time, rate);
       return 1;
     }
-    printf("tsc round %u agrees, %llu reads, %llx\n", round, (unsigned long long)reads, (unsigned long long)(sum >> 60));
+    printf("tsc round %u agrees, %.0f kHz, %llu reads, %llx\n", round, 1e6 * ticks / time, (unsigned long long)reads,
+           (unsigned long long)(sum >> 60));
     last = now;
   }
 }
