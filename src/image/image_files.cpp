@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "image/format.h"
+#include "image/nbd_client.h"
 
 namespace lodge::image {
 
@@ -13,7 +14,8 @@ namespace {
 class NotedFiles : public FileSpace {
  public:
   Result<std::shared_ptr<BlockFile>> open(const std::string& path, const FileMode& mode) override {
-    auto file = hostFiles().open(path, mode);
+    auto used = isNetworkDisk(path) ? openedNbd(path) : nullptr;
+    auto file = used ? Result<std::shared_ptr<BlockFile>>(used) : hostFiles().open(path, mode);
     if (file && std::ranges::find(paths, path) == paths.end()) paths.push_back(path);
     return file;
   }
@@ -25,21 +27,19 @@ class NotedFiles : public FileSpace {
   std::vector<std::string> paths;
 };
 
+}  // namespace
+
 bool isNetworkDisk(const std::string& path) {
   return path.find("://") != std::string::npos;
 }
 
-}  // namespace
-
 Result<std::vector<std::string>> filesOf(const DiskOptions& options) {
-  if (isNetworkDisk(options.path)) return std::vector<std::string>{};
   NotedFiles files;
   OpenOptions how;
   how.file.lock = LockMode::share;
   how.allowedPaths = options.allowedPaths;
   auto image = openImage(options.path, options.format, how, files);
   if (!image) return std::move(image).error();
-  std::erase_if(files.paths, isNetworkDisk);
   return std::move(files.paths);
 }
 

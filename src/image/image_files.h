@@ -10,9 +10,12 @@
 namespace lodge::image {
 
 /// The files that a disk is read from: its own first, then the extents or data file that belong to it, and those of the
-/// images behind it, as `options` lead to them. Takes no locks, so that the disk may be in use. Network disks are left
-/// out. Errors: as openImage().
+/// images behind it, as `options` lead to them. Takes no locks, so that the disk may be in use; of a network disk
+/// that is in use in this process it takes that connection. Errors: as openImage().
 Result<std::vector<std::string>> filesOf(const DiskOptions& options);
+
+/// Whether a path is an address.
+bool isNetworkDisk(const std::string& path);
 
 /// The name of the format that a disk has by its content. Empty for network disks, and where it cannot be read: opening
 /// the disk says why.

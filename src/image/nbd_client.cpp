@@ -368,12 +368,29 @@ class Handshake {
 
 }  // namespace
 
+namespace {
+
+std::mutex openedMutex;
+std::unordered_map<std::string, std::weak_ptr<BlockFile>> opened;  ///< by address; under openedMutex
+
+}  // namespace
+
+std::shared_ptr<BlockFile> openedNbd(const std::string& address) {
+  std::lock_guard lock(openedMutex);
+  auto found = opened.find(address);
+  return found == opened.end() ? nullptr : found->second.lock();
+}
+
 Result<std::shared_ptr<BlockFile>> openNbd(const std::string& text, bool readOnly) {
   auto address = parseAddress(text);
   if (!address) return std::move(address).error();
   auto socket = connectTo(*address);
   if (!socket) return std::move(socket).error();
-  return openNbd(std::move(*socket), address->exportName, text, readOnly);
+  auto file = openNbd(std::move(*socket), address->exportName, text, readOnly);
+  if (!file) return file;
+  std::lock_guard lock(openedMutex);
+  opened[text] = *file;
+  return file;
 }
 
 Result<std::shared_ptr<BlockFile>> openNbd(UniqueFd socket, const std::string& exportName, const std::string& name,

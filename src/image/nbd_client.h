@@ -13,4 +13,8 @@ Result<std::shared_ptr<BlockFile>> openNbd(const std::string& address, bool read
 Result<std::shared_ptr<BlockFile>> openNbd(UniqueFd socket, const std::string& exportName, const std::string& name,
                                            bool readOnly);
 
+/// The one that is open in this process under that address, null if none is: many servers take one client at a time.
+/// Any thread.
+std::shared_ptr<BlockFile> openedNbd(const std::string& address);
+
 }  // namespace lodge::image

@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <filesystem>
 
 #include "base/text.h"
@@ -134,13 +135,15 @@ void transfer(Archive& a, SavedDisks& disks) {
   if (!disks.further) disks.further.emplace();
   transferList(a, *disks.further, kMostFiles, "the number of disks' files",
                [&](DiskIdentity& file) { transfer(a, file); });
+  disks.network = a.version() >= 4;
 }
 
 namespace {
 
 /// Identities of a machine's disks as they are added.
 struct Collection {
-  SavedDisks all{.disks = {}, .further = std::vector<DiskIdentity>{}};
+  const bool network, behind;  ///< whether network disks are looked at, and what is behind the disks
+  SavedDisks all{.disks = {}, .further = std::vector<DiskIdentity>{}, .network = network};
 
   Status add(const DiskOptions& disk) {
     if (disk.path.empty()) return {};
@@ -152,6 +155,7 @@ struct Collection {
           .withHint("start the machine with an overlay ('lodge image create -b') as its disk");
     }
     if (Status added = addFile(disk.path, all.disks); !added) return added;
+    if (!behind || (!network && image::isNetworkDisk(disk.path))) return {};
     auto files = image::filesOf(disk);
     if (!files) return std::move(files).error().context("look at the disk " + inQuotes(disk.path));
     for (const std::string& file : *files) {
@@ -160,7 +164,8 @@ struct Collection {
     }
     return {};
   }
-  static Status addFile(const std::string& path, std::vector<DiskIdentity>& to) {
+  Status addFile(const std::string& path, std::vector<DiskIdentity>& to) const {
+    if (!network && image::isNetworkDisk(path)) return {};
     auto identity = DiskIdentity::of(path);
     if (!identity) return std::move(identity).error();
     to.push_back(std::move(*identity));
@@ -181,10 +186,8 @@ Status compare(const std::vector<DiskIdentity>& saved, const std::vector<DiskIde
   return Error(ErrorKind::corrupt, "the state's list of disks is not that of its machine");
 }
 
-}  // namespace
-
-Result<SavedDisks> disksOf(const MachineConfig& config) {
-  Collection disks;
+Result<SavedDisks> collect(const MachineConfig& config, bool network, bool behind) {
+  Collection disks{network, behind};
   for (const DriveConfig& drive : config.disks) {
     if (Status added = disks.add(drive); !added) return std::move(added).error();
   }
@@ -195,16 +198,34 @@ Result<SavedDisks> disksOf(const MachineConfig& config) {
   // What a flash chip's file holds is in the machine's memory, too.
   for (const FlashConfig& flash : flashChips(config)) {
     if (!flash.keep || flash.readOnly || flash.path.empty()) continue;
-    if (Status added = Collection::addFile(flash.path, disks.all.disks); !added) return std::move(added).error();
+    if (Status added = disks.addFile(flash.path, disks.all.disks); !added) return std::move(added).error();
   }
   return std::move(disks.all);
 }
 
-Status compareDisks(const SavedDisks& saved, const MachineConfig& config) {
-  auto now = disksOf(config);
+bool isOnNetwork(const DiskIdentity& disk) {
+  return image::isNetworkDisk(disk.path);
+}
+
+}  // namespace
+
+Result<SavedDisks> disksOf(const MachineConfig& config) {
+  return collect(config, true, true);
+}
+
+Status compareDisks(const SavedDisks& saved, const MachineConfig& config, bool opened) {
+  static const std::vector<DiskIdentity> kNone;
+  const std::vector<DiskIdentity>& further = saved.further ? *saved.further : kNone;
+  // An older state does not tell of them.
+  bool network =
+      saved.network && (std::ranges::any_of(saved.disks, isOnNetwork) || std::ranges::any_of(further, isOnNetwork));
+  if (opened && !network) return {};
+  auto now = collect(config, opened, opened || !network);
   if (!now) return std::move(now).error();
-  if (Status same = compare(saved.disks, now->disks, "the disk"); !same) return same;
-  return saved.further ? compare(*saved.further, *now->further, "the file of a disk") : Status{};
+  std::vector<DiskIdentity> then = saved.disks;
+  if (!opened) std::erase_if(then, isOnNetwork);
+  if (Status same = compare(then, now->disks, "the disk"); !same) return same;
+  return saved.further && opened == network ? compare(further, *now->further, "the file of a disk") : Status{};
 }
 
 }  // namespace lodge

@@ -25,13 +25,16 @@ void noteMedium(MachineConfig& config, const MediumChange& change);
 struct SavedDisks {
   std::vector<DiskIdentity> disks;                   ///< a file or device each
   std::optional<std::vector<DiskIdentity>> further;  ///< extents and images behind them; older states do not tell
+  bool network = false;  ///< of network disks the content is told, too, and those behind others are there; likewise
 };
 void transfer(state::Archive& a, SavedDisks& disks);
 
-/// The disks of a machine whose contents belong to its state. Errors: unsupported (a disk whose changes are dropped at
-/// the machine's end), DiskIdentity::of()'s, image::filesOf()'s.
+/// The disks of a machine whose contents belong to its state, and which it has open. Errors: unsupported (a disk whose
+/// changes are dropped at the machine's end), DiskIdentity::of()'s, image::filesOf()'s.
 Result<SavedDisks> disksOf(const MachineConfig& config);
-/// Whether they are now what they were. Errors: invalidArgument, with the name of one that is not; disksOf()'s.
-Status compareDisks(const SavedDisks& saved, const MachineConfig& config);
+/// Whether they are now what they were. Before the machine has them open network disks, and what is behind disks where
+/// there are such, are left out; when it has (`opened`), that is compared. Errors: invalidArgument, with the name of
+/// one that is not; disksOf()'s.
+Status compareDisks(const SavedDisks& saved, const MachineConfig& config, bool opened);
 
 }  // namespace lodge

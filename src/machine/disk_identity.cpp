@@ -11,12 +11,17 @@
 #include <array>
 #include <cerrno>
 #include <fstream>
+#include <functional>
+#include <memory>
+#include <span>
 #include <vector>
 
 #include "base/crc32c.h"
 #include "base/file.h"
 #include "base/text.h"
 #include "base/units.h"
+#include "image/image_files.h"
+#include "image/nbd_client.h"
 
 namespace lodge {
 
@@ -25,28 +30,51 @@ namespace {
 // A file system notes at its beginning that it was mounted, a partition table is at both ends.
 constexpr std::uint64_t kEndBytes = 2_MiB, kSampleBytes = 64_KiB, kSamples = 64;
 
-/// Continues `sum` over a part of the device. Errors: errno.
-bool addPart(int fd, std::uint64_t from, std::uint64_t length, std::uint32_t& sum) {
-  std::vector<std::byte> part(static_cast<std::size_t>(length));
-  for (std::size_t done = 0; done < part.size();) {
-    ssize_t got = ::pread(fd, part.data() + done, part.size() - done, static_cast<off_t>(from + done));
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0) return false;
-    if (got == 0) break;
-    done += static_cast<std::size_t>(got);
-  }
-  sum = crc32c(part, sum);
-  return true;
+/// Fills a piece from an offset on, or until the end. 0, or an errno value.
+using Reader = std::function<int(std::uint64_t from, std::span<std::byte> to)>;
+
+Reader readerOf(int fd) {
+  return [fd](std::uint64_t from, std::span<std::byte> to) {
+    for (std::size_t done = 0; done < to.size();) {
+      ssize_t got = ::pread(fd, to.data() + done, to.size() - done, static_cast<off_t>(from + done));
+      if (got < 0 && errno == EINTR) continue;
+      if (got < 0) return errno;
+      if (got == 0) break;
+      done += static_cast<std::size_t>(got);
+    }
+    return 0;
+  };
 }
 
-bool addSamples(int fd, std::uint64_t bytes, std::uint32_t& sum) {
-  if (bytes <= 2 * kEndBytes + kSamples * kSampleBytes) return addPart(fd, 0, bytes, sum);
-  if (!addPart(fd, 0, kEndBytes, sum)) return false;
+/// Continues `sum` over a part of the device. 0, or an errno value.
+int addPart(const Reader& read, std::uint64_t from, std::uint64_t length, std::uint32_t& sum) {
+  std::vector<std::byte> part(static_cast<std::size_t>(length));
+  if (int error = read(from, part); error != 0) return error;
+  sum = crc32c(part, sum);
+  return 0;
+}
+
+int addSamples(const Reader& read, std::uint64_t bytes, std::uint32_t& sum) {
+  if (bytes <= 2 * kEndBytes + kSamples * kSampleBytes) return addPart(read, 0, bytes, sum);
+  int error = addPart(read, 0, kEndBytes, sum);
   std::uint64_t step = (bytes - 2 * kEndBytes) / kSamples;
-  for (std::uint64_t n = 0; n < kSamples; ++n) {
-    if (!addPart(fd, kEndBytes + n * step, kSampleBytes, sum)) return false;
+  for (std::uint64_t n = 0; n < kSamples && error == 0; ++n)
+    error = addPart(read, kEndBytes + n * step, kSampleBytes, sum);
+  return error != 0 ? error : addPart(read, bytes - kEndBytes, kEndBytes, sum);
+}
+
+Status lookAtNetworkDisk(DiskIdentity& identity) {
+  std::shared_ptr<image::BlockFile> file = image::openedNbd(identity.path);
+  if (!file) {
+    auto made = image::hostFiles().open(identity.path, {});
+    if (!made) return std::move(made).error();
+    file = std::move(*made);
   }
-  return addPart(fd, bytes - kEndBytes, kEndBytes, sum);
+  identity.bytes = file->size();
+  auto read = [&](std::uint64_t from, std::span<std::byte> to) { return file->read(from, to.data(), to.size()); };
+  int error = addSamples(read, identity.bytes, identity.samples);
+  if (error != 0) return Error::fromErrno(error, "read the disk " + inQuotes(identity.path));
+  return {};
 }
 
 /// Linux Documentation/block/stat.rst: the seventh number is sectors written.
@@ -65,7 +93,10 @@ void countWrites(dev_t device, DiskIdentity& identity) {
 
 Result<DiskIdentity> DiskIdentity::of(const std::string& path) {
   DiskIdentity identity{.path = path};
-  if (path.find("://") != std::string::npos) return identity;
+  if (image::isNetworkDisk(path)) {
+    if (Status looked = lookAtNetworkDisk(identity); !looked) return std::move(looked).error();
+    return identity;
+  }
   auto failed = [&] { return Error::fromErrno(errno, "look at the disk " + inQuotes(path)); };
   struct stat info {};
   if (::stat(path.c_str(), &info) != 0) return failed();
@@ -80,7 +111,10 @@ Result<DiskIdentity> DiskIdentity::of(const std::string& path) {
   off_t end = ::lseek(fd.get(), 0, SEEK_END);
   if (end < 0) return failed();
   identity.bytes = static_cast<std::uint64_t>(end);
-  if (!addSamples(fd.get(), identity.bytes, identity.samples)) return failed();
+  if (int error = addSamples(readerOf(fd.get()), identity.bytes, identity.samples); error != 0) {
+    errno = error;
+    return failed();
+  }
   countWrites(info.st_rdev, identity);
   return identity;
 }

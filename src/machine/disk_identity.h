@@ -9,20 +9,21 @@
 
 namespace lodge {
 
-/// What a file or block device that a disk is read from was when the machine was saved.
+/// What a file, block device or network disk that a disk is read from was when the machine was saved.
 struct DiskIdentity {
   std::string path;
   std::uint64_t bytes = 0;
   std::int64_t changed = 0;  ///< a file's last change, nanoseconds since 1970; 0: not a file
-  // Of a block device, which has no time of change.
+  // Of a block device or a network disk, which has no time of change.
   std::uint32_t samples = 0;  ///< CRC-32C of its beginning and end and of places between
+  // Of a block device.
   std::uint64_t written = 0;  ///< sectors that were ever written to it, since the host's start `boot`
   std::string boot;           ///< the host's boot_id; "": the host does not count them
 
-  /// Neither of network disks. Errors: the host's.
+  /// A network disk is read by the connection that this process has, or by a new one. Errors: the host's, the server's.
   static Result<DiskIdentity> of(const std::string& path);
   /// Whether nothing says that it has changed. Of a block device that was written to since the same start of the host
-  /// nothing is missed; after another one, what lies between the samples is.
+  /// nothing is missed; after another one, and of a network disk, what lies between the samples is.
   bool isStill(const DiskIdentity& then) const;
 };
 

@@ -165,7 +165,7 @@ Status BoardMachine::open(ConsoleSink& console) {
     auto saved = SavedMachine::open(config_.restoreFrom);
     if (!saved) return std::move(saved).error();
     saved_ = std::move(*saved);
-    if (Status same = compareDisks(saved_->disks, config_); !same) return same;
+    if (Status same = compareDisks(saved_->disks, config_, false); !same) return same;
   }
   nameFormats();
   auto requests = EngineRequests::of(config_);
@@ -212,6 +212,7 @@ Status BoardMachine::open(ConsoleSink& console) {
   auto devices = PciDevices::create(config_, loop_, *memory_, ports_, mmio_, *chipset_, std::move(flash), output);
   if (!devices) return std::move(devices).error();
   devices_ = std::move(*devices);
+  if (Status same = saved_ ? compareDisks(saved_->disks, config_, true) : Status{}; !same) return same;
   if (Status loaded = saved_ ? loadMemory(choice->name) : Status{}; !loaded) return loaded;
   return openProcessors(choice->name);
 }

@@ -23,7 +23,7 @@ namespace {
 /// Fields in and out of `config` and `disks`.
 void describe(Snapshot& snapshot, MachineConfig& config, SavedDisks& disks) {
   snapshot.section("configuration", 3, [&](Archive& a) { transfer(a, config); });
-  snapshot.section("disks", 3, [&](Archive& a) { transfer(a, disks); });
+  snapshot.section("disks", 4, [&](Archive& a) { transfer(a, disks); });
 }
 
 class FileMemory : public MemorySource {

@@ -52,7 +52,7 @@ void loadCpu(std::span<const std::byte> data) {
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   if (size < 2) return 0;
   auto fields = std::as_bytes(std::span(data + 2, size - 2));
-  auto version = static_cast<std::uint16_t>(1 + data[1] % 3);
+  auto version = static_cast<std::uint16_t>(1 + data[1] % 4);
   switch (data[0] % 5) {
     case 0:
       goThrough<MachineConfig>(fields, version, [](Archive& a, MachineConfig& c) { transfer(a, c); });
