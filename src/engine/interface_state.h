@@ -57,11 +57,19 @@ struct NestedState {
   bool vmxIsOn() const {
     return format == kVmx && std::any_of(header.begin(), header.begin() + 8, [](std::uint8_t b) { return b != 0xff; });
   }
+  /// The guest has said where VMRUN keeps its host's state (VM_HSAVE_PA, APM vol. 2, 15.30.4), which comes before the
+  /// first one. `registers` must be there.
+  bool hasHostArea() const {
+    constexpr std::uint32_t kHostArea = 0xc001'0117;
+    return format == kSvm && std::any_of(registers.begin(), registers.end(),
+                                         [](const MsrValue& r) { return r.number == kHostArea && r.value != 0; });
+  }
 };
 
-/// VMX is in use in system management mode, too, where CR4.VMXE is clear (SDM vol. 3, 32.14).
+/// Both are in use in system management mode, too, where CR4.VMXE and EFER.SVME are clear (SDM vol. 3, 32.14; APM vol.
+/// 2, 10.3.5).
 inline Virtualization virtualizationInUse(const x86::CpuState& state, const NestedState& nested) {
-  if ((state.efer & x86::efer::svme) != 0) return Virtualization::svm;
+  if ((state.efer & x86::efer::svme) != 0 || (state.smm != 0 && nested.hasHostArea())) return Virtualization::svm;
   bool vmx = (state.cr4 & kCr4Vmxe) != 0 || (state.smm != 0 && nested.vmxIsOn());
   return vmx ? Virtualization::vmx : Virtualization::none;
 }

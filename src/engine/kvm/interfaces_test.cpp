@@ -374,6 +374,21 @@ TEST(KvmInterfaces, VmxIsInUseInSystemManagementModeToo) {
   EXPECT_EQ(virtualizationInUse(state, {}), Virtualization::vmx);
 }
 
+TEST(KvmInterfaces, SvmIsInUseInSystemManagementModeToo) {
+  x86::CpuState state{};
+  NestedState nested;
+  nested.format = NestedState::kSvm;
+  nested.registers = {{0xc001'0114, 0}, {0xc001'0117, 0}};
+  state.smm = 1;
+  EXPECT_EQ(virtualizationInUse(state, nested), Virtualization::none);
+  nested.registers[1].value = 0x7000;
+  EXPECT_EQ(virtualizationInUse(state, nested), Virtualization::svm);
+  state.smm = 0;
+  EXPECT_EQ(virtualizationInUse(state, nested), Virtualization::none) << "SVM is off, as EFER says";
+  state.efer = x86::efer::svme;
+  EXPECT_EQ(virtualizationInUse(state, {}), Virtualization::svm);
+}
+
 TEST_F(KvmInterfacesTest, AGuestsGuestThatKvmDoesNotTakeIsRefusedBeforeItRuns) {
   if (!make({.nested = true}) || model_->vendor != x86::CpuVendor::amd) return;
   startNestedGuest();

@@ -141,10 +141,11 @@ bool KvmVcpu::saveActivity() {
 
 /// Those are CpuState's from now on; what other CPUs send meanwhile is not to be lost with them.
 void KvmVcpu::dropTakenEvents(const kvm_vcpu_events& taken) {
-  if (taken.nmi.pending == 0 && taken.smi.pending == 0) return;
+  if (taken.nmi.pending == 0 && taken.smi.pending == 0 && taken.smi.latched_init == 0) return;
   kvm_vcpu_events rest = taken;
   rest.nmi.pending = 0;
   rest.smi.pending = 0;
+  rest.smi.latched_init = 0;
   rest.flags &= KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW | KVM_VCPUEVENT_VALID_SMM;
   if (call(fd_.get(), KVM_SET_VCPU_EVENTS, &rest) != 0) failCall("KVM_SET_VCPU_EVENTS");
 }

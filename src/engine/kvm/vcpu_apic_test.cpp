@@ -96,6 +96,24 @@ TEST_P(KvmApicTest, ADeadlineWakesAHaltAndOneThatIsPastDoesAtOnce) {
   }
 }
 
+TEST_P(KvmApicTest, AnInitThatWaitsForTheEndOfSystemManagementModeIsNotLost) {
+  ASSERT_TRUE(vcpu().writeApic(powerOn(0)));
+  startReal({0xe6, 0x12, 0xf4, 0xeb, 0xfd});
+  state().smm = 1;
+  vcpu().cpu().raise(x86::event::init);
+  EXPECT_EQ(vcpu().run(), VcpuExit::stopped);
+  EXPECT_EQ(vcpu().cpu().events & x86::event::init, 0u) << "it is KVM's";
+  vcpu().settle();
+  EXPECT_EQ(state().smm, 1);
+  EXPECT_EQ(state().rip, kCode + 2);
+  EXPECT_NE(vcpu().cpu().events & x86::event::init, 0u);
+  // The end of the mode: a processor that waits for its SIPI.
+  state().smm = 0;
+  vcpu().cpu().events = x86::event::init;
+  x86::handleEvents(vcpu().cpu());
+  EXPECT_EQ(state().rip, 0xfff0u);
+}
+
 TEST_P(KvmApicTest, AStopLeavesAHaltAsItIs) {
   ASSERT_TRUE(vcpu().writeApic(powerOn(0)));
   startHalted();

@@ -209,7 +209,10 @@ void KvmVcpu::finishDelivery(const kvm_vcpu_events& events) {
   if (events.nmi.pending != 0) cpu_.raise(x86::event::nmi);
   if ((events.flags & KVM_VCPUEVENT_VALID_TRIPLE_FAULT) != 0 && events.triple_fault.pending != 0)
     cpu_.state.activity = x86::Activity::shutdown;
-  if ((events.flags & KVM_VCPUEVENT_VALID_SMM) != 0 && events.smi.pending != 0) cpu_.raise(x86::event::smi);
+  if ((events.flags & KVM_VCPUEVENT_VALID_SMM) == 0) return;
+  if (events.smi.pending != 0) cpu_.raise(x86::event::smi);
+  // Put off until the end of system management mode; saveActivity() has had KVM carry out any other.
+  if (events.smi.latched_init != 0) cpu_.raise(x86::event::init);
 }
 
 }  // namespace lodge::kvm
