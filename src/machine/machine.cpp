@@ -84,6 +84,7 @@ class BoardMachine : public Machine {
     return {*memory_, *model_, config_.cpus, config_.codeCache, config_.trace, config_.irqchip, requests_.interfaces};
   }
   void nameFormats();
+  Status chooseByTime(std::string& engine);
   Status openKernel();
   Status openProcessors(const std::string& chosen);
   Status load();
@@ -198,12 +199,9 @@ Status BoardMachine::open(ConsoleSink& console) {
     Nanoseconds now = 0, utc = 0;
     transferModel(saved_->snapshot, *model_);
     transferClocks(saved_->snapshot, *model_, __builtin_ia32_rdtsc(), now, utc);
-    Status same = saved_->snapshot.status();
-    if (same) same = keepsTscRate(choice->name, *model_);
-    if (!same) return notRestored(std::move(same));
-  } else if (Status keeps = keepsTscRate(choice->name, *model_); !keeps) {
-    return keeps;
+    if (Status same = saved_->snapshot.status(); !same) return notRestored(std::move(same));
   }
+  if (Status s = chooseByTime(choice->name); !s) return saved_ ? notRestored(std::move(s)) : std::move(s);
   if (Status s = openKernel(); !s) return s;
   auto output = [&console](const char* data, std::size_t length) { console.output(data, length); };
   auto chipset = Chipset::create(config_, loop_, *memory_, ports_, mmio_, boardEvents(), output);
@@ -215,6 +213,16 @@ Status BoardMachine::open(ConsoleSink& console) {
   if (Status same = saved_ ? compareDisks(saved_->disks, config_, true) : Status{}; !same) return same;
   if (Status loaded = saved_ ? loadMemory(choice->name) : Status{}; !loaded) return loaded;
   return openProcessors(choice->name);
+}
+
+/// Another engine than KVM if that does not scale the guest's time stamp counter, where the user leaves it open.
+Status BoardMachine::chooseByTime(std::string& engine) {
+  Status keeps = keepsTscRate(engine, *model_);
+  const char* other = enginesBuilt().translate ? "translate" : "interpret";
+  if (keeps || config_.engine != "auto" || !requests_.checkMove(other, Virtualization::none)) return keeps;
+  log(LogLevel::warning, "engine {}: {}; the machine gets '{}'", engine, keeps.error().message(), other);
+  engine = other;
+  return {};
 }
 
 // A disk keeps its format from now on, in what is saved, too, whatever the guest writes to its beginning.
