@@ -81,7 +81,7 @@ void IdleMemory::share(Nanoseconds now) {
   stored_ = setup_.store.count();
   Nanoseconds after = setup_.timers.clock().now();
   wasSharing_ = setup_.memory.isSharing();
-  looked_ = -1;  // counters begin anew with the translator
+  looked_ = -1;  // the round itself is no window
   notBefore_ = after + spacing_;
   spacing_ = std::min(2 * spacing_, kLongestSpacing);
   log(LogLevel::info, "the machine is idle: {} KiB of memory went back to the host in {} us", given / 1_KiB,

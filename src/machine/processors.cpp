@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <limits>
+#include <string_view>
 
 #include "base/log.h"
 #include "device/chip_state.h"
@@ -21,6 +22,11 @@ namespace {
 // Linux Documentation/virt/kvm/x86/hypercalls.rst.
 constexpr std::uint64_t kKickCpu = 5, kClockPairing = 9, kSendIpi = 10, kSchedYield = 11;
 constexpr std::int64_t kNoSuchHypercall = -1000;
+
+/// How full the translator's cache is; everything else counts up.
+bool isLevel(std::string_view counter) {
+  return counter.starts_with("cache_") && counter.ends_with("_bytes");
+}
 
 /// What a CPU is between two instructions, whatever runs it. Engines may not scale its time stamp counter by the same
 /// factor: it goes on from where it is at `hostTsc`.
@@ -245,6 +251,7 @@ Status Processors::moveTo(Engine& engine) {
     copyArchitecture(from, to, hostTsc);
     p.signals.cpu = &to;
     others[index] = p.thread->exchange(std::move(others[index]));
+    for (const auto& [name, value] : others[index]->statistics()) p.counted[name] += isLevel(name) ? 0 : value;
   }
   // A device's thread may have had the CPU before in its hands still.
   for (unsigned index = 0; index < count(); ++index) {
@@ -306,7 +313,9 @@ std::vector<std::pair<std::string, std::uint64_t>> Processors::statistics() cons
   std::vector<std::pair<std::string, std::uint64_t>> all;
   for (std::size_t i = 0; i < cpus_.size(); ++i) {
     for (auto& [name, value] : cpus_[i].thread->vcpu().statistics()) {
-      all.emplace_back("vcpu" + std::to_string(i) + "." + name, value);
+      auto before = cpus_[i].counted.find(name);
+      std::uint64_t counted = before == cpus_[i].counted.end() ? 0 : before->second;
+      all.emplace_back("vcpu" + std::to_string(i) + "." + name, counted + value);
     }
   }
   return all;

@@ -4,7 +4,10 @@
 #include <atomic>
 #include <deque>
 #include <functional>
+#include <map>
 #include <memory>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "base/event_loop.h"
@@ -76,6 +79,7 @@ class Processors {
   void clockWasSet();
   /// How long CPUs have slept in HLT, all together, in nanoseconds. Any thread.
   std::uint64_t slept() const;
+  /// Counters go on over changes of the engine; those of an engine that is not in use are not told. I/O thread.
   std::vector<std::pair<std::string, std::uint64_t>> statistics() const;
 
  private:
@@ -100,6 +104,7 @@ class Processors {
     std::unique_ptr<VcpuEnvironment> environment;
     std::unique_ptr<TracingEnvironment> tracer;  ///< in front of `environment`, if asked for
     std::unique_ptr<VcpuThread> thread;
+    std::map<std::string, std::uint64_t> counted;  ///< by vCPUs of engines that it was on before
   };
   x86::CpuEnvironment& worldOf(Processor& p) {
     return p.tracer ? static_cast<x86::CpuEnvironment&>(*p.tracer) : *p.environment;

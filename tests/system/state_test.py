@@ -5,6 +5,7 @@ computes, writes files with checksums and holds a TCP connection.
     state_test.py engines | restore | pc | drives | screen | debian | speed"""
 
 import hashlib
+import json
 import os
 import pathlib
 import re
@@ -120,12 +121,17 @@ def work_spec(folder, counter, **options):
                 memory="192M", **options)
 
 
+def translations(machine):
+    return json.loads(machine.lodge("stats", "--json", machine.name))["counters"]["vcpu0.translations"]
+
+
 def a_busy_machine_moves_between_engines():
     counter = Counter()
     with tempfile.TemporaryDirectory(prefix="lodge-test-") as folder:
         with Machine(work_spec(folder, counter, engine="translate", cpus=2)) as machine:
             progress(machine, 240)
             before, started = progress(machine), time.time()
+            translated = translations(machine)
             for turn in range(10):
                 engine = ENGINES[(turn + 1) % 2]
                 assert machine.lodge("engine", machine.name, engine, timeout=90) == f"{machine.name} runs on {engine}\n"
@@ -133,6 +139,7 @@ def a_busy_machine_moves_between_engines():
                 for _ in range(2):
                     last = progress(machine)
             passed = time.time() - started
+            assert translations(machine) > translated > 0, "counters go on over changes of the engine"
             nothing_broke(machine)
             assert "LOST" not in machine.console.text, machine.console.tail()
             for index, what in ((3, "files"), (4, "sums"), (5, "counts"), (6, "objects")):
