@@ -284,6 +284,14 @@ bool isFarTransfer(const x86::Instruction& i) {
   return op == Op::call_far || op == Op::call_far_indirect || op == Op::ret_far || op == Op::iret;
 }
 
+/// From 16-bit code into 64-bit code.
+bool callsAcrossModes(const Snippet& s, const Outcome& guest) {
+  return s.code16 && contains(s, [&](const x86::Instruction& i) {
+           bool call = i.info->op == x86::Op::call_far || i.info->op == x86::Op::call_far_indirect;
+           return call && (guest.selectors[x86::cs] == kUserCs || (i.immediate2 | 3) == kUserCs);
+         });
+}
+
 /// Both fault at the same instruction, with the same registers, on the stack (#SS, #PF, #AC) or on what was read from
 /// it
 /// (#NP, #GP).
@@ -331,6 +339,9 @@ std::string_view reasonToDiffer(const Snippet& snippet, const Outcome& host, con
     return "a masked broadcast of the stack pointer: the host's error";
   if (how.protectedMode && guest.selectors[x86::cs] == kUserCs)
     return "jumped into 64-bit code, which protected mode does not have";
+  if (!how.guests && callsAcrossModes(snippet, guest))
+    return "far CALL from a 16-bit stack into 64-bit code: AMD pushes as 64-bit code does (SDM vol. 2, CALL: as the "
+           "code before)";
   if (!how.guests && asksForCpuNumber(snippet, host, guest, how)) return "LSL of what tells the CPU's number";
   if (eitherAlignmentFault(host, guest)) return "FXSAVE and FXRSTOR at a misaligned address with AC: #GP or #AC";
   if (movesBetweenAliases(snippet, host) && onlyMemoryDiffers(host, guest, how))
