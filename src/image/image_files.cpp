@@ -34,6 +34,7 @@ bool isNetworkDisk(const std::string& path) {
 }
 
 Result<std::vector<std::string>> filesOf(const DiskOptions& options) {
+  if (isNetworkDisk(options.path) && options.format.empty()) return std::vector<std::string>{};
   NotedFiles files;
   OpenOptions how;
   how.file.lock = LockMode::share;
@@ -44,10 +45,14 @@ Result<std::vector<std::string>> filesOf(const DiskOptions& options) {
 }
 
 std::string formatByContent(const std::string& path) {
-  if (isNetworkDisk(path)) return {};
-  auto file = hostFiles().open(path, {.lock = LockMode::share});
+  std::shared_ptr<BlockFile> file;
+  if (isNetworkDisk(path)) {
+    file = openedNbd(path);
+  } else if (auto opened = hostFiles().open(path, {.lock = LockMode::share})) {
+    file = std::move(*opened);
+  }
   if (!file) return {};
-  auto driver = probeFormat(**file);
+  auto driver = probeFormat(*file);
   return driver ? std::string((*driver)->name) : std::string();
 }
 

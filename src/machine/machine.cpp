@@ -210,6 +210,7 @@ Status BoardMachine::open(ConsoleSink& console) {
   auto devices = PciDevices::create(config_, loop_, *memory_, ports_, mmio_, *chipset_, std::move(flash), output);
   if (!devices) return std::move(devices).error();
   devices_ = std::move(*devices);
+  nameFormats();  // of network disks, which are open now
   if (Status same = saved_ ? compareDisks(saved_->disks, config_, true) : Status{}; !same) return same;
   if (Status loaded = saved_ ? loadMemory(choice->name) : Status{}; !loaded) return loaded;
   return openProcessors(choice->name);

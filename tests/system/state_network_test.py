@@ -14,7 +14,7 @@ from kit import paths
 from kit.case import Skip, main
 from kit.machine import Disk, Machine
 
-from state_bad_test import refused
+from state_bad_test import change_section, refused
 from state_test import Counter, Restored, nothing_broke, progress, work_spec
 
 
@@ -52,6 +52,9 @@ def goes_on_and_is_compared(command):
                 progress(machine, 240)
                 machine.lodge("save", machine.name, str(state), timeout=120)
                 assert machine.wait_end(30) == 0, machine.errors
+            # Whatever the guest writes to its beginning from now on.
+            named = address.encode() + b"\3\0\0\0raw"
+            assert not change_section(state, "configuration", lambda fields: fields if named in fields else fields[::-1])
             with Restored(state) as machine:
                 progress(machine)
                 nothing_broke(machine)
