@@ -15,9 +15,10 @@ namespace {
 
 constexpr std::uint8_t kNeedsChecksum = 1, kDataValid = 2;
 constexpr std::uint8_t kGsoTcp6 = 4;
-/// How long, and for how many frames, a driver may take to find out by itself that frames were sent.
+/// How long a driver may take to find out by itself that frames were sent, and for how many buffers: that share of its
+/// ring, and so many at most.
 constexpr Nanoseconds kSignalDelay = 1'000'000;
-constexpr unsigned kMostUnsignalled = 64;
+constexpr unsigned kMostUnsignalled = 64, kUnsignalledShare = 4;
 /// struct virtio_net_config (5.1.4).
 struct [[gnu::packed]] Config {
   std::uint8_t mac[6];
@@ -172,15 +173,15 @@ void NetDevice::transmit(unsigned queue) {
   if (queue == controlQueue()) return;
   PairState& pair = pairStates_[queue / 2];
   std::uint64_t received = pair.received;
-  unsigned sent = 0;
+  std::size_t sent = 0, most = std::min(kMostUnsignalled, queueSize(queue) / kUnsignalledShare);
   drain(queue, [&](Chain chain) {
     bool good = copyFrame(chain);
+    sent += chain.readable.size();
     finishQuietly(queue, std::move(chain), 0);
-    ++sent;
     if (good) sendFrame(queue / 2);
   });
   if (sent == 0 && pair.unsignalled != 0) return;
-  if (pair.received != received && pair.unsignalled + sent < kMostUnsignalled) {
+  if (pair.received != received && pair.unsignalled + sent < most) {
     pair.unsignalled += sent;
     if (!std::exchange(signalsLater_, true)) signalTimer_->arm(loop_.clock().now() + kSignalDelay);
     return;
@@ -192,7 +193,7 @@ void NetDevice::transmit(unsigned queue) {
 /// What drivers did not find out by themselves.
 void NetDevice::signalSent() {
   for (unsigned pair = 0; pair < maxPairs_; ++pair) {
-    if (std::exchange(pairStates_[pair].unsignalled, 0u) != 0) signalIfWanted(2 * pair + 1);
+    if (std::exchange(pairStates_[pair].unsignalled, 0) != 0) signalIfWanted(2 * pair + 1);
   }
 }
 

@@ -48,7 +48,8 @@ class NetDevice : public QueuedDevice {
   struct ByVhost;
   struct PairState {
     std::vector<Chain> spare;  ///< popped for a frame that then did not fit
-    unsigned unsignalled = 0;  ///< frames that were sent, and of which the driver shall find out by itself
+    std::size_t unsignalled =
+        0;  ///< buffers of frames that were sent, and of which the driver shall find out by itself
     std::atomic<std::uint64_t> sent{0}, received{0};
   };
   static constexpr std::size_t kFlows = 1024;

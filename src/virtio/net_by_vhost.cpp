@@ -80,8 +80,11 @@ int NetDevice::quiesce() {
 }
 
 void NetDevice::disableQueue(unsigned queue) {
-  if (!byVhost_ || queue >= 2 * maxPairs_) return QueuedDevice::disableQueue(queue);
   std::lock_guard lock(workMutex_);
+  if (queue >= 2 * maxPairs_) return QueuedDevice::disableQueue(queue);
+  PairState& pair = pairStates_[queue / 2];
+  queue % 2 == 0 ? pair.spare.clear() : void(pair.unsignalled = 0);  // chains of the ring that was
+  if (!byVhost_) return QueuedDevice::disableQueue(queue);
   haltVhost();
   byVhost_->waiting[queue].clear();
   QueuedDevice::disableQueue(queue);

@@ -165,6 +165,33 @@ TEST_P(NetTest, BuffersThatDoNotSufficeWaitOnTheirPair) {
   EXPECT_EQ(queues[2]->get<std::uint16_t>(kBuffers + 0x10000 + 10), 2u) << "num_buffers";
 }
 
+TEST_P(NetTest, AQueueThatIsResetForgetsItsBuffers) {
+  addBuffers(0, 1, 16);
+  EXPECT_FALSE(receive(segment(1, true))) << "16 bytes are not enough for it";
+  card().disableQueue(0);
+  queues[0] = std::make_unique<testing::DriverQueue>(*memory, 0x8000, GetParam());
+  enable(0);
+  queues[0]->add({{kBuffers + 0x40000, 2048, true}});
+  EXPECT_TRUE(receive(segment(1, true)));
+  auto used = queues[0]->take();
+  ASSERT_TRUE(used);
+  EXPECT_EQ(used->written, kHeader + segment(1, true).size());
+  EXPECT_EQ(queues[0]->get<std::uint16_t>(kBuffers + 0x40000 + 10), 1u) << "num_buffers";
+}
+
+TEST_P(NetTest, ADriverWithoutRoomForMoreIsToldAtOnce) {
+  expectAnswers();
+  int signals = 0;
+  transport.onSignal = [&](unsigned queue) { signals += queue == 1; };
+  std::vector<std::uint8_t> frame = segment(1, false);
+  write(kBuffers, std::vector<std::uint8_t>(kHeader));
+  write(kBuffers + 0x1000, frame);
+  // Two of the ring's eight.
+  queues[1]->add({{kBuffers, kHeader, false}, {kBuffers + 0x1000, static_cast<std::uint32_t>(frame.size()), false}});
+  notify(1);
+  EXPECT_EQ(signals, 1);
+}
+
 TEST_P(NetTest, AnAnswerAtOnceComesBehindWhatWasSentWithOneInterrupt) {
   expectAnswers();
   std::vector<unsigned> signals;

@@ -47,6 +47,10 @@ class QueuedDevice : public Device {
   /// Chains that were popped last and wait in the device: a saved queue has them as not popped.
   virtual std::vector<const Chain*> held(unsigned) const { return {}; }
 
+  unsigned queueSize(unsigned index) {
+    std::lock_guard lock(slots_[index].mutex);
+    return slots_[index].queue.size();
+  }
   /// The next available chain of a queue. False if there is none; then notifications are armed. A broken ring is
   /// reported to the transport.
   bool popChain(unsigned index, Chain& chain) {

@@ -16,11 +16,13 @@ bool VirtQueue::enable(const QueueSetup& setup) {
   disable();
   bool sizeAllowed = setup.size != 0 && setup.size <= 32768 && (setup.packed || std::has_single_bit(setup.size));
   if (sizeAllowed) ring_ = setup.packed ? makePackedRing(memory_, setup) : makeSplitRing(memory_, setup);
+  size_ = ring_ ? setup.size : 0;
   return ring_ != nullptr;
 }
 
 void VirtQueue::disable() {
   ring_.reset();
+  size_ = 0;
   broken_ = false;
 }
 

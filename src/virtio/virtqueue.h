@@ -59,6 +59,7 @@ class VirtQueue {
   void disable();
   bool enabled() const { return ring_ != nullptr; }
   bool broken() const { return broken_; }
+  unsigned size() const { return size_; }  ///< in descriptors; 0: it is not enabled
 
   Pop pop(Chain& out);
   /// Returns a chain, of whose writable part the first `written` bytes were filled. `more`: the driver must not see it
@@ -81,6 +82,7 @@ class VirtQueue {
   GuestMemory& memory_;
   std::unique_ptr<Ring> ring_;
   bool broken_ = false;
+  unsigned size_ = 0;
 };
 
 }  // namespace lodge::virtio

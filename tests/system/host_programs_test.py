@@ -94,10 +94,14 @@ def read_before_written():
     expected = natively(program)
     assert "refused: 64, where it was: 64" in expected and "calls: 64" in expected
     for options in (NATIVE, ("--trace", "executors")):
-        output = in_guest(program, options=(*options, "--stats"), at_end=lambda machine: seen.update(errors=machine.errors))
-        assert output == expected, (options, output)
-        pairs = int(re.search(r"executor_fault_pairs +(\d+)", seen["errors"])[1])
-        assert pairs > 300, (options, pairs)  # of some 600 pages
+        for attempt in range(3):  # a host without time may not start an executor
+            output = in_guest(program, options=(*options, "--stats"), at_end=lambda machine: seen.update(errors=machine.errors))
+            assert output == expected, (options, output)
+            counts = dict(re.findall(r"executor(s_started|_fault_pairs) +(\d+)", seen["errors"]))
+            print("  ", counts)
+            if int(counts["_fault_pairs"]) > 100:  # of new pages some 130, of the file's and the two at once the rest
+                break
+        assert int(counts["_fault_pairs"]) > 100, (options, seen["errors"])
 
 
 main(mathematics, legacy_calls, code32, as_it_is, natively_in_executors, memory_is_filled, read_before_written)

@@ -80,14 +80,20 @@ bool Executor::goOnAfterRead() {
   if (!fault.valid || fault.write || fault.wentOn || fault.rip != cpu.state.rip || fault.linear >> 47 != 0)
     return false;
   if (!lookAtPage(cpu, fault.linear, look) || !look.accessed || look.writable) return false;
-  bool goesOn = true;
+  constexpr std::uint64_t kNone = std::uint64_t{1} << 63;  // no address of a page fault
+  const std::uint64_t before = cpu.state.cr2;
+  bool goesOn = true, faulted = false;
   for (unsigned n = 0; n < kFurther && goesOn; ++n) {
     guestFault_.rip = cpu.state.rip;
+    cpu.state.cr2 = kNone;
     step();
-    goesOn = cpu.state.cpl == 3 && context_.frame->attention == 0 && cpu.state.activity == Activity::running &&
-             cpu.state.interruptShadow == 0 && (cpu.state.rflags & flag::tf) == 0;
+    faulted = cpu.state.cr2 != kNone;
+    if (!faulted) cpu.state.cr2 = before;
+    goesOn = !faulted && cpu.state.cpl == 3 && context_.frame->attention == 0 &&
+             cpu.state.activity == Activity::running && cpu.state.interruptShadow == 0 &&
+             (cpu.state.rflags & flag::tf) == 0;
   }
-  if (cpu.state.cpl == 3) {
+  if (!faulted) {
     guestFault_.rip = cpu.state.rip;  // it is still only read
     guestFault_.wentOn = true;
   } else {
