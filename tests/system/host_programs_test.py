@@ -94,7 +94,7 @@ def read_before_written():
     expected = natively(program)
     assert "refused: 64, where it was: 64" in expected and "calls: 64" in expected
     for options in (NATIVE, ("--trace", "executors")):
-        for attempt in range(3):  # a host without time may not start an executor
+        for attempt in range(3):  # where all executors were in use there are none
             output = in_guest(program, options=(*options, "--stats"), at_end=lambda machine: seen.update(errors=machine.errors))
             assert output == expected, (options, output)
             counts = dict(re.findall(r"executor(s_started|_fault_pairs) +(\d+)", seen["errors"]))

@@ -45,6 +45,7 @@ static uint64_t addToAll(volatile uint8_t* p, int step) {
 }
 
 int main(void) {
+  usleep(500000);  // until what ran before needs its executor no longer: a vCPU has four
   struct sigaction action = {.sa_sigaction = onFault, .sa_flags = SA_SIGINFO | SA_NODEFER};
   sigaction(SIGSEGV, &action, 0);
   signal(SIGTRAP, onTrap);
