@@ -28,20 +28,21 @@ struct ReturnFrame {
   std::uint16_t code = 0, stack = 0;
 };
 
-// `offset` of the first slot above the stack pointer; `loadsStack`: SS:RSP follow.
-bool peekStackPair(Cpu& cpu, std::uint64_t offset, unsigned slot, ReturnFrame& frame) {
-  std::uint64_t selector = 0;
-  if (!peekStack(cpu, offset, slot, frame.pointer) || !peekStack(cpu, offset + slot, slot, selector)) return false;
-  frame.stack = static_cast<std::uint16_t>(selector);
-  return true;
-}
-
-// `bytes` from the stack pointer on are within SS, where they do not wrap: before any is read (SDM vol. 2, RET and
-// IRET: "IF top ... bytes of stack not within stack limits").
-bool stackHolds(Cpu& cpu, unsigned bytes) {
-  std::uint64_t pointer = cpu.state.gpr[rsp] & stackMask(cpu), linear = 0;
+// `bytes` from `offset` above the stack pointer on are within SS, where they do not wrap: before any is read (SDM
+// vol. 2, RET and IRET: "IF top ... bytes of stack not within stack limits").
+bool stackHolds(Cpu& cpu, std::uint64_t offset, unsigned bytes) {
+  std::uint64_t pointer = (cpu.state.gpr[rsp] + offset) & stackMask(cpu), linear = 0;
   if (cpu.mode64() || pointer + bytes - 1 > stackMask(cpu)) return true;
   return linearAddress(cpu, ss, pointer, bytes, Access::read, linear);
+}
+
+// SS:RSP; `offset` of the first slot above the stack pointer.
+bool peekStackPair(Cpu& cpu, std::uint64_t offset, unsigned slot, ReturnFrame& frame) {
+  std::uint64_t selector = 0;
+  if (!stackHolds(cpu, offset, 2 * slot) || !peekStack(cpu, offset, slot, frame.pointer)) return false;
+  if (!peekStack(cpu, offset + slot, slot, selector)) return false;
+  frame.stack = static_cast<std::uint16_t>(selector);
+  return true;
 }
 
 bool peekCodePair(Cpu& cpu, unsigned slot, ReturnFrame& frame) {
@@ -77,7 +78,7 @@ bool farReturn(Cpu& cpu, unsigned operandSize, std::uint16_t popBytes) {
   if (realOr8086(cpu)) return returnReal(cpu, operandSize, popBytes);
   ReturnFrame frame;
   Descriptor code;
-  if (!stackHolds(cpu, 2 * operandSize) || !peekCodePair(cpu, operandSize, frame)) return false;
+  if (!stackHolds(cpu, 0, 2 * operandSize) || !peekCodePair(cpu, operandSize, frame)) return false;
   if (!checkReturnCode(cpu, frame.code, code)) return false;
   if (rpl(frame.code) == cpu.state.cpl) {
     if (!checkTargetOffset(cpu, code, frame.rip) || !setAccessed(cpu, frame.code, code)) return false;
@@ -147,7 +148,7 @@ bool returnIn8086(Cpu& cpu, unsigned slot) {
 bool returnTo8086(Cpu& cpu, const ReturnFrame& frame) {
   CpuState& state = cpu.state;
   std::uint64_t pointer = 0, selectors[5];  // SS, ES, DS, FS, GS
-  if (!peekStack(cpu, 12, 4, pointer)) return false;
+  if (!stackHolds(cpu, 12, 24) || !peekStack(cpu, 12, 4, pointer)) return false;
   for (unsigned i = 0; i < 5; ++i) {
     if (!peekStack(cpu, 16 + 4 * i, 4, selectors[i])) return false;
   }
@@ -180,7 +181,7 @@ bool returnFromTask(Cpu& cpu, std::uint64_t nextRip) {
 bool returnProtected(Cpu& cpu, unsigned slot) {
   ReturnFrame frame;
   Descriptor code;
-  if (!stackHolds(cpu, 3 * slot) || !peekCodePair(cpu, slot, frame)) return false;
+  if (!stackHolds(cpu, 0, 3 * slot) || !peekCodePair(cpu, slot, frame)) return false;
   if (!peekStack(cpu, 2 * slot, slot, frame.flags)) return false;
   bool to8086 = (frame.flags & flag::vm) != 0 && cpu.state.cpl == 0 && !cpu.longMode() && slot == 4;
   if (to8086) return returnTo8086(cpu, frame);

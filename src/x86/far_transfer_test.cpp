@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "x86/test_machine.h"
+#include "x86/virtual_memory.h"
 
 namespace lodge::x86 {
 namespace {
@@ -260,6 +261,43 @@ TEST_F(Far, returnsLookAtTheStacksLimitFirst) {
   EXPECT_EQ(ret(), ssFault(0)) << "CS ends behind it";
   m.state().segment[ss].limit += 1;
   EXPECT_EQ(ret(), gp(0)) << "null";
+}
+
+/// With paging: a stack whose words from here on are in a page that is not there.
+constexpr std::uint64_t kNoPage = 4_MiB;
+
+struct FarAtABadPage : Far {
+  FarAtABadPage() {
+    m.protected32(0);
+    m.store<std::uint32_t>(at::pageTables, 0x83);  // 4 MiB, present, writable
+    m.store<std::uint32_t>(at::pageTables + 4, 0);
+    m.state().cr3 = at::pageTables;
+    m.state().cr4 |= cr4::pse;
+    m.state().cr0 |= cr0::pg;
+    flushTlbEverything(*m);
+  }
+  /// The words end at the page that is not there, and SS `bytes` behind that.
+  void frame(std::initializer_list<std::uint32_t> words, std::uint32_t bytes) {
+    m.state().gpr[rsp] = kNoPage;
+    push(words);
+    m.state().segment[ss].limit = static_cast<std::uint32_t>(kNoPage - 1) + bytes;
+  }
+  Raised iret() { return interruptReturn(*m, 4, kNext) ? Raised{} : take(*m); }
+};
+
+TEST_F(FarAtABadPage, theLimitComesBeforeThePage) {
+  frame({sel::code3, 0x10}, 7);
+  EXPECT_EQ(ret(), ssFault(0)) << "SS ends behind it";
+  frame({sel::code3, 0x10}, 8);
+  EXPECT_EQ(ret(), pageFault(kNoPage, 0));
+  frame({0x202, sel::code3, 0x10}, 7);
+  EXPECT_EQ(iret(), ssFault(0));
+  frame({0x202, sel::code3, 0x10}, 8);
+  EXPECT_EQ(iret(), pageFault(kNoPage, 0));
+  frame({0x2'3202, 0x1000, 0x44}, 23);
+  EXPECT_EQ(iret(), ssFault(0)) << "to virtual-8086 mode: GS ends behind it";
+  frame({0x2'3202, 0x1000, 0x44}, 24);
+  EXPECT_EQ(iret(), pageFault(kNoPage, 0));
 }
 
 struct Iret : Far {

@@ -93,6 +93,12 @@ bool hidesFlags(std::uint32_t vector) {
 
 }  // namespace
 
+bool endsAstray(const Snippet& s, const Outcome& outcome) {
+  std::uint16_t code = s.inPatchArea ? kPatch16 : code16Selector(s.slot);
+  // The INT3 that ends it has been executed.
+  return outcome.after.rip - s.before.rip > s.length + 1 || (s.code16 && outcome.selectors[x86::cs] != code);
+}
+
 bool readsClock(const Snippet& s) {
   x86::Instruction i{};
   for (unsigned at = 0; at < s.length; at += i.length) {
@@ -265,19 +271,6 @@ bool wrapsInSegment(const x86::Instruction& i, const Outcome& host) {
   return (offset & 0xffff'ffff) + bytes > 1ull << 32;
 }
 
-/// LSL of the selector in whose limit Linux keeps the CPU's number, and the node's from bit 12 on.
-bool asksForCpuNumber(const Snippet& s, Outcome host, Outcome guest, Comparing how) {
-  for (std::size_t r = 0; r < std::size(host.after.gpr); ++r) {
-    constexpr std::uint64_t kNumber = 0xfff;
-    if (((host.after.gpr[r] | guest.after.gpr[r]) & 0xffff & ~kNumber) == 0) {
-      host.after.gpr[r] &= ~kNumber;
-      guest.after.gpr[r] &= ~kNumber;
-    }
-  }
-  return contains(s, [](const x86::Instruction& i) { return i.info->op == x86::Op::lsl; }) &&
-         difference(host, guest, how).empty();
-}
-
 bool isFarTransfer(const x86::Instruction& i) {
   using x86::Op;
   Op op = i.info->op;
@@ -342,7 +335,6 @@ std::string_view reasonToDiffer(const Snippet& snippet, const Outcome& host, con
   if (!how.guests && callsAcrossModes(snippet, guest))
     return "far CALL from a 16-bit stack into 64-bit code: AMD pushes as 64-bit code does (SDM vol. 2, CALL: as the "
            "code before)";
-  if (!how.guests && asksForCpuNumber(snippet, host, guest, how)) return "LSL of what tells the CPU's number";
   if (eitherAlignmentFault(host, guest)) return "FXSAVE and FXRSTOR at a misaligned address with AC: #GP or #AC";
   if (movesBetweenAliases(snippet, host) && onlyMemoryDiffers(host, guest, how))
     return "REP MOVS between aliases of the same memory: the processor compares linear addresses only before it moves "

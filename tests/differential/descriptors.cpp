@@ -26,7 +26,9 @@ std::vector<Segment16> layout() {
 
 }  // namespace
 
-std::array<std::uint64_t, kGdtEntries> visibleGdt() {
+namespace {
+
+std::array<std::uint64_t, kGdtEntries> askForGdt() {
   std::array<std::uint64_t, kGdtEntries> gdt{};
   for (unsigned n = 1; n < kGdtEntries; ++n) {
     std::uint32_t selector = n << 3 | 3, rights = 0, limit = 0;
@@ -38,6 +40,53 @@ std::array<std::uint64_t, kGdtEntries> visibleGdt() {
     gdt[n] = std::uint64_t{rights & 0x00f0'ff00} << 32 | std::uint64_t{limit & 0xf0000} << 32 | (limit & 0xffff);
   }
   return gdt;
+}
+
+}  // namespace
+
+const std::array<std::uint64_t, kGdtEntries>& visibleGdt() {
+  static const std::array<std::uint64_t, kGdtEntries> gdt = askForGdt();
+  return gdt;
+}
+
+bool hostKeepsNullBases() {
+  // GS is nobody's here.
+  static const bool keeps = hostHasFsgsbase() && [] {
+    std::uint64_t before = 0, after = 0, one = 1;
+    asm volatile("rdgsbase %0\n\twrgsbase %2\n\tmov %3, %%gs\n\trdgsbase %1\n\twrgsbase %0"
+                 : "=&r"(before), "=&r"(after)
+                 : "r"(one), "r"(0));
+    return after != 0;
+  }();
+  return keeps;
+}
+
+bool hostLarShowsLimit() {
+  static const bool shows = [] {
+    // One with a limit of 4 GiB, and one that ends below 1 MiB: the number of a CPU is small.
+    auto limitBits = [](std::uint32_t selector) {
+      std::uint32_t rights = 0;
+      asm("lar %1, %0" : "+r"(rights) : "r"(selector) : "cc");
+      return rights >> 16 & 15;
+    };
+    return limitBits(kUserSs) == 15 && limitBits(kCpuNumber) == 0;
+  }();
+  return shows;
+}
+
+StayOnCpu::StayOnCpu() : before_(1024) {
+  // By hand: glibc's cpu_set_t ends at 1024 CPUs.
+  std::size_t bytes = before_.size() * sizeof before_[0];
+  unsigned cpu = 0;
+  if (::syscall(SYS_getcpu, &cpu, nullptr, nullptr) != 0 || cpu >= 8 * bytes) return;
+  if (::syscall(SYS_sched_getaffinity, 0, bytes, before_.data()) <= 0) return;
+  std::vector<unsigned long> one(before_.size());
+  one[cpu / 64] = 1ul << (cpu % 64);
+  stays_ = ::syscall(SYS_sched_setaffinity, 0, bytes, one.data()) == 0;
+}
+
+StayOnCpu::~StayOnCpu() {
+  if (stays_) (void)::syscall(SYS_sched_setaffinity, 0, before_.size() * sizeof before_[0], before_.data());
 }
 
 std::vector<std::uint64_t> segments16() {

@@ -33,6 +33,18 @@ bool hostExtendsSelectors() {
   return amd;
 }
 
+namespace {
+
+constexpr std::string_view kNullBases = "a null selector leaves the host's FS and GS their bases";
+
+bool loadsFsOrGs(const Instruction& i) {
+  unsigned segment = i.info->form == Form::sreg ? i.opcode >> 3 & 7u : i.reg & 7u;
+  bool load = i.info->op == Op::movsreg_to || (i.info->op == Op::pop && i.info->form == Form::sreg);
+  return i.info->op == Op::lfs || i.info->op == Op::lgs || (load && (segment == fs || segment == gs));
+}
+
+}  // namespace
+
 std::string_view reasonToLeaveOut(const Instruction& i) {
   bool quad = i.encoding == Encoding::vex && i.map == 3 && (i.opcode == 0x16 || i.opcode == 0x22) && i.vexW;
   if (quad && i.codeSize != CodeSize::bits64) return "VPEXTRQ, VPINSRQ: #UD on AMD, W is ignored on Intel (and here)";
@@ -87,6 +99,8 @@ std::string_view reasonToLeaveOut(const Instruction& i) {
     case Op::ret_far:
     case Op::iret:
       if (!hostHasFsgsbase()) return "the host's FS and GS could not be put back";
+      if (hostKeepsNullBases() && loadsFsOrGs(i)) return kNullBases;
+      if (i.info->op == Op::lar && !hostLarShowsLimit()) return "bits 19:16 of what LAR gives are undefined";
       if (i.operandSize == 8 && i.memory && x86::memoryOperand(i).bytes > 8)
         return "AMD has no far pointers with 64-bit offsets";
       if ((i.info->op == Op::call_far || i.info->op == Op::call_far_indirect) && !hostExtendsSelectors())
@@ -96,6 +110,7 @@ std::string_view reasonToLeaveOut(const Instruction& i) {
     case Op::pop:
       if (i.info->form != Form::sreg) break;
       if (!hostHasFsgsbase()) return "the host's FS and GS could not be put back";
+      if (hostKeepsNullBases() && loadsFsOrGs(i)) return kNullBases;
       if (i.info->op == Op::push && i.operandSize == 4 && !hostExtendsSelectors())
         return "whether a pushed selector is zero-extended is the processor's choice";
       break;
@@ -280,7 +295,8 @@ unsigned Generator::operandBytes16(std::uint8_t* p) {
 /// Perhaps a segment override prefix. Those of ES, CS, SS and DS say nothing in 64-bit code.
 unsigned Generator::segmentPrefix(std::uint8_t* p) {
   if (chance(narrow() ? 6 : 3)) {
-    p[0] = static_cast<std::uint8_t>(0x64 | below(2));
+    bool mayBeFs = narrow() || hostHasFsgsbase();  // or it is the oracle's own thread pointer
+    p[0] = static_cast<std::uint8_t>(mayBeFs ? 0x64 | below(2) : 0x65);
   } else if (chance(narrow() ? 6 : 1)) {
     p[0] = static_cast<std::uint8_t>(0x26 | below(4) << 3);
   } else {
@@ -444,7 +460,7 @@ void Generator::chooseSegments(Snippet& s) {
   auto choose = [&](std::uint16_t& selector, std::uint64_t& base) {
     bool null = !hostHasFsgsbase() || chance(15);
     selector = null ? std::uint16_t{0} : code16_ && chance(70) ? kData16 : kUserSs;
-    if (code16_) base += kDataAlias;
+    if (code16_ && hostHasFsgsbase()) base += kDataAlias;
     base &= 0xffff'ffff;
   };
   choose(s.fsSelector, s.before.fsBase);

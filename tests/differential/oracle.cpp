@@ -105,6 +105,7 @@ struct Oracle::Shared {
 namespace {
 
 constexpr std::size_t kSignalStack = 64 << 10;
+constexpr int kNoSegments16 = 97;  // exit status
 // A snippet that has seen this many alarms hangs.
 constexpr unsigned kAlarms = 4;
 constexpr long kAlarmNanoseconds = 250'000;
@@ -287,8 +288,7 @@ bool forbidSystemCalls() {
   return ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && ::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
 }
 
-bool prepareChild(bool code16) {
-  if (code16 && !installSegments16()) return false;
+bool prepareChild() {
   if (!mapTwice(kCodeBase, kCode32Base, kCodeBytes, PROT_READ | PROT_EXEC)) return false;
   constexpr int kAll = PROT_READ | PROT_WRITE | PROT_EXEC;
   if (!mapTwice(kPatchBase, kPatchAlias, kPatchBytes, kAll, kAll)) return false;
@@ -340,7 +340,11 @@ Result<std::unique_ptr<Oracle>> Oracle::create(bool code16) {
   void* area = ::mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   if (area == MAP_FAILED) return Error::fromErrno(errno, "map the oracle's shared memory");
   auto oracle = std::unique_ptr<Oracle>(new Oracle(static_cast<Shared*>(area), code16));
-  if (Status started = oracle->restartChild(); !started) return std::move(started).error();
+  // What the last descriptor of visibleGdt() says of this CPU holds for the child, which stays here.
+  StayOnCpu here;
+  if (!here.stays()) return Error(ErrorKind::unsupported, "the host does not let a process choose its CPU");
+  (void)visibleGdt();
+  if (Status started = oracle->startChild(); !started) return std::move(started).error();
   return oracle;
 }
 
@@ -352,15 +356,17 @@ Oracle::~Oracle() {
   ::munmap(shared_, sizeof(Shared));
 }
 
-Status Oracle::restartChild() {
-  shared_->turn = 0;
+Status Oracle::startChild() {
+  shared_->turn = 1;
   Shared* shared = shared_;
   child_ = ::fork();
   if (child_ < 0) return Error::fromErrno(errno, "fork the oracle");
-  if (child_ > 0) return {};
+  if (child_ > 0) return waitForChild();
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-  if (!prepareChild(code16_) || !forbidSystemCalls()) _exit(98);
+  if (code16_ && !installSegments16()) _exit(kNoSegments16);
+  if (!prepareChild() || !forbidSystemCalls()) _exit(98);
   for (;;) {
+    hand(shared->turn, 0);
     waitFor(shared->turn, 1);
     auto* code = reinterpret_cast<std::uint8_t*>(kCodeBase);
     ::mprotect(code, kCodeBytes, PROT_READ | PROT_WRITE);
@@ -384,25 +390,29 @@ Status Oracle::restartChild() {
     asm volatile("int3" ::: "memory");
     itimerspec none{};
     ::timer_settime(child.timer, 0, &none, nullptr);
-    hand(shared->turn, 0);
   }
 }
 
-Status Oracle::run(std::span<const Snippet> snippets, std::span<Outcome> outcomes) {
-  shared_->count = static_cast<std::uint32_t>(snippets.size());
-  std::memcpy(shared_->snippets, snippets.data(), snippets.size_bytes());
-  hand(shared_->turn, 1);
+Status Oracle::waitForChild() {
   int status = 0;
   bool done = false, died = false;
   for (int seconds = 0; seconds < 120 && !done && !died; ++seconds) {
     done = waitFor(shared_->turn, 0, 1);
     died = !done && ::waitpid(child_, &status, WNOHANG) == child_;
   }
-  if (!done) {
-    return Error(ErrorKind::internal, "the oracle " + std::string(died ? "died" : "hung") + " in snippet " +
-                                          std::to_string(shared_->current.load()) + ", status " +
-                                          std::to_string(status));
-  }
+  if (done) return {};
+  if (died) child_ = -1;
+  if (died && WIFEXITED(status) && WEXITSTATUS(status) == kNoSegments16)
+    return Error(ErrorKind::unsupported, "the host lets no process have 16-bit segments (modify_ldt)");
+  return Error(ErrorKind::internal, "the oracle " + std::string(died ? "died" : "hung") + " in snippet " +
+                                        std::to_string(shared_->current.load()) + ", status " + std::to_string(status));
+}
+
+Status Oracle::run(std::span<const Snippet> snippets, std::span<Outcome> outcomes) {
+  shared_->count = static_cast<std::uint32_t>(snippets.size());
+  std::memcpy(shared_->snippets, snippets.data(), snippets.size_bytes());
+  hand(shared_->turn, 1);
+  if (Status ran = waitForChild(); !ran) return ran;
   std::memcpy(outcomes.data(), shared_->outcomes, outcomes.size_bytes());
   return {};
 }

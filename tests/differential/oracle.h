@@ -14,7 +14,8 @@ namespace lodge::differential {
 /// the next snippet's registers into it.
 class Oracle {
  public:
-  /// `code16`: snippets are 16-bit code, for which the child has a descriptor table.
+  /// `code16`: snippets are 16-bit code, for which the child has a descriptor table. ErrorKind::unsupported: the host
+  /// cannot have what there is to compare with.
   static Result<std::unique_ptr<Oracle>> create(bool code16);
   ~Oracle();
   /// At most kBatch snippets; `outcomes` has the same length.
@@ -27,7 +28,8 @@ class Oracle {
  private:
   struct Shared;
   Oracle(Shared* shared, bool code16) : shared_(shared), code16_(code16) {}
-  Status restartChild();
+  Status startChild();
+  Status waitForChild();
   Shared* shared_;
   int child_ = -1;
   bool code16_;

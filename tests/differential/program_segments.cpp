@@ -8,16 +8,17 @@ namespace lodge::differential {
 using namespace x86;
 
 void Program::segments() {
-  switch (below(7)) {
+  constexpr unsigned kLoads = 3;  // of FS and GS, most of them
+  switch (hostKeepsNullBases() ? kLoads + below(4) : below(7)) {
     case 0:
       return loadSegment();
     case 1:
       return pushAndPopSegment();
     case 2:
-    case 3:
-      return queryDescriptor();
-    case 4:
       return farPointer();
+    case 3:
+    case 4:
+      return queryDescriptor();
     case 5:
       return farTransfer();
     default:
@@ -73,7 +74,8 @@ void Program::queryDescriptor() {
   moveImmediate(spare_, selector);
   bool verifies = chance(50) || (selector & ~3) == (kCpuNumber & ~3);  // which LSL would tell
   if (verifies) return bytes({0x0f, 0x00, 0xe0 | static_cast<unsigned>(below(2)) << 3 | spare_});
-  bytes({0x0f, 0x02 + static_cast<unsigned>(below(2)), 0xc0u | spare_ << 3 | spare_});
+  bool limit = chance(50) || !hostLarShowsLimit();
+  bytes({0x0f, limit ? 3u : 2u, 0xc0u | spare_ << 3 | spare_});
 }
 
 /// LES, LDS, LSS, LFS or LGS of what was pushed.
