@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "base/log.h"
 #include "base/text.h"
 #include "image/image_files.h"
 #include "machine/flash_files.h"
@@ -143,9 +144,10 @@ namespace {
 /// Identities of a machine's disks as they are added.
 struct Collection {
   const bool network, behind;  ///< whether network disks are looked at, and what is behind the disks
+  const bool saves;            ///< what the guest cannot change may be away
   SavedDisks all{.disks = {}, .further = std::vector<DiskIdentity>{}, .network = network};
 
-  Status add(const DiskOptions& disk) {
+  Status add(const DiskOptions& disk, bool isGuests) {
     if (disk.path.empty()) return {};
     if (disk.snapshot) {
       return Error(ErrorKind::unsupported,
@@ -154,7 +156,7 @@ struct Collection {
                                inQuotes(disk.path)))
           .withHint("start the machine with an overlay ('lodge image create -b') as its disk");
     }
-    if (Status added = addFile(disk.path, all.disks); !added) return added;
+    if (Status added = addFile(disk.path, all.disks, saves && !isGuests); !added) return added;
     if (!behind || (!network && image::isNetworkDisk(disk.path))) return {};
     auto files = image::filesOf(disk);
     if (!files) return std::move(files).error().context("look at the disk " + inQuotes(disk.path));
@@ -164,9 +166,13 @@ struct Collection {
     }
     return {};
   }
-  Status addFile(const std::string& path, std::vector<DiskIdentity>& to) const {
+  Status addFile(const std::string& path, std::vector<DiskIdentity>& to, bool mayBeAway = false) const {
     if (!network && image::isNetworkDisk(path)) return {};
     auto identity = DiskIdentity::of(path);
+    if (!identity && mayBeAway && image::isNetworkDisk(path)) {
+      log(LogLevel::warning, "{}; it will not be compared when the machine goes on", identity.error().message());
+      identity = DiskIdentity{.path = path};
+    }
     if (!identity) return std::move(identity).error();
     to.push_back(std::move(*identity));
     return {};
@@ -186,14 +192,14 @@ Status compare(const std::vector<DiskIdentity>& saved, const std::vector<DiskIde
   return Error(ErrorKind::corrupt, "the state's list of disks is not that of its machine");
 }
 
-Result<SavedDisks> collect(const MachineConfig& config, bool network, bool behind) {
-  Collection disks{network, behind};
+Result<SavedDisks> collect(const MachineConfig& config, bool network, bool behind, bool saves) {
+  Collection disks{network, behind, saves};
   for (const DriveConfig& drive : config.disks) {
-    if (Status added = disks.add(drive); !added) return std::move(added).error();
+    if (Status added = disks.add(drive, !drive.readOnly && !drive.cdrom); !added) return std::move(added).error();
   }
   for (const FloppyConfig& floppy : config.floppies) {
     DiskOptions raw{.path = floppy.path, .format = "raw", .readOnly = floppy.readOnly, .snapshot = floppy.snapshot};
-    if (Status added = disks.add(raw); !added) return std::move(added).error();
+    if (Status added = disks.add(raw, !floppy.readOnly); !added) return std::move(added).error();
   }
   // What a flash chip's file holds is in the machine's memory, too.
   for (const FlashConfig& flash : flashChips(config)) {
@@ -210,7 +216,15 @@ bool isOnNetwork(const DiskIdentity& disk) {
 }  // namespace
 
 Result<SavedDisks> disksOf(const MachineConfig& config) {
-  return collect(config, true, true);
+  return collect(config, true, true, true);
+}
+
+Status networkDisksAnswer(const MachineConfig& config) {
+  for (const DriveConfig& disk : config.disks) {
+    if (disk.readOnly || disk.cdrom || !image::isNetworkDisk(disk.path)) continue;
+    if (Status answer = DiskIdentity::answers(disk.path); !answer) return answer;
+  }
+  return {};
 }
 
 Status compareDisks(const SavedDisks& saved, const MachineConfig& config, bool opened) {
@@ -220,7 +234,7 @@ Status compareDisks(const SavedDisks& saved, const MachineConfig& config, bool o
   bool network =
       saved.network && (std::ranges::any_of(saved.disks, isOnNetwork) || std::ranges::any_of(further, isOnNetwork));
   if (opened && !network) return {};
-  auto now = collect(config, opened, opened || !network);
+  auto now = collect(config, opened, opened || !network, false);
   if (!now) return std::move(now).error();
   std::vector<DiskIdentity> then = saved.disks;
   if (!opened) std::erase_if(then, isOnNetwork);

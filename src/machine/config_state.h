@@ -31,7 +31,11 @@ void transfer(state::Archive& a, SavedDisks& disks);
 
 /// The disks of a machine whose contents belong to its state, and which it has open. Errors: unsupported (a disk whose
 /// changes are dropped at the machine's end), DiskIdentity::of()'s, image::filesOf()'s.
+/// A network disk that the guest does not write to and that cannot be read is not compared later.
 Result<SavedDisks> disksOf(const MachineConfig& config);
+/// Whether the servers of network disks that the guest writes to answer, before the machine stands still for them.
+/// Errors: DiskIdentity::of()'s.
+Status networkDisksAnswer(const MachineConfig& config);
 /// Whether they are now what they were. Before the machine has them open network disks, and what is behind disks where
 /// there are such, are left out; when it has (`opened`), that is compared. Errors: invalidArgument, with the name of
 /// one that is not; disksOf()'s.

@@ -20,8 +20,11 @@ struct DiskIdentity {
   std::uint64_t written = 0;  ///< sectors that were ever written to it, since the host's start `boot`
   std::string boot;           ///< the host's boot_id; "": the host does not count them
 
-  /// A network disk is read by the connection that this process has, or by a new one. Errors: the host's, the server's.
+  /// A network disk is read by the connection that this process has, or by a new one, for 10 s at most. Errors: the
+  /// host's, the server's.
   static Result<DiskIdentity> of(const std::string& path);
+  /// Whether a network disk can be read. Errors: of()'s.
+  static Status answers(const std::string& path);
   /// Whether nothing says that it has changed. Of a block device that was written to since the same start of the host
   /// nothing is missed; after another one, and of a network disk, what lies between the samples is.
   bool isStill(const DiskIdentity& then) const;

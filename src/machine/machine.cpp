@@ -220,13 +220,16 @@ Status BoardMachine::open(ConsoleSink& console) {
 Status BoardMachine::chooseByTime(std::string& engine) {
   Status keeps = keepsTscRate(engine, *model_);
   const char* other = enginesBuilt().translate ? "translate" : "interpret";
-  if (keeps || config_.engine != "auto" || !requests_.checkMove(other, Virtualization::none)) return keeps;
+  if (keeps || config_.engine != "auto") return keeps;
+  // A machine that begins gets all that is asked for; one that was saved may do without.
+  if (!(saved_ ? requests_.checkMove(other, Virtualization::none) : requests_.check(other))) return keeps;
   log(LogLevel::warning, "engine {}: {}; the machine gets '{}'", engine, keeps.error().message(), other);
   engine = other;
-  return {};
+  return requests_.applyMove(other, *model_, config_.irqchip);
 }
 
-// A disk keeps its format from now on, in what is saved, too, whatever the guest writes to its beginning.
+// A disk keeps its format from now on, in what is saved, too, whatever the guest writes to its beginning: before the
+// guest runs. Of a network disk it can be told when the machine has it open.
 void BoardMachine::nameFormats() {
   for (std::size_t n = 0; n < config_.disks.size(); ++n) {
     DriveConfig& disk = config_.disks[n];
@@ -429,6 +432,7 @@ Status BoardMachine::save(const SaveRequest& request) {
   auto file = state::StateFileWriter::create(request.path);
   if (!file) return std::move(file).error();
   if (Status loaded = memory_->finishLoading(); !loaded) return loaded;
+  if (Status answer = networkDisksAnswer(savedConfig_); !answer) return answer;
   processors_->pause();
   chipset_->com1().flush();
   int unwritten = devices_->quiesce();

@@ -281,7 +281,9 @@ Nanoseconds Processors::timeOfTsc(const x86::Cpu* cpu, std::uint64_t tsc) const 
   if (!cpu) return kFar;
   auto left = static_cast<std::int64_t>(tsc - cpu->tscAt(__builtin_ia32_rdtsc()));
   if (left <= 0) return now;
-  unsigned __int128 span = static_cast<unsigned __int128>(left) * kNanosecondsPerSecond / setup_.model.tscHz;
+  // A counter that is not scaled goes at the host's rate, whatever the guest was told on another host.
+  std::uint64_t hz = cpu->tscScale.isIdentity() ? setup_.model.ticksPerSecond() : setup_.model.tscHz;
+  unsigned __int128 span = static_cast<unsigned __int128>(left) * kNanosecondsPerSecond / hz;
   return span > static_cast<unsigned __int128>(kFar - now) ? kFar : now + static_cast<Nanoseconds>(span) + 1;
 }
 

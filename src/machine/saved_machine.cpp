@@ -165,10 +165,21 @@ Status engineKeepsModel(const std::string& engine, const x86::CpuModel& model, I
       .withHint("a machine that was started on that engine can move to the others and back");
 }
 
+namespace {
+
+/// The least count of the host's that is `guest` ticks of the guest's or more.
+std::uint64_t hostTicks(const x86::TscScale& scale, std::uint64_t guest) {
+  using Wide = unsigned __int128;
+  return static_cast<std::uint64_t>(((Wide{guest} << x86::TscScale::kFractionBits) + scale.ratio() - 1) /
+                                    scale.ratio());
+}
+
+}  // namespace
+
 void transferClocks(Snapshot& snapshot, x86::CpuModel& model, std::uint64_t hostTsc, Nanoseconds& now,
                     Nanoseconds& utc) {
   snapshot.section("clocks", 2, [&](Archive& a) {
-    std::uint64_t sinceZero = model.tscScale()(hostTsc) - model.tscBase, hz = model.tscHz;
+    std::uint64_t sinceZero = model.tscScale()(hostTsc - model.tscBase), hz = model.tscHz;
     a(now, sinceZero, hz);
     a.require(now >= 0 && now < Nanoseconds{1} << 60, "the machine's time");
     if (a.version() >= 2)
@@ -179,7 +190,7 @@ void transferClocks(Snapshot& snapshot, x86::CpuModel& model, std::uint64_t host
     a.require(isTscRate(hz), fmt::format("the rate of the CPU's time stamp counter, {} Hz", hz));
     if (!a.mayApply()) return;
     model.tscHz = hz;
-    model.tscBase = model.tscScale()(hostTsc) - sinceZero;
+    model.tscBase = hostTsc - hostTicks(model.tscScale(), sinceZero);
   });
 }
 

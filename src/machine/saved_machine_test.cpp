@@ -49,7 +49,7 @@ TEST(SavedClocks, TakeTheRateOfTheMachinesCounterToAnotherHost) {
   EXPECT_EQ(clocks.utc, 99);
   EXPECT_EQ(here.tscHz, kThere);
   EXPECT_EQ(here.hostTscHz, kHere);
-  EXPECT_EQ(here.tscScale()(kNow) - here.tscBase, 5'000'000u) << "since the guest's counter was 0";
+  EXPECT_EQ(here.tscScale()(kNow - here.tscBase), 5'000'000u) << "since the guest's counter was 0";
   // And back: the host that it came from scales nothing.
   x86::CpuModel back = modelOf(kThere + 100'000, kThere + 100'000);
   done = loaded(saved(here, kNow, {78, 100}), back, kThen, clocks);

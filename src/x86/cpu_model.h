@@ -34,7 +34,7 @@ struct CpuModel {
   CpuVendor vendor = CpuVendor::intel;
   std::uint64_t tscHz = 0;      ///< of the guest's TSC
   std::uint64_t hostTscHz = 0;  ///< of the host's; 0: the same
-  std::uint64_t tscBase = 0;  ///< the host's TSC, at the guest's rate, when the guest's is 0 (at power-up, on all CPUs)
+  std::uint64_t tscBase = 0;    ///< the host's TSC, as it counts, when the guest's is 0 (at power-up, on all CPUs)
   unsigned cpus = 1;
   unsigned physicalAddressBits = 40;
   unsigned linearAddressBits = 48;  ///< 57 with LA57

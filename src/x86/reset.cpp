@@ -72,8 +72,9 @@ void resetMsrs(Cpu& cpu) {
   CpuState& state = cpu.state;
   state.star = state.lstar = state.cstar = state.sfmask = state.kernelGsBase = 0;
   state.sysenterCs = state.sysenterEsp = state.sysenterEip = 0;
-  // The TSC starts with the machine and runs through its resets; what the guest added goes.
-  state.tscOffset = state.tscOffset == 0 ? 0 - cpu.model->tscBase : state.tscOffset - state.tscAdjust;
+  // The TSC starts with the machine and runs through its resets; what the guest added goes. By the factor of the
+  // engine, which need not be the model's: the host's count may be of months.
+  state.tscOffset = state.tscOffset == 0 ? 0 - cpu.tscScale(cpu.model->tscBase) : state.tscOffset - state.tscAdjust;
   state.tscAux = state.tscAdjust = 0;
   state.pat = kPatReset;
   state.apicBase = kApicBaseReset | (cpu.index == 0 ? kBootstrapProcessor : 0);

@@ -7,6 +7,20 @@
 namespace lodge::x86 {
 namespace {
 
+TEST(Reset, timeStampCounterBeginsAtZeroByTheFactorOfTheEngine) {
+  constexpr std::uint64_t kMonth = std::uint64_t{30} * 86400 * 2'500'000'000;
+  TestMachine m;
+  m.model->tscHz = 2'000'000'000;
+  m.model->hostTscHz = 2'500'000'000;
+  m.model->tscBase = kMonth;
+  m->tscScale = TscScale::between(2'000'000'000, 2'500'050'000);  // 20 parts in a million: 52 s of a month
+  ASSERT_NE(m->tscScale.ratio(), m.model->tscScale().ratio());
+  m.state().tscOffset = 0;
+  resetCpu(*m, false);
+  EXPECT_EQ(m->tscAt(kMonth), 0u);
+  EXPECT_NEAR(static_cast<double>(m->tscAt(kMonth + 2'500'050'000)), 2e9, 2);
+}
+
 TEST(Reset, powerUp) {
   TestMachine m;
   m.model->leaves = {{0, 0, 1, 0, 0, 0, false}, {1, 0, 0x00a1'0f11, 0, 0, 0, false}};

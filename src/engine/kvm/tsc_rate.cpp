@@ -30,4 +30,12 @@ Status keepsTscRate(const x86::CpuModel& model, const char* device) {
   return judgeTscRate(model, call(system.get(), KVM_CHECK_EXTENSION, KVM_CAP_TSC_CONTROL) > 0);
 }
 
+x86::TscScale scaleOfKvm(std::uint64_t guestKhz, std::uint64_t hostKhz, x86::CpuVendor vendor) {
+  if (x86::TscScale::between(guestKhz, hostKhz).isIdentity()) return {};
+  unsigned bits = vendor == x86::CpuVendor::amd ? 32 : x86::TscScale::kFractionBits;
+  using Wide = unsigned __int128;
+  auto factor = static_cast<std::uint64_t>((Wide{guestKhz} << bits) / hostKhz);
+  return x86::TscScale::between(factor, std::uint64_t{1} << bits);
+}
+
 }  // namespace lodge::kvm

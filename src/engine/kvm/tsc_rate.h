@@ -15,4 +15,8 @@ Status keepsTscRate(const x86::CpuModel& model, const char* device = "/dev/kvm")
 /// The same of a KVM that has KVM_CAP_TSC_CONTROL (`scales`) or has not.
 Status judgeTscRate(const x86::CpuModel& model, bool scales);
 
+/// What KVM makes of rates in kHz: a factor that is rounded down, of 48 bits of fraction on Intel's processors and 32
+/// on AMD's (APM vol. 2, 15.30.5).
+x86::TscScale scaleOfKvm(std::uint64_t guestKhz, std::uint64_t hostKhz, x86::CpuVendor vendor);
+
 }  // namespace lodge::kvm

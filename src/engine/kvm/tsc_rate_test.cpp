@@ -35,5 +35,17 @@ TEST(KvmTscRate, OfTheHostsNeedsNoKvm) {
   EXPECT_FALSE(keepsTscRate(modelOf(3'000'000'000, 2'500'000'000), "/dev/none"));
 }
 
+TEST(KvmTscRate, IsRoundedAsTheProcessorHasIt) {
+  constexpr std::uint64_t kGuest = 2'400'000, kHost = 3'100'007;
+  auto exact = (static_cast<unsigned __int128>(kGuest) << 48) / kHost;
+  std::uint64_t intel = scaleOfKvm(kGuest, kHost, x86::CpuVendor::intel).ratio();
+  std::uint64_t amd = scaleOfKvm(kGuest, kHost, x86::CpuVendor::amd).ratio();
+  EXPECT_EQ(intel, static_cast<std::uint64_t>(exact));
+  EXPECT_EQ(amd, static_cast<std::uint64_t>(exact) & ~std::uint64_t{0xffff});
+  EXPECT_NE(amd, intel);
+  EXPECT_EQ(scaleOfKvm(kHost, kGuest, x86::CpuVendor::amd).ratio() & 0xffff, 0u) << "a faster one, too";
+  EXPECT_TRUE(scaleOfKvm(2'400'100, 2'400'000, x86::CpuVendor::amd).isIdentity());
+}
+
 }  // namespace
 }  // namespace lodge::kvm

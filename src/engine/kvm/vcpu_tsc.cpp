@@ -31,7 +31,7 @@ Status KvmVcpu::setTscRate() {
                fmt::format("KVM does not give the guest a time stamp counter of {} kHz; the host's has {}", khz, host))
         .withHint("use --engine translate");
   }
-  cpu_.tscScale = host > 0 ? x86::TscScale::between(khz, static_cast<std::uint64_t>(host)) : model.tscScale();
+  cpu_.tscScale = host > 0 ? scaleOfKvm(khz, static_cast<std::uint64_t>(host), model.vendor) : model.tscScale();
   return {};
 }
 

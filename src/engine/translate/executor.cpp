@@ -331,8 +331,7 @@ bool Executor::isNative(std::uint64_t rip, bool ahead) {
   const std::uint8_t* next = codePage(page + kPageSize, nextNote, true, 1);
   if (!next) next = peek(page + kPageSize);
   const std::uint8_t* before = peek(page - kPageSize);
-  bool hostsTime = context_.cpu->state.tscOffset == 0 && context_.cpu->tscScale.isIdentity();
-  bool native = context_.executors->verdicts().runsAsItIs(before, bytes, next, hostsTime);
+  bool native = context_.executors->verdicts().runsAsItIs(before, bytes, next, hostsTime_);
   ++(native ? counters_.nativePages : counters_.translatedPages);
   std::scoped_lock lock(mutex_);
   CodePage& there = codePages_[page];
@@ -502,8 +501,11 @@ Executor::End Executor::run() {
       return End::unsuited;
     if (cpu.state.interruptShadow != 0 || key.has(ModeKey::portIo)) return End::unsuited;
     if (native_ && !nativeFits()) return End::unsuited;
-    if (key.bits != key_) {
+    // The guest may set its counter: code that reads the host's must not go on as it is.
+    bool hostsTime = cpu.state.tscOffset == 0 && cpu.tscScale.isIdentity();
+    if (key.bits != key_ || (native_ && hostsTime != hostsTime_)) {
       key_ = key.bits;
+      hostsTime_ = hostsTime;
       stale_.store(true, std::memory_order_seq_cst);
     }
     settle();

@@ -127,8 +127,9 @@ class Executor final : public CodeFollower {
   std::unique_ptr<ExecutorProcess> process_;
   ExecutorCode code_;
   ExecutorMemory memory_;
-  bool native_ = false;    ///< guest code may run as it is
-  bool stepping_ = false;  ///< to the end of an instruction
+  bool native_ = false;     ///< guest code may run as it is
+  bool hostsTime_ = false;  ///< guest code that runs as it is was judged for a counter that is the host's
+  bool stepping_ = false;   ///< to the end of an instruction
   bool staysTranslated_ = false;
   std::uint64_t crossings_ = 0, crossedAt_ = 0,
                 crossedSince_ = 0;  ///< from code that runs as it is, lately; processor time then

@@ -273,7 +273,7 @@ Result<std::unique_ptr<CpuModel>> makeCpuModelFor(const HostCpu& host, std::stri
 void setTscHz(CpuModel& model, std::uint64_t hz) {
   auto khz = static_cast<std::uint32_t>(hz / 1000);
   model.tscHz = hz;
-  if (TscScale scale = model.tscScale(); !scale.isIdentity()) model.tscBase = scale(hostCpu().tsc());
+  if (!model.tscScale().isIdentity()) model.tscBase = hostCpu().tsc();
   for (CpuidEntry& entry : model.leaves) {
     if (entry.leaf == 0x15) entry.ebx = khz;
     if (entry.leaf == 0x16) entry.eax = entry.ebx = khz / 1000;

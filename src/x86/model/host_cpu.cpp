@@ -21,9 +21,11 @@ struct Reading {
   std::int64_t nanoseconds;
 };
 
+// As the host's oscillator goes, as KVM's own rate is: the other clock is slewed by NTP, hundreds of parts in a million
+// where it is set.
 std::int64_t monotonicNow() {
   timespec now{};
-  ::clock_gettime(CLOCK_MONOTONIC, &now);
+  ::clock_gettime(CLOCK_MONOTONIC_RAW, &now);
   return now.tv_sec * std::int64_t{1'000'000'000} + now.tv_nsec;
 }
 

@@ -30,8 +30,8 @@ class HostCpu {
 /// The CPU that this runs on.
 const HostCpu& hostCpu();
 
-/// Hz of the host's TSC: CPUID 0x15, or a hypervisor's 0x40000010, or measured against CLOCK_MONOTONIC in less than 2
-/// ms.
+/// Hz of the host's TSC: CPUID 0x15, or a hypervisor's 0x40000010, or measured against CLOCK_MONOTONIC_RAW in less than
+/// 2 ms.
 std::uint64_t hostTscHz(const HostCpu& host);
 
 /// makeCpuModel() for a given host.
