@@ -9,6 +9,8 @@ import subprocess
 import tempfile
 import time
 
+from kit.archive import cpio_archive
+from kit.boot_disk import initrd_with
 from kit.case import main
 from kit.machine import Machine, Spec
 
@@ -63,6 +65,21 @@ def time_stamps_go_on():
         time.sleep(2)
         with Restored(state) as machine:
             goes_on(machine, in_executor)
+
+
+def counter_is_set():
+    """By root, while a program that computes reads it, in an executor."""
+    with tempfile.TemporaryDirectory(prefix="lodge-test-") as folder:
+        program, initrd = pathlib.Path(folder) / "moves", pathlib.Path(folder) / "initrd"
+        subprocess.run(["gcc", "-O2", "-static", "-o", program, SOURCES / "tsc_moves.c"], check=True)
+        initrd_with(initrd, ("msr",), "/lodge/program\nread -r line\n")
+        data = initrd.read_bytes()
+        initrd.write_bytes(data + bytes(-len(data) % 4) + cpio_archive([("lodge/program", 0o755, program.read_bytes())]))
+        spec = Spec(initrd=initrd, append="console=ttyS0 clocksource=kvm-clock", memory="128M", engine="translate",
+                    options=(*EXECUTORS, "--cpu", "host"))
+        with Machine(spec) as machine:
+            machine.console.wait_for(r"^it follows\r?$|it does not follow|/dev/cpu/0/msr: ", 240)
+            assert "it follows" in machine.console.text, machine.console.tail()
 
 
 class Uptime:
@@ -138,4 +155,4 @@ def counter_is_faster():
     counter_has_the_rate(4250, ("interpret", "translate"), ())
 
 
-main(time_stamps_go_on, counter_is_slower, counter_is_faster)
+main(time_stamps_go_on, counter_is_set, counter_is_slower, counter_is_faster)
