@@ -34,8 +34,7 @@ std::uint64_t loadElement(const std::byte* p, unsigned size) {
 
 bool readElement(Cpu& cpu, const Decoded& d, std::uint64_t offset, unsigned size, std::byte* to) {
   std::uint64_t linear, value;
-  if (!x86::linearAddressFast(cpu, static_cast<Segment>(d.segment), offset & d.addressMask, size, Access::read,
-                              linear) ||
+  if (!x86::linearAddressFast(cpu, static_cast<Segment>(d.segment), offset, size, Access::read, linear) ||
       !x86::readFast(cpu, linear, size, value))
     return false;
   x86::storeHost(to, size, value);
@@ -44,8 +43,7 @@ bool readElement(Cpu& cpu, const Decoded& d, std::uint64_t offset, unsigned size
 
 /// Checks an element that will be written.
 bool probeElement(Cpu& cpu, const Decoded& d, std::uint64_t offset, unsigned size, std::uint64_t& linear) {
-  return x86::linearAddressFast(cpu, static_cast<Segment>(d.segment), offset & d.addressMask, size, Access::write,
-                                linear) &&
+  return x86::linearAddressFast(cpu, static_cast<Segment>(d.segment), offset, size, Access::write, linear) &&
          x86::probeLinear(cpu, linear, size, Access::write);
 }
 
@@ -97,7 +95,8 @@ Outcome maskedStore(Cpu& cpu, const Decoded& d, std::uint64_t offset, const Elem
   std::uint64_t linear[64];
   bool suppresses = (d.insn.info->attributes & x86::attribute::suppressesFaults) != 0;
   for (unsigned i = 0; i < e.count; ++i) {
-    if ((!suppresses || ((set >> i) & 1)) && !probeElement(cpu, d, offset + i * e.size, e.size, linear[i]))
+    if ((!suppresses || ((set >> i) & 1)) &&
+        !probeElement(cpu, d, withinOperand(d, offset, i * e.size), e.size, linear[i]))
       return Outcome::fault;
   }
   std::byte* area = contextOf(cpu).area;
@@ -123,7 +122,8 @@ Outcome maskedElements(Cpu& cpu, const Decoded& d) {
   std::byte* area = contextOf(cpu).area;
   for (unsigned i = 0; i < e.count; ++i) {
     x86::storeHost(area + i * e.size, e.size, 0);
-    if (((set >> i) & 1) && !readElement(cpu, d, offset + i * e.size, e.size, area + i * e.size)) return Outcome::fault;
+    if (((set >> i) & 1) && !readElement(cpu, d, withinOperand(d, offset, i * e.size), e.size, area + i * e.size))
+      return Outcome::fault;
   }
   return outcomeOf(runThunk(cpu, d, area));
 }
@@ -136,8 +136,8 @@ Outcome runPacked(Cpu& cpu, const Decoded& d) {
   std::uint64_t offset = effectiveAddress(cpu, d), linear[64];
   bool store = (d.insn.info->attributes & x86::attribute::writesRm) != 0;
   for (unsigned i = 0; i < count; ++i) {
-    bool good = store ? probeElement(cpu, d, offset + i * size, size, linear[i])
-                      : readElement(cpu, d, offset + i * size, size, area + i * size);
+    std::uint64_t at = withinOperand(d, offset, i * size);
+    bool good = store ? probeElement(cpu, d, at, size, linear[i]) : readElement(cpu, d, at, size, area + i * size);
     if (!good) return Outcome::fault;
   }
   if (!runThunk(cpu, d, area)) return Outcome::fault;
@@ -164,7 +164,7 @@ Indexed indexedOf(Cpu& cpu, const Decoded& d) {
 std::uint64_t offsetOf(const Indexed& v, const Decoded& d, const std::byte* index, unsigned i) {
   std::uint64_t n = v.indexSize == 8 ? loadLe<std::uint64_t>(index + 8 * i)
                                      : static_cast<std::uint64_t>(std::int64_t{loadLe<std::int32_t>(index + 4 * i)});
-  return v.base + (n << d.scaleShift);
+  return (v.base + (n << d.scaleShift)) & d.addressMask;
 }
 
 }  // namespace

@@ -47,6 +47,12 @@ inline std::uint64_t effectiveAddress(Cpu& cpu, const Decoded& d) {
   return address & d.addressMask;
 }
 
+/// What lies `bytes` behind the beginning of an operand: addresses of 16 bits, and of 32 in 64-bit code, do not wrap
+/// within one.
+inline std::uint64_t withinOperand(const Decoded& d, std::uint64_t address, std::uint64_t bytes) {
+  return (address + bytes) & (d.code64 ? ~std::uint64_t{0} : 0xffff'ffff);
+}
+
 /// Whether accesses of this kind at [offset, offset+size) of the segment need no closer look, outside 64-bit mode.
 template <Access access>
 inline bool segmentAllows(const x86::SegmentRegister& s, std::uint64_t offset, unsigned size) {

@@ -109,7 +109,7 @@ struct Enter {
       // The new top must be writable; nothing is written.
       std::uint64_t linear;
       good = checkedLinear(cpu, x86::ss, s.gpr[x86::rsp] & mask, sizeof(T), Access::write, linear) &&
-             x86::probeLinear(cpu, linear, 1, Access::write);
+             x86::probeLinear(cpu, linear, sizeof(T), Access::write);
     }
     if (!good) {
       s.gpr[x86::rsp] = before;

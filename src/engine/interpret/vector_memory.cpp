@@ -129,7 +129,7 @@ Outcome maskedLoad(Cpu& cpu, const Decoded& d) {
   std::uint64_t address = effectiveAddress(cpu, d);
   for (unsigned i = 0; i < bytes / size; ++i) {
     std::uint64_t value = 0;
-    if (selected(mask, i, size) && !readElement(cpu, d, (address + i * size) & d.addressMask, size, value))
+    if (selected(mask, i, size) && !readElement(cpu, d, withinOperand(d, address, i * size), size, value))
       return Outcome::fault;
     setElement(target, i, size, value);
   }
@@ -149,7 +149,7 @@ Outcome maskedStore(Cpu& cpu, const Decoded& d) {
   std::uint64_t address = effectiveAddress(cpu, d), linear[8];
   for (unsigned i = 0; i < bytes / size; ++i) {
     if (!selected(mask, i, size)) continue;
-    std::uint64_t offset = (address + i * size) & d.addressMask;
+    std::uint64_t offset = withinOperand(d, address, i * size);
     if (!x86::linearAddressFast(cpu, static_cast<Segment>(d.segment), offset, size, Access::write, linear[i]) ||
         !x86::probeLinear(cpu, linear[i], size, Access::write)) {
       return Outcome::fault;
@@ -172,17 +172,17 @@ Outcome maskmov(Cpu& cpu, const Decoded& d) {
   storeLegacy(cpu, d.insn.reg, mmx, source);
   storeLegacy(cpu, d.insn.rm, mmx, mask);
   unsigned bytes = mmx ? 8 : 16;
-  std::uint64_t address = cpu.state.gpr[x86::rdi], linear[16];
+  std::uint64_t address = cpu.state.gpr[x86::rdi] & d.addressMask, linear[16];
   auto wanted = [&](unsigned i) { return (mask[i] & std::byte{0x80}) != std::byte{0}; };
   bool any = false;
   for (unsigned i = 0; i < bytes; ++i) {
     if (!wanted(i)) continue;
     any = true;
-    std::uint64_t offset = (address + i) & d.addressMask;
+    std::uint64_t offset = withinOperand(d, address, i);
     if (!x86::linearAddressFast(cpu, static_cast<Segment>(d.segment), offset, 1, Access::write, linear[i]))
       return Outcome::fault;
   }
-  if (any && !checkAlignment(cpu, address & d.addressMask, bytes)) return Outcome::fault;
+  if (any && !checkAlignment(cpu, address, bytes)) return Outcome::fault;
   for (unsigned i = 0; i < bytes; ++i) {
     if (wanted(i) && !x86::probeLinear(cpu, linear[i], 1, Access::write)) return Outcome::fault;
   }
