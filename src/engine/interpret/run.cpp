@@ -170,6 +170,13 @@ void deliver(Cpu& cpu, Context& c) {
   x86::deliverException(cpu);
 }
 
+/// INT n, INT3, INTO and INT1 that are taken clear TF, and are not followed by a single-step trap (SDM vol. 3, 17.3.2).
+bool dropsSingleStep(const Decoded& d, Outcome outcome) {
+  using x86::Op;
+  Op op = d.insn.info->op;
+  return outcome != Outcome::next && (op == Op::int_ || op == Op::int3 || op == Op::into || op == Op::int1);
+}
+
 /// One instruction between the hooks of x86/system.h.
 void hookedStep(Cpu& cpu, Context& c) {
   std::uint64_t flags = cpu.state.rflags;
@@ -181,6 +188,7 @@ void hookedStep(Cpu& cpu, Context& c) {
   if (outcome == Outcome::fault) return deliver(cpu, c);
   // Single-stepping stops after each iteration of a REP string, which the handlers then do one at a time.
   bool iteration = outcome == Outcome::again && (flags & x86::flag::tf) != 0;
+  if (dropsSingleStep(*d, outcome)) flags &= ~x86::flag::tf;
   if (outcome != Outcome::again || iteration) x86::afterInstruction(cpu, flags, shadow);
 }
 
