@@ -32,6 +32,14 @@ bool PathTracer::decodeNext(Instruction& instruction, std::uint64_t& linear) {
   return decode(reinterpret_cast<const std::uint8_t*>(bytes), sizeof bytes, size, instruction) == DecodeStatus::ok;
 }
 
+namespace {
+/// What compare.cpp reckons with where it is one of the snippet's own.
+bool leavesFlagsOpen(const Instruction& i) {
+  Op op = i.info->op;
+  return op == Op::daa || op == Op::das || op == Op::aaa || op == Op::aas;
+}
+}  // namespace
+
 std::string_view PathTracer::follow(std::span<const Snippet> batch, const Snippet& snippet, bool definedFlags) {
   constexpr unsigned kMost = 100'000;
   constexpr std::size_t kShown = 4000;
@@ -48,6 +56,7 @@ std::string_view PathTracer::follow(std::span<const Snippet> batch, const Snippe
     if (path_.size() > 2 * kShown) path_.erase(0, kShown);
     std::string_view here = reasonToLeaveOut(i);
     if (here.empty() && definedFlags && (flagEffects(i).undefined & ~flag::af) != 0) here = "flags that are undefined";
+    if (here.empty() && leavesFlagsOpen(i)) here = "flags of a decimal adjustment that was not chosen";
     // A program's own POPF and system instructions are chosen with care.
     std::uint64_t offset = cpu.state.rip - snippet.before.rip;
     if (!here.empty() && offset >= snippet.length && reason.empty()) reason = here;
