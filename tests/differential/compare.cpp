@@ -198,13 +198,14 @@ std::string difference(const Outcome& host, const Outcome& guest, Comparing how)
   return text;
 }
 
-namespace {
-bool onlyUndefinedFlagsDiffer(Outcome host, Outcome guest, Comparing how) {
+bool onlyAdjustedFlagsDiffer(Outcome host, Outcome guest, Comparing how) {
   constexpr std::uint64_t kUndefined = x86::flag::of | x86::flag::sf | x86::flag::zf | x86::flag::pf;
   host.after.rflags |= kUndefined;
   guest.after.rflags |= kUndefined;
   return difference(host, guest, how).empty();
 }
+
+namespace {
 /// Whether the snippet has an instruction of which `is` is true.
 template <typename Predicate>
 bool contains(const Snippet& s, Predicate is) {
@@ -326,7 +327,7 @@ std::string_view reasonToDiffer(const Snippet& snippet, const Outcome& host, con
   if (host.vector == 13 && guest.vector == 14 && isLastPage(guest)) return kLastPage;
   if (!how.guests && host.vector == 14 && guest.vector == 14 && guest.faultAddress - kKernel32Base < kKernelBytes)
     return "an address at which the guest's kernel lies";
-  if (how.code32 && isDecimal(snippet) && onlyUndefinedFlagsDiffer(host, guest, how))
+  if (how.code32 && isDecimal(snippet) && onlyAdjustedFlagsDiffer(host, guest, how))
     return "flags that DAA, DAS, AAA and AAS leave undefined";
   if (!how.guests && broadcastsStackPointer(snippet))
     return "a masked broadcast of the stack pointer: the host's error";

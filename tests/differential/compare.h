@@ -33,6 +33,9 @@ std::string difference(const Outcome& host, const Outcome& guest, Comparing how)
 bool showsX87Pointers(const Snippet& snippet);
 bool readsClock(const Snippet& snippet);
 
+/// Whether nothing differs but flags that decimal adjustments leave undefined.
+bool onlyAdjustedFlagsDiffer(Outcome host, Outcome guest, Comparing how);
+
 /// Whether an outcome ended elsewhere than at the snippet's instructions or right behind them.
 bool endsAstray(const Snippet& snippet, const Outcome& outcome);
 

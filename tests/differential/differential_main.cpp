@@ -293,6 +293,8 @@ void Comparison::compare(const Snippet& snippet, const Outcome& host, std::uint6
     std::string_view onThePath = reason.empty() && oracle_ ? reasonOnThePath(snippet) : "";
     // An engine that alone goes astray does not explain it.
     if (reason.empty() && endsAstray(snippet, host)) reason = onThePath;
+    if (reason.empty() && tracer_ && oracle_ && tracer_->adjusts() && onlyAdjustedFlagsDiffer(host, ours, how_))
+      reason = "flags of a decimal adjustment that was not chosen";
     if (reason.empty() && oracle_ && ours.vector == 14 && oracle_->usesItself(ours.faultAddress))
       reason = "an address at which the process that runs snippets has something";
     if (reason.empty() && oracle_ && showsX87Pointers(snippet) && hostCanAgree(snippet, ours))

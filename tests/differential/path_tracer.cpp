@@ -38,6 +38,13 @@ bool leavesFlagsOpen(const Instruction& i) {
   Op op = i.info->op;
   return op == Op::daa || op == Op::das || op == Op::aaa || op == Op::aas;
 }
+/// Whether one of the snippet's instructions begins there.
+bool isOwn(const Snippet& s, std::uint64_t offset) {
+  Instruction i{};
+  unsigned at = 0;
+  while (at < offset && at < s.length && decode(s.code + at, 15, codeSize(s), i) == DecodeStatus::ok) at += i.length;
+  return at == offset && at < s.length;
+}
 }  // namespace
 
 std::string_view PathTracer::follow(std::span<const Snippet> batch, const Snippet& snippet, bool definedFlags) {
@@ -45,6 +52,7 @@ std::string_view PathTracer::follow(std::span<const Snippet> batch, const Snippe
   constexpr std::size_t kShown = 4000;
   std::string_view reason;
   path_.clear();
+  adjusts_ = false;
   guest_->loadCode(batch);
   guest_->prepare(snippet);
   Cpu& cpu = guest_->cpu();
@@ -56,10 +64,10 @@ std::string_view PathTracer::follow(std::span<const Snippet> batch, const Snippe
     if (path_.size() > 2 * kShown) path_.erase(0, kShown);
     std::string_view here = reasonToLeaveOut(i);
     if (here.empty() && definedFlags && (flagEffects(i).undefined & ~flag::af) != 0) here = "flags that are undefined";
-    if (here.empty() && leavesFlagsOpen(i)) here = "flags of a decimal adjustment that was not chosen";
     // A program's own POPF and system instructions are chosen with care.
     std::uint64_t offset = cpu.state.rip - snippet.before.rip;
     if (!here.empty() && offset >= snippet.length && reason.empty()) reason = here;
+    if (leavesFlagsOpen(i) && !isOwn(snippet, offset)) adjusts_ = true;
     if (!interpret::step(cpu)) break;
   }
   cpu.parkFpu();
