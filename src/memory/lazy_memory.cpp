@@ -270,7 +270,9 @@ void LazyMemory::end() {
     uffdio_range range{reinterpret_cast<std::uint64_t>(view), setup_.bytes};
     ::ioctl(fault_.get(), UFFDIO_UNREGISTER, &range);
   }
-  // Waiters, if any, were woken by that.
+  // Linux wakes who waits before it ends the watch: who came to wait in between (faults are taken with the area's lock
+  // alone since 6.6) would do so for ever. After it nobody comes.
+  wake(0, setup_.bytes);
   setup_.loading.store(false, std::memory_order_release);
 }
 

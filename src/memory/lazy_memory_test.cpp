@@ -5,6 +5,8 @@
 
 #include <chrono>
 #include <random>
+#include <thread>
+#include <vector>
 
 namespace lodge {
 namespace {
@@ -92,6 +94,23 @@ TEST_F(LazyMemoryTest, TouchesFromManyThreads) {
   }
   for (auto& thread : threads) thread.join();
   ASSERT_TRUE(memory->finishLoading());
+}
+
+// A touch that comes just when the watch of memory ends must not wait for somebody who is gone.
+TEST_F(LazyMemoryTest, TouchesWhileTheLoadingEnds) {
+  for (int round = 0; round < 100; ++round) {
+    load();
+    memory->hurryLoading();
+    std::vector<std::thread> threads;
+    for (std::byte* view : {memory->cpuRw(), memory->deviceView()}) {
+      threads.emplace_back([this, view] {
+        for (std::uint64_t at = kPageSize; at < kBytes && memory->isLoading(); at += 2 * kPageSize) {
+          if (view[at] != std::byte{0}) ADD_FAILURE() << at;  // zero: nobody loads it
+        }
+      });
+    }
+    for (auto& thread : threads) thread.join();
+  }
 }
 
 TEST_F(LazyMemoryTest, AFailureIsToldAndNobodyHangs) {
