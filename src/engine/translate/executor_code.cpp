@@ -6,6 +6,7 @@
 
 #include "base/bytes.h"
 #include "base/units.h"
+#include "engine/translate/time_stamp.h"
 
 namespace lodge::translate {
 
@@ -424,20 +425,6 @@ bool ExecutorCode::relative(const GuestInstruction& g) {
   return true;
 }
 
-/// RAX = RAX * ratio >> 48, by way of RCX and RDX, without touching flags.
-void ExecutorCode::scaleTimeStamp() {
-  constexpr unsigned kShlx = 1, kShrx = 3, kMulx = 3;  // VEX.pp of 0F38 F7 and F6
-  constexpr unsigned kFraction = x86::TscScale::kFractionBits;
-  a_.mov(8, host::rdx, host::rax);
-  a_.movImmediate(host::rcx, tscScale_.ratio());
-  a_.vex(kMulx, 2, true, 0, 0xf6, host::rdx, host::rax, host::rcx);
-  a_.movImmediate(host::rcx, 64 - kFraction);
-  a_.vex(kShlx, 2, true, 0, 0xf7, host::rdx, host::rcx, host::rdx);
-  a_.movImmediate(host::rcx, kFraction);
-  a_.vex(kShrx, 2, true, 0, 0xf7, host::rax, host::rcx, host::rax);
-  a_.lea(8, host::rax, Mem{.base = host::rax, .index = host::rdx});
-}
-
 /// Guest TSC = host TSC, by the guest's rate, + offset, without touching flags.
 void ExecutorCode::timeStamp(const GuestInstruction& g) {
   bool withAux = g.decoded.info->op == Op::rdtscp;
@@ -446,7 +433,7 @@ void ExecutorCode::timeStamp(const GuestInstruction& g) {
   note(Kind::between, starts_.back().rip);
   a_.rotateRight(host::rdx, host::rdx, 32);
   a_.lea(8, host::rax, Mem{.base = host::rax, .index = host::rdx});
-  if (!tscScale_.isIdentity()) scaleTimeStamp();
+  if (!tscScale_.isIdentity()) scaleTimeStamp(a_, tscScale_.ratio(), host::rcx);
   a_.load(8, host::rcx, state(EXECUTOR_TSC_OFFSET));
   a_.lea(8, host::rax, Mem{.base = host::rax, .index = host::rcx});
   a_.rotateRight(host::rdx, host::rax, 32);

@@ -93,7 +93,6 @@ class ExecutorCode {
   bool relative(const GuestInstruction& g);
   bool loadsOver(const x86::Instruction& i) const;
   void timeStamp(const GuestInstruction& g);
-  void scaleTimeStamp();
   bool indirect(const GuestInstruction& g);
   void ret(const GuestInstruction& g);
   void pushReturn(std::uint64_t address);

@@ -3,6 +3,7 @@
 // instructions). What is out of the ordinary goes to the interpreter from a cold path.
 #include "engine/translate/frame_layout.h"
 #include "engine/translate/rewriter.h"
+#include "engine/translate/time_stamp.h"
 
 namespace lodge::translate {
 
@@ -220,20 +221,6 @@ bool Rewriter::swapGs() {
   return true;
 }
 
-/// RAX = RAX * ratio >> 48, by way of RDX, without touching flags.
-void Rewriter::scaleTimeStamp() {
-  constexpr unsigned kShlx = 1, kShrx = 3, kMulx = 3;  // VEX.pp of 0F38 F7 and F6
-  constexpr unsigned kFraction = x86::TscScale::kFractionBits;
-  hot_.mov(8, host::rdx, host::rax);
-  hot_.movImmediate(host::addend, host_.tscRatio);
-  hot_.vex(kMulx, 2, true, 0, 0xf6, host::rdx, host::rax, host::addend);
-  hot_.movImmediate(host::addend, 64 - kFraction);
-  hot_.vex(kShlx, 2, true, 0, 0xf7, host::rdx, host::addend, host::rdx);
-  hot_.movImmediate(host::addend, kFraction);
-  hot_.vex(kShrx, 2, true, 0, 0xf7, host::rax, host::addend, host::rax);
-  hot_.lea(8, host::rax, Mem{.base = host::rax, .index = host::rdx});
-}
-
 /// Guest TSC = host TSC, by the guest's rate, + tscOffset, without touching flags.
 bool Rewriter::readTimeStamp(const GuestInstruction& g) {
   if (!host_.bmi2) return false;
@@ -243,7 +230,7 @@ bool Rewriter::readTimeStamp(const GuestInstruction& g) {
   hot_.movImmediate(host::addend, 32);
   hot_.vex(kShlx, 2, true, 0, 0xf7, host::address, host::addend, host::rdx);
   hot_.lea(8, host::rax, Mem{.base = host::rax, .index = host::address});
-  if (host_.tscRatio != x86::TscScale::kOne) scaleTimeStamp();
+  if (host_.tscRatio != x86::TscScale::kOne) scaleTimeStamp(hot_, host_.tscRatio, host::addend);
   hot_.load(8, host::address, atState(static_cast<std::int32_t>(offsetof(CpuState, tscOffset))));
   hot_.lea(8, host::rax, Mem{.base = host::rax, .index = host::address});
   if (host_.tscRatio != x86::TscScale::kOne) hot_.movImmediate(host::addend, 32);

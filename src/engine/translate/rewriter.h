@@ -197,7 +197,6 @@ class Rewriter {
   bool changeAccessCheck(const GuestInstruction& g);
   bool swapGs();
   bool readTimeStamp(const GuestInstruction& g);
-  void scaleTimeStamp();
   bool bitString(const GuestInstruction& g);
   bool readSelector(const GuestInstruction& g);
   bool accessSegmentBase(const GuestInstruction& g);
