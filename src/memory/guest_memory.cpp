@@ -9,8 +9,10 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <shared_mutex>
 
 #include "base/memory_file.h"
+#include "memory/code_writes.h"
 #include "memory/huge_file.h"
 #include "memory/lazy_memory.h"
 #include "memory/shared_pages.h"
@@ -62,6 +64,12 @@ bool sharedPagesAreSmall() {
     return std::strstr(text, "[never]") || std::strstr(text, "[deny]");
   }();
   return small;
+}
+
+/// Held for reading while an observer of code is told of a write.
+std::shared_mutex& codeWrites() {
+  static std::shared_mutex mutex;
+  return mutex;
 }
 
 /// From here on a write(2) is faster than a copy: a page that was never touched is neither cleared nor faulted in.
@@ -261,7 +269,12 @@ std::uint64_t GuestMemory::residentBytes() const {
 }
 
 void GuestMemory::notifyCodeWritten(std::uint64_t offset, std::uint64_t length) {
+  std::shared_lock lock(codeWrites());
   if (observer_) observer_->guestCodeWritten(offset, length);
+}
+
+void awaitCodeWrites() {
+  std::unique_lock lock(codeWrites());
 }
 
 }  // namespace lodge

@@ -79,8 +79,12 @@ void Executor::pageGuarded(std::uint64_t ramPage) {
   // What it stores from now on must not go unnoticed. A run that begins later has seen `pending_`.
   std::uint64_t run = runs_.load(std::memory_order_seq_cst);
   if (!running_.load(std::memory_order_seq_cst) || context_.threadId == static_cast<int>(::gettid())) return;
-  context_.leave(context_);
-  while (running_.load(std::memory_order_seq_cst) && runs_.load(std::memory_order_seq_cst) == run) ::sched_yield();
+  // Again from time to time: the signal may come just before the vCPU's thread begins to wait.
+  constexpr unsigned kAgain = 1024;
+  for (unsigned n = 0; running_.load(std::memory_order_seq_cst) && runs_.load(std::memory_order_seq_cst) == run; ++n) {
+    if (n % kAgain == 0) context_.leave(context_);
+    ::sched_yield();
+  }
 }
 
 bool Executor::codeWritten(std::uint64_t ramPage, std::uint64_t granules) {
@@ -457,6 +461,7 @@ bool Executor::resume() {
                !pending_.load(std::memory_order_seq_cst);
   bool lives = true;
   if (ready) {
+    e.reason = EXECUTOR_REASON_ABORTED;  // until it says otherwise
     lives = process_->run(context_.frame->attention);
     countCrossings();
     // New code is an investment.
@@ -524,13 +529,14 @@ Executor::End Executor::run() {
     }
     enter(host);
     for (Stop next = Stop::goOn; next == Stop::goOn;) {
-      if (!resume()) return End::dead;
-      if (process_->state().reason == EXECUTOR_REASON_ABORTED) break;  // as it was
-      takeRegisters();
+      if (!resume()) return process_->hasAnswered() ? End::dead : End::gone;
       if (process_->state().failed != 0) {
+        process_->state().failed = 0;
         memory_.dropAll();
         ++refusals_;
       }
+      if (process_->state().reason == EXECUTOR_REASON_ABORTED) break;  // as it was
+      takeRegisters();
       next = handleStop();
       if (next == Stop::dead) return End::dead;
       if (native_ && !nativeFits()) next = Stop::leave;  // segment registers, which a return would lose

@@ -45,6 +45,7 @@ class Executor final : public CodeFollower {
     unsuited,  ///< the CPU's mode is not for executors
     refused,   ///< the host has no room for more of the guest's pages
     remapped,  ///< code is elsewhere, or gone: another program runs here now, most likely
+    gone,      ///< the process had died before it was entered: nothing is lost
     dead,      ///< the process died, and with it what the guest's program did since it was entered
   };
   /// Runs user code from the CPU's state on.
@@ -231,6 +232,8 @@ class Executors {
   VcpuContext& context_;
   bool always_, native_, translated_;
   bool impossible_ = false;
+  unsigned failures_ = 0;      ///< to start one, in a row
+  std::uint64_t startAt_ = 0;  ///< not before, after a failure
   std::vector<Space> spaces_;
   std::uint64_t endedNanoseconds_ = 0;  ///< of executors that are no more
   /// The address space that is left while its program fills new memory.

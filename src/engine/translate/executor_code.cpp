@@ -70,6 +70,7 @@ std::uint64_t ExecutorCode::find(std::uint64_t rip) const {
 }
 
 void ExecutorCode::follow(std::uint32_t link, std::uint64_t host) {
+  if (link >= links_.size()) return;
   const Link& l = links_[link];
   storeLe(process_.code() + l.rel32, static_cast<std::uint32_t>(host - (process_.codeAddress() + l.rel32 + 4)));
 }

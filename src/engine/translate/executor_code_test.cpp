@@ -157,6 +157,13 @@ TEST_F(ExecutorCodeTest, LeadsToCodeThatRunsAsItIsAndBack) {
   EXPECT_EQ(s.hostPc, kPlain);
 }
 
+/// The number of a link comes from memory that guest code can write.
+TEST_F(ExecutorCodeTest, ALinkThatIsNotThereIsNotFollowed) {
+  std::vector<std::uint8_t> before(process->code(), process->code() + 64 * 1024);
+  for (std::uint32_t link : {code->linkCount(), ~std::uint32_t{0}, std::uint32_t{1} << 31}) code->follow(link, 0x1234);
+  EXPECT_EQ(std::memcmp(before.data(), process->code(), before.size()), 0);
+}
+
 TEST_F(ExecutorCodeTest, X87InstructionsAreTheInterpretersIfAsked) {
   put(0, {0xd9, 0xe8, 0x0f, 0x0b});  // FLD1; UD2
   run(translate(0));

@@ -59,6 +59,7 @@ class ExecutorMemory {
   }
   /// Before guest code runs: everything that was asked can be done.
   void settle() {
+    if (changes_ > kMostChanges) overflow_ = true;  // of what is hidden, too
     if (overflow_) dropAll();
   }
 

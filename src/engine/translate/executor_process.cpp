@@ -43,6 +43,8 @@ constexpr std::uint64_t kBases = 0x4000;
 constexpr unsigned kBeginMicroseconds = 50, kKicksApart = 64;  // how often it is asked for its processor time
 /// Of processor time (nanoseconds) that it may have and take no kick: they are taken at once, unless they are blocked.
 constexpr std::uint64_t kMostUnanswered = 1'000'000'000;
+/// And where it is not to run guest code, or one instruction of it.
+constexpr std::uint64_t kMostAlone = 10'000'000'000;
 constexpr int kSignals[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGUSR1};
 constexpr long kLookAgain = 20'000'000, kKickAgain = 1'000'000;  // nanoseconds
 
@@ -278,12 +280,15 @@ bool ExecutorProcess::isAlive() {
 
 bool ExecutorProcess::run(const volatile std::uint32_t& wantsStop) {
   state().cookie = commands().count != 0 ? cookie_ : 0;
+  answered_ = false;
   // A kick meanwhile made it ask anew.
   while (!reply()) {
     if (!wait(kNever)) return false;
   }
+  answered_ = true;
   if (!wait(wantsStop)) return false;
-  forgetAsked();
+  // Unless it asked anew after all, and has not seen the answer (before Linux 5.19).
+  if (state().cookie == 0) forgetAsked();
   return true;
 }
 
@@ -292,8 +297,12 @@ bool ExecutorProcess::reply() {
   seccomp_notif_resp response{};
   response.id = stop_;
   response.val = EXECUTOR_GO_ON;
-  return hostCall(SYS_ioctl, static_cast<std::uint64_t>(listener_.get()), SECCOMP_IOCTL_NOTIF_SEND,
-                  number(&response)) == 0;
+  long result = 0;
+  do {  // a signal may come before it is sent
+    result =
+        hostCall(SYS_ioctl, static_cast<std::uint64_t>(listener_.get()), SECCOMP_IOCTL_NOTIF_SEND, number(&response));
+  } while (result == -EINTR);
+  return result == 0;
 }
 
 /// Takes its question, if there is one.
@@ -310,17 +319,18 @@ bool ExecutorProcess::receive() {
 
 bool ExecutorProcess::wait(const volatile std::uint32_t& wantsStop) {
   std::uint64_t since = 0;
-  for (unsigned kicks = 0;;) {
+  bool limited = &wantsStop == &kNever;  // what does not wait for guest code to come to an end takes no time
+  for (unsigned kicks = 0, looks = 0;; ++looks) {
     // Who wants it to stop interrupts the wait with a signal, which may come just before it; and the executor may be
     // about to return to guest code when the kick comes. Both are rare, and then it is tried again.
     bool kicked = wantsStop != 0;
     if (kicked) kick();
     // One that has blocked them is ended; no program needs that. Their number says nothing, nor does the time: other
     // vCPUs may interrupt this wait all the time, while the host has no processor for the executor.
-    if (kicked && kicks++ % kKicksApart == 0) {
+    if (kicked ? kicks++ % kKicksApart == 0 : limited && looks != 0) {
       std::uint64_t used = processorTime();
-      if (kicks == 1) since = used;
-      if (used > since + kMostUnanswered) ::kill(pid_, SIGKILL);
+      if (since == 0) since = used;
+      if (used > since + (kicked ? kMostUnanswered : kMostAlone)) ::kill(pid_, SIGKILL);
     }
     timespec wait{0, kicked ? kKickAgain : kLookAgain};
     pollfd file{listener_.get(), POLLIN, 0};

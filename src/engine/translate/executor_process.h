@@ -49,6 +49,8 @@ class ExecutorProcess {
 
   /// Lets it run from what the state says until it stops; soon, once `wantsStop` is not 0. False: it is dead.
   bool run(const volatile std::uint32_t& wantsStop = kNever);
+  /// Whether it was let go on by the last run(): one that was dead before has done nothing.
+  bool hasAnswered() const { return answered_; }
   /// Makes it stop soon.
   void kick() const;
   pid_t pid() const { return pid_; }
@@ -79,6 +81,7 @@ class ExecutorProcess {
   std::uint8_t* code_ = nullptr;
   std::uint64_t base_ = 0;
   pid_t pid_ = 0;
+  bool answered_ = false;
   int processor_ = -1;
 };
 

@@ -4,8 +4,10 @@
 #include <gtest/gtest.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <chrono>
 #include <csignal>
 #include <cstring>
@@ -222,6 +224,35 @@ TEST_F(ExecutorProcessTest, TakesManyCommands) {
     ASSERT_TRUE(process->run()) << round;
     EXPECT_EQ(s.failed, 0u);
   }
+}
+
+/// What could not be hidden would be seen.
+TEST_F(ExecutorProcessTest, NothingRunsAfterACommandThatFailed) {
+  ExecutorState& s = process->state();
+  for (bool fails : {true, true, false}) {
+    s.gpr[0] = 1;
+    if (fails) process->ask({kPage + 1, kPageSize, ExecutorCommand::kNothing, 0});
+    process->ask({kPage, kPageSize, fails ? 0 : kPageSize, PROT_READ});
+    put({0x48, 0xff, 0xc0});  // INC RAX
+    s.reason = EXECUTOR_REASON_STEP;
+    ASSERT_TRUE(process->run());
+    EXPECT_EQ(s.failed, fails ? 1u : 0u);
+    EXPECT_EQ(s.gpr[0], fails ? 1u : 2u);
+    EXPECT_EQ(s.reason, fails ? EXECUTOR_REASON_ABORTED + 0u : EXECUTOR_REASON_STEP + 0u);
+    EXPECT_EQ(process->asked(), 0u);
+    EXPECT_TRUE(process->hasAnswered());
+  }
+}
+
+TEST_F(ExecutorProcessTest, OneThatWasDeadBeforeHasDoneNothing) {
+  put({0x90});
+  ASSERT_TRUE(process->run());
+  ::kill(process->pid(), SIGKILL);
+  siginfo_t info{};
+  while (::waitid(P_PID, static_cast<id_t>(process->pid()), &info, WEXITED | WNOWAIT | __WALL) != 0 && errno == EINTR)
+    continue;
+  EXPECT_FALSE(process->run());
+  EXPECT_FALSE(process->hasAnswered());
 }
 
 TEST_F(ExecutorProcessTest, NeighboursAreOneCommand) {

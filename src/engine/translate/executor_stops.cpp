@@ -136,12 +136,16 @@ Executor::Stop Executor::handleSignal() {
   if (!process_->covers(e.hostPc)) return handleNative();
   Place place{};
   bool known = code_.locate(e.hostPc, place);
+  constexpr unsigned kMostSteps = 64;  // guest code can write where it goes on, and would go on so for ever
+  unsigned steps = 0;
   while (known && place.kind == Place::Kind::between && (e.signal == SIGUSR1 || e.signal == SIGTRAP)) {
     // A few more host instructions end the guest's. They do not fault.
     ++counters_.singleSteps;
+    if (++steps > kMostSteps) return Stop::dead;
     ExecutorState& state = process_->state();
     state.flags |= flag::tf;
     state.kicked = 0;
+    state.reason = EXECUTOR_REASON_ABORTED;
     if (!process_->run()) return Stop::dead;
     stepping_ = true;
     takeRegisters();
@@ -256,6 +260,7 @@ Executor::Stop Executor::handleStop() {
     case ExecutorReason::link: {
       ++counters_.links;
       std::uint32_t link = e.info;
+      if (link >= code_.linkCount()) return Stop::dead;  // guest code wrote it
       std::uint64_t target = code_.linkTarget(link), clears = counters_.clears;
       s.rip = target;
       if (!takeSegments()) return Stop::leave;

@@ -121,6 +121,8 @@ executorUnmapped:
   xor %r10d, %r10d
   xor %edx, %edx
   mov %r13d, STATE(EXECUTOR_FAILED)
+  test %r13d, %r13d        // no guest code with a page that it must not see
+  jnz executorAbort
 6:
   lea SEEN_FROM(EXECUTOR_COMMANDS + EXECUTOR_KICKS_ONLY)(%rip), %rsi
   mov $2, %edi

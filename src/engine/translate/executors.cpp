@@ -26,6 +26,8 @@ constexpr std::uint64_t kStops = 128;
 /// Or if the CPU's mode is not for executors so often in turn.
 constexpr unsigned kUnsuited = 100;
 constexpr std::uint64_t kFirstPenalty = 4'000, kLongestPenalty = 10'000'000;
+/// To start an executor, one after the other, before the host is taken for one that has none.
+constexpr unsigned kMostFailures = 4;
 /// One that has not run for so long may be another program's, and is given up after kForgotten.
 constexpr std::uint64_t kKept = 300'000;
 constexpr std::uint64_t kForgotten = 1'000'000;
@@ -92,11 +94,14 @@ void Executors::promote(std::uint64_t cr3, std::uint64_t now) {
   if (space && now < space->retryAt) return;
   bool isNew = false;
   if (!space && spaces_.size() < kMost) {
+    if (now < startAt_) return;
     auto executor = Executor::create(context_, counters_);
-    if (!executor) {
-      impossible_ = true;
+    if (!executor) {  // for want of memory or processes just now, or the host refuses
+      startAt_ = now + ticks(kLongestPenalty);
+      impossible_ = always_ || ++failures_ == kMostFailures;
       return;
     }
+    failures_ = 0;
     spaces_.push_back({});
     space = &spaces_.back();
     space->executor = std::move(executor);
@@ -157,6 +162,11 @@ void Executors::noteEvent() {
 void Executors::noteRun(Executor& executor, Executor::End end) {
   auto at = std::find_if(spaces_.begin(), spaces_.end(), [&](const Space& s) { return s.executor.get() == &executor; });
   if (at == spaces_.end()) return;
+  if (end == Executor::End::gone) {
+    ++counters_.lost;
+    spaces_.erase(at);
+    return;
+  }
   if (end == Executor::End::dead) {
     ++counters_.lost;
     // What the program did is lost with its registers: it ends with a #GP.

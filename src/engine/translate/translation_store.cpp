@@ -15,6 +15,7 @@
 #include "engine/translate/host_call.h"
 #include "engine/translate/liveness.h"
 #include "engine/translate/trampolines.h"
+#include "memory/code_writes.h"
 
 namespace lodge::translate {
 
@@ -60,6 +61,7 @@ Result<std::unique_ptr<TranslationStore>> TranslationStore::create(GuestMemory& 
 
 TranslationStore::~TranslationStore() {
   memory_.setCodeWriteObserver(nullptr);
+  awaitCodeWrites();  // of disks, which go on while vCPUs stand still
   // Another engine may go on with this memory.
   for (std::uint64_t page = 0; guard_ && page < memory_.backingSize() >> 12; ++page) {
     if (memory_.codePages()[page].exchange(0) != 0) guard_->unprotect(page);
