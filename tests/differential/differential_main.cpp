@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// differential --engine interpret|translate [--count N] [--seed S] [--keep-going N] [--list]
-// Runs random snippets on the host CPU and on an engine and compares everything. Exit status 1 on a difference, 77
-// if the host cannot be compared with.
+// differential [--engine interpret|translate] [OPTION...]
+// Runs random snippets on the host CPU and on an engine and compares everything. Exit status 1 on a difference, 2 if
+// the options make no sense, 77 if the host cannot be compared with.
 #include <fmt/format.h>
 #include <pthread.h>
 #include <time.h>
@@ -20,6 +20,7 @@
 #include "tests/differential/compare.h"
 #include "tests/differential/generator.h"
 #include "tests/differential/guest.h"
+#include "tests/differential/options.h"
 #include "tests/differential/oracle.h"
 #include "tests/differential/path_tracer.h"
 #include "tests/differential/single_step.h"
@@ -28,77 +29,6 @@ using namespace lodge;
 using namespace lodge::differential;
 
 namespace {
-
-struct Options {
-  std::string engine = "interpret";
-  std::uint64_t count = 10000, seed = 1;
-  unsigned keepGoing = 10;
-  std::uint64_t seeds = 1;
-  unsigned rounds = 0;
-  std::string trace;
-  bool singleStep = false;
-  bool list = false, laxFlags = false, kicks = false, kernel = false, code32 = false, code16 = false, verbose = false;
-  bool protectedMode = false, mmio = false;
-  /// Whether snippets are compared with the interpreter instead of the host.
-  bool guests() const { return kernel || mmio; }
-  GuestKind kind() const { return {kernel, protectedMode || (kernel && code32), mmio, code16}; }
-};
-
-constexpr const char* kUsage =
-    "usage: differential [--engine interpret|translate] [--count N] [--seed S] [--seeds N] [--keep-going N] [--list]\n"
-    "  --seeds N       this many seeds, from S on, each with N snippets\n"
-    "  --rounds N      runs new code N times on the engine (2 for translate, else 1), and then on three other states\n"
-    "  --lax-flags     translate as guests get it: arithmetic flags are not compared at faults\n"
-    "  --trace WORDS   options of the engine, as lodge run --trace has them\n"
-    "  --kicks         another thread interrupts the engine all the time\n"
-    "  --kernel        at CPL 0, with system instructions; compared with the interpreter instead of the host\n"
-    "  --code32        32-bit code\n"
-    "  --code16        16-bit code, in segments of 64 KiB and less\n"
-    "  --protected     with one of these: in protected mode instead of long mode (so it is with --kernel --code32)\n"
-    "  --mmio          with a device's page behind the data; compared with the interpreter, access by access\n"
-    "  --single-step   runs the translator's code one host instruction at a time; the interpreter must agree at each\n"
-    "  --verbose       the registers before each difference\n"
-    "  --list          what was generated, what was left out and why\n";
-
-bool parse(int argc, char** argv, Options& o) {
-  for (int i = 1; i < argc; ++i) {
-    std::string_view a = argv[i];
-    if (a == "--list" || a == "--lax-flags" || a == "--kicks" || a == "--kernel" || a == "--code32" ||
-        a == "--code16" || a == "--verbose" || a == "--single-step" || a == "--protected" || a == "--mmio") {
-      (a == "--protected"     ? o.protectedMode
-       : a == "--mmio"        ? o.mmio
-       : a == "--single-step" ? o.singleStep
-       : a == "--list"        ? o.list
-       : a == "--lax-flags"   ? o.laxFlags
-       : a == "--kicks"       ? o.kicks
-       : a == "--kernel"      ? o.kernel
-       : a == "--code32"      ? o.code32
-       : a == "--code16"      ? o.code16
-                              : o.verbose) = true;
-      continue;
-    }
-    if (i + 1 == argc) return false;
-    const char* v = argv[++i];
-    auto number = [&] { return std::strtoull(v, nullptr, 0); };
-    if (a == "--engine")
-      o.engine = v;
-    else if (a == "--trace")
-      o.trace = v;
-    else if (a == "--count")
-      o.count = number();
-    else if (a == "--seed")
-      o.seed = number();
-    else if (a == "--seeds")
-      o.seeds = number();
-    else if (a == "--rounds")
-      o.rounds = static_cast<unsigned>(number());
-    else if (a == "--keep-going")
-      o.keepGoing = static_cast<unsigned>(number());
-    else
-      return false;
-  }
-  return true;
-}
 
 int fail(const Error& error) {
   fmt::print(stderr, "differential: {}\n", error.message());
@@ -174,8 +104,8 @@ class Comparison {
         reference_(reference),
         guest_(guest),
         seed_(seed),
-        how_{options.engine == "translate",    options.laxFlags,     options.kernel, options.guests(),
-             options.code32 || options.code16, options.protectedMode},
+        how_{options.translates(), options.laxFlags, options.kernel, options.guests(), options.code32 || options.code16,
+             options.protectedMode},
         generator_(seed, {options.laxFlags, options.kernel, options.code32, options.code16, options.mmio,
                           options.protectedMode}),
         chill_(seed) {}
@@ -279,8 +209,8 @@ void Comparison::compare(const Snippet& snippet, const Outcome& host, std::uint6
   std::string_view reason = host.skipped ? "the host could not run it" : reasonToSkip(snippet, host, how_);
   ++endings[host.vector];
   // Again: then translated code is there, and linked.
-  unsigned rounds = snippet.restated ? 1 : options_.rounds;
-  for (unsigned round = 0; reason.empty() && round < rounds; ++round) {
+  std::uint64_t rounds = snippet.restated ? 1 : options_.rounds;
+  for (std::uint64_t round = 0; reason.empty() && round < rounds; ++round) {
     chill_ = chill_ * 6364136223846793005 + 1442695040888963407;
     if ((chill_ >> 62) == 0) guest_.chill(chill_ >> 24);
     Outcome ours = guest_.run(snippet);
@@ -353,7 +283,7 @@ int singleStep(const Options& options) {
   auto guest = Guest::create("translate", options.trace + ",strict-flags", options.kind());
   if (!guest) return fail(guest.error());
   Generator generator(options.seed,
-                      {false, options.kernel, options.code32, options.code16, false, options.protectedMode});
+                      {false, options.kernel, options.code32, false, options.mmio, options.protectedMode});
   Watchdog watch(guest->get(), kEndless);
   SingleStepper stepper(**guest, **reference);
   std::vector<Snippet> snippets(kBatch);
@@ -378,11 +308,15 @@ int singleStep(const Options& options) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  Options options;
-  if (!parse(argc, argv, options) || (options.protectedMode && !options.code32 && !options.code16) ||
-      (options.code16 && options.kernel)) {
-    fmt::print(stderr, "{}", kUsage);
+  auto parsed = parseOptions(argc, argv);
+  if (!parsed) {
+    (void)fail(parsed.error());
     return 2;
+  }
+  Options& options = *parsed;
+  if (options.help) {
+    fmt::print("{}", usage());
+    return 0;
   }
   if (options.singleStep) return singleStep(options);
   std::unique_ptr<Oracle> oracle;
@@ -400,7 +334,7 @@ int main(int argc, char** argv) {
     }
     oracle = std::move(*made);
   }
-  bool translates = options.engine == "translate";
+  bool translates = options.translates();
   auto guest = Guest::create(options.engine, options.trace + (translates && !options.laxFlags ? ",strict-flags" : ""),
                              options.kind());
   if (!guest) return fail(guest.error());
