@@ -6,6 +6,7 @@
 
 #include "base/bytes.h"
 #include "x86/cpu_model.h"
+#include "x86/tlb.h"
 #include "x86/virtual_memory.h"
 
 namespace lodge {
@@ -32,11 +33,6 @@ std::size_t xsaveBytes(const CpuModel& model) {
 
 void transferSegment(Archive& a, SegmentRegister& s) {
   a(s.base, s.limit, s.selector, s.attributes);
-}
-
-bool isCanonicalAddress(std::uint64_t address, unsigned bits) {
-  auto top = static_cast<std::int64_t>(address << (64 - bits)) >> (64 - bits);
-  return static_cast<std::uint64_t>(top) == address;
 }
 
 /// What XRSTOR would refuse, or what is beyond the model's state components.
@@ -78,11 +74,11 @@ bool areControlBitsKnown(const CpuState& s, const CpuModel& model) {
 bool areAddressesValid(const CpuState& s, const CpuModel& model) {
   unsigned bits = model.linearAddressBits;
   for (const SegmentRegister& segment : s.segment) {
-    if (!isCanonicalAddress(segment.base, bits)) return false;
+    if (!isCanonical(segment.base, bits)) return false;
   }
   for (std::uint64_t address : {s.ldtr.base, s.tr.base, s.gdtr.base, s.idtr.base, s.kernelGsBase, s.lstar, s.cstar,
                                 s.sysenterEsp, s.sysenterEip, s.rip}) {
-    if (!isCanonicalAddress(address, bits)) return false;
+    if (!isCanonical(address, bits)) return false;
   }
   std::uint64_t physical = std::uint64_t{1} << model.physicalAddressBits;
   return s.cr3 < physical && (s.apicBase & ~std::uint64_t{0xfff}) < physical;

@@ -8,13 +8,13 @@
 #include <vector>
 
 #include "tests/differential/snippet.h"
+#include "tests/halting_guest.h"
 
 namespace lodge::differential {
 
-/// Linux' GDT (arch/x86/include/asm/segment.h): the user's segments, the TSS, the LDT, and the last one, whose limit
-/// tells the CPU's number.
-inline constexpr std::uint16_t kUserCs32 = 0x23, kUserSs = 0x2b, kUserCs = 0x33, kTr = 0x40, kLdtr = 0x50,
-                               kCpuNumber = 0x7b;
+/// Linux' GDT: beside the user's segments and the TSS, the LDT, and the last one, whose limit tells the CPU's number.
+using halting_guest::kTr, halting_guest::kUserCs, halting_guest::kUserCs32, halting_guest::kUserSs;
+inline constexpr std::uint16_t kLdtr = 0x50, kCpuNumber = 0x7b;
 inline constexpr unsigned kGdtEntries = 16;
 /// Of the segments16().
 inline constexpr std::uint32_t kLdtBytes = (kBatch + 2) * 8;

@@ -10,35 +10,16 @@
 #include "base/trace.h"
 #include "tests/differential/descriptors.h"
 #include "tests/differential/guest_layout.h"
+#include "tests/halting_guest.h"
 #include "x86/virtual_memory.h"
 
 namespace lodge::differential {
 
-namespace {
-
 using namespace x86;
+using namespace halting_guest;
 
-bool hasErrorCode(unsigned vector) {
-  return vector == 8 || (vector >= 10 && vector <= 14) || vector == 17 || vector == 21;
-}
-
-class NoApic : public LocalApic {
+class Guest::Environment : public QuietEnvironment {
  public:
-  int acknowledge() override { return -1; }
-  bool pending() const override { return false; }
-  std::uint8_t taskPriority() const override { return 0; }
-  void setTaskPriority(std::uint8_t) override {}
-  bool readMsr(std::uint32_t, std::uint64_t&) override { return false; }
-  bool writeMsr(std::uint32_t, std::uint64_t) override { return false; }
-  void reset() override {}
-};
-
-}  // namespace
-
-class Guest::Environment : public CpuEnvironment {
- public:
-  std::uint64_t readPort(std::uint16_t, unsigned) override { return ~std::uint64_t{0}; }
-  void writePort(std::uint16_t, unsigned, std::uint64_t) override {}
   std::uint64_t readMmio(Gpa gpa, unsigned size) override {
     std::uint64_t value = mix(hash + accesses + raw(gpa));
     note("read", gpa, size, value);
@@ -52,10 +33,6 @@ class Guest::Environment : public CpuEnvironment {
 
   std::uint64_t accesses = 0, hash = 0;
   std::string text;  ///< of the first ones
-  LocalApic& apic() override { return apic_; }
-  std::int64_t hypercall(std::uint64_t, const std::uint64_t (&)[4]) override { return -1; }
-  Nanoseconds guestTime() override { return 0; }
-  Nanoseconds wallClockBase() override { return 0; }
 
  private:
   static std::uint64_t mix(std::uint64_t z) {
@@ -67,7 +44,6 @@ class Guest::Environment : public CpuEnvironment {
     if (accesses++ < kShown) text += fmt::format("     {} {:x} {} {:x}\n", what, raw(gpa), size, value);
     hash = mix(hash * 31 + raw(gpa) * 64 + size * 2 + (what[0] == 'w' ? 1 : 0)) + value;
   }
-  NoApic apic_;
 };
 
 Guest::~Guest() = default;
@@ -266,8 +242,8 @@ const std::string& Guest::mmioAccesses() const {
 bool Guest::takeFrame(Outcome& outcome, std::uint64_t (&frame)[6]) {
   const CpuState& state = vcpu_->cpu().state;
   std::uint64_t stub = state.rip - (kernelBase() + kStubs), sp = state.gpr[rsp];
-  if (stub >= 256 * kStubBytes || (!kind_.protectedMode && sp - kernelBase() >= kKernelBytes)) return false;
-  outcome.vector = static_cast<std::uint32_t>(stub / kStubBytes);
+  if (stub >= 256 * kHandlerBytes || (!kind_.protectedMode && sp - kernelBase() >= kKernelBytes)) return false;
+  outcome.vector = static_cast<std::uint32_t>(stub / kHandlerBytes);
   unsigned size = kind_.protectedMode ? 4 : 8;
   auto pop = [&] {
     std::uint64_t value = 0, linear = kind_.protectedMode ? sp & 0xffff'ffff : sp;

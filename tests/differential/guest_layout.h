@@ -12,10 +12,7 @@ inline constexpr std::uint64_t kTables = 0x1000, kKernel = 0x100000, kCode = 0x4
 // What lies in the kernel's pages.
 inline constexpr std::uint64_t kGdt = 0x0, kTss = 0x200, kIdt = 0x1000, kStubs = 0x2000, kStackTop = 0x8000,
                                kInterruptStackTop = 0x9000, kLdt = 0xa000;
-inline constexpr unsigned kStubBytes = 16;
 // Page-table entry bits.
 inline constexpr std::uint64_t kPresent = 1, kWrite = 2, kUser = 4, kAccessedDirty = 0x60, kNoExecute = 1ull << 63;
-// Selectors of Linux' own, beside the user's.
-inline constexpr std::uint16_t kKernelCs = 0x10, kKernelSs = 0x18;
 
 }  // namespace lodge::differential

@@ -1,16 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the test guest is made of: page tables, descriptor tables, handlers, and the state that it starts with.
+#include <algorithm>
 #include <array>
 #include <vector>
 
 #include "tests/differential/descriptors.h"
 #include "tests/differential/guest.h"
 #include "tests/differential/guest_layout.h"
+#include "tests/halting_guest.h"
 #include "x86/virtual_memory.h"
 
 namespace lodge::differential {
 
 using namespace x86;
+using namespace halting_guest;
 
 std::uint64_t Guest::allocateTable() {
   std::uint64_t table = nextTable_;
@@ -83,21 +86,20 @@ std::uint64_t Guest::kernelBase() const {
 
 void Guest::buildGdt() {
   std::array<std::uint64_t, kGdtEntries> gdt = visibleGdt();
-  gdt[kKernelCs >> 3] = kind_.protectedMode ? 0x00cf'9b00'0000'ffff : 0x00af'9b00'0000'ffff;
-  gdt[kKernelSs >> 3] = 0x00cf'9300'0000'ffff;
+  gdt[kKernelCs >> 3] = kind_.protectedMode ? kKernelCode32 : kKernelCode64;
+  gdt[kKernelSs >> 3] = kKernelData;
   // The user's, as every Linux has them.
-  gdt[kUserCs32 >> 3] = 0x00cf'fb00'0000'ffff;
-  gdt[kUserSs >> 3] = 0x00cf'f300'0000'ffff;
-  gdt[kUserCs >> 3] = 0x00af'fb00'0000'ffff;
-  auto putSystem = [&](std::uint16_t selector, std::uint64_t base, std::uint64_t limit, std::uint64_t type) {
-    gdt[selector >> 3] = limit | (base & 0xff'ffff) << 16 | (0x80 | type) << 40 | ((base >> 24) & 0xff) << 56;
-    gdt[(selector >> 3) + 1] = base >> 32;
+  gdt[kUserCs32 >> 3] = kUserCode32;
+  gdt[kUserSs >> 3] = kUserData;
+  gdt[kUserCs >> 3] = kUserCode64;
+  auto putSystem = [&](std::uint16_t selector, SystemSegment type, std::uint64_t base, std::uint64_t limit) {
+    std::ranges::copy(systemDescriptor(type, base, limit), gdt.begin() + (selector >> 3));
   };
-  putSystem(kTr, kernelBase() + kTss, 0x67, 11);
+  putSystem(kTr, SystemSegment::busyTss, kernelBase() + kTss, 0x67);
   if (kind_.segments16) {
     auto ldt = segments16();
     (void)memory_->write(Gpa{kKernel + kLdt}, std::as_bytes(std::span(ldt)));
-    putSystem(kLdtr, kernelBase() + kLdt, kLdtBytes - 1, 2);
+    putSystem(kLdtr, SystemSegment::ldt, kernelBase() + kLdt, kLdtBytes - 1);
   }
   (void)memory_->write(Gpa{kKernel + kGdt}, std::as_bytes(std::span(gdt)));
   (void)memory_->writeObject(Gpa{kKernel + kTss + 0x66}, std::uint16_t{0x68});
@@ -108,19 +110,10 @@ void Guest::buildGdt() {
     (void)memory_->writeObject(Gpa{kKernel + kTss + 36}, kernelBase() + kInterruptStackTop);  // IST1
 }
 
-/// Each handler halts. In kernel mode handlers have a stack of their own: a snippet's RSP may be anywhere.
+/// In kernel mode handlers have a stack of their own: a snippet's RSP may be anywhere.
 void Guest::buildGates() {
-  for (unsigned vector = 0; vector < 256; ++vector) {
-    std::uint64_t stub = kernelBase() + kStubs + vector * kStubBytes;
-    std::uint64_t dpl = vector == 3 || vector == 4 ? 3 : 0;
-    std::uint64_t gate[2] = {(stub & 0xffff) | std::uint64_t{kKernelCs} << 16 |
-                                 (0x8e00 | dpl << 13 | (upper() != 0 ? 1 : 0)) << 32 | ((stub >> 16) & 0xffff) << 48,
-                             stub >> 32};
-    std::size_t words = kind_.protectedMode ? 1 : 2;
-    (void)memory_->write(Gpa{kKernel + kIdt + vector * 8 * words}, std::as_bytes(std::span(gate).first(words)));
-    const std::uint8_t code[] = {0xf4, 0xeb, 0xfd};  // hlt; jmp to it
-    (void)memory_->write(Gpa{kKernel + kStubs + vector * kStubBytes}, std::as_bytes(std::span(code)));
-  }
+  writeHaltingGates(*memory_, {!kind_.protectedMode, kKernel + kIdt, kKernel + kStubs, kernelBase() + kStubs,
+                               upper() != 0 ? 1u : 0u});
 }
 
 void Guest::initialState(CpuState& state) const {
@@ -159,7 +152,7 @@ void Guest::kernelState(CpuState& state) const {
   }
   state.cr4 |= cr4::smap;
   state.star = std::uint64_t{kUserSs - 8} << 48 | std::uint64_t{kKernelCs} << 32;
-  state.lstar = kernelBase() + kStubs + 0x81 * kStubBytes;
+  state.lstar = kernelBase() + kStubs + 0x81 * kHandlerBytes;
   state.sfmask = 0x40700;
   state.kernelGsBase = kDataBase + 64;
   state.tscOffset = 0;

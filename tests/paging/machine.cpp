@@ -1,47 +1,32 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/paging/machine.h"
 
+#include <algorithm>
 #include <cstring>
 #include <initializer_list>
 #include <span>
 
 #include "base/trace.h"
+#include "tests/halting_guest.h"
 #include "x86/virtual_memory.h"
 
 namespace lodge::paging {
 
 namespace {
 using namespace x86;
+using namespace halting_guest;
 
 constexpr std::uint64_t kGdt = 0, kTss = 0x200, kIdt = 0x1000, kHandlers = 0x2000, kStubs = 0x4000, kStack = 0x8000,
                         kFaultStack = 0x9000;
-constexpr unsigned kStubBytes = 16;
-constexpr std::uint16_t kKernelCs = 0x10, kKernelSs = 0x18, kUserSs = 0x2b, kUserCs = 0x33, kTr = 0x40;
-
-class NoApic : public LocalApic {
- public:
-  int acknowledge() override { return -1; }
-  bool pending() const override { return false; }
-  std::uint8_t taskPriority() const override { return 0; }
-  void setTaskPriority(std::uint8_t) override {}
-  bool readMsr(std::uint32_t, std::uint64_t&) override { return false; }
-  bool writeMsr(std::uint32_t, std::uint64_t) override { return false; }
-  void reset() override {}
-};
-
-bool hasErrorCode(unsigned vector) {
-  return vector == 8 || (vector >= 10 && vector <= 14) || vector == 17 || vector == 21;
-}
+constexpr unsigned kStubBytes = 16, kGdtEntries = 10;
 }  // namespace
 
 std::uint8_t mmioByte(std::uint64_t gpa) {
   return static_cast<std::uint8_t>(gpa * 0x9d >> 3);
 }
 
-class Machine::Environment : public CpuEnvironment {
+class Machine::Environment : public QuietEnvironment {
  public:
-  std::uint64_t readPort(std::uint16_t, unsigned) override { return ~std::uint64_t{0}; }
-  void writePort(std::uint16_t, unsigned, std::uint64_t) override {}
   std::uint64_t readMmio(Gpa gpa, unsigned size) override {
     std::uint64_t value = 0;
     for (unsigned i = 0; i < size; ++i) value |= std::uint64_t{mmioByte(raw(gpa) + i)} << (8 * i);
@@ -50,14 +35,7 @@ class Machine::Environment : public CpuEnvironment {
   void writeMmio(Gpa gpa, unsigned size, std::uint64_t value) override {
     for (unsigned i = 0; i < size; ++i) writes[raw(gpa) + i] = static_cast<std::uint8_t>(value >> (8 * i));
   }
-  LocalApic& apic() override { return apic_; }
-  std::int64_t hypercall(std::uint64_t, const std::uint64_t (&)[4]) override { return -1; }
-  Nanoseconds guestTime() override { return 0; }
-  Nanoseconds wallClockBase() override { return 0; }
   std::map<std::uint64_t, std::uint8_t> writes;
-
- private:
-  NoApic apic_;
 };
 
 Machine::Machine(const MachineKind& kind) : kind_(kind), layout_(Layout::of(kind.paging)) {}
@@ -86,7 +64,7 @@ void Machine::buildCpu(unsigned vcpu) {
               (kind_.keys ? cr4::pke : 0) | (kind_.paging == Paging::bits32 ? cr4::pse : cr4::pae);
   state.efer = efer::nxe | (wide ? efer::sce | efer::lme | efer::lma : 0);
   for (unsigned i = 0; kind_.paging == Paging::pae && i < 4; ++i) state.pdpte[i] = entry(roots_[0] + 8 * i);
-  state.gdtr = {layout_.kernel + kGdt, 0x4f, 0};
+  state.gdtr = {layout_.kernel + kGdt, kGdtEntries * 8 - 1, 0};
   state.idtr = {layout_.kernel + kIdt, 0xfff, 0};
   state.tr = {layout_.kernel + kTss, 0x67, kTr, 0x8b};
   state.ldtr = {};
@@ -96,34 +74,19 @@ void Machine::buildCpu(unsigned vcpu) {
 
 void Machine::buildKernel() {
   bool wide = kind_.paging == Paging::bits64;
-  std::uint64_t tss = layout_.kernel + kTss;
-  const std::uint64_t gdt[] = {0,
-                               0,
-                               wide ? 0x00af'9b00'0000'ffff : 0x00cf'9b00'0000'ffff,
-                               0x00cf'9300'0000'ffff,
-                               0x00cf'fb00'0000'ffff,
-                               0x00cf'f300'0000'ffff,
-                               wide ? 0x00af'fb00'0000'ffff : 0x00cf'fb00'0000'ffff,
-                               0,
-                               0x0000'8b00'0000'0067 | (tss & 0xffffff) << 16 | ((tss >> 24) & 0xff) << 56,
-                               tss >> 32};
+  std::array<std::uint64_t, kGdtEntries> gdt{};
+  gdt[kKernelCs >> 3] = wide ? kKernelCode64 : kKernelCode32;
+  gdt[kKernelSs >> 3] = kKernelData;
+  gdt[kUserCs32 >> 3] = kUserCode32;
+  gdt[kUserSs >> 3] = kUserData;
+  gdt[kUserCs >> 3] = wide ? kUserCode64 : kUserCode32;
+  std::ranges::copy(systemDescriptor(SystemSegment::busyTss, layout_.kernel + kTss, 0x67), gdt.begin() + (kTr >> 3));
   (void)memory_->write(Gpa{kKernel + kGdt}, std::as_bytes(std::span(gdt)));
   std::uint64_t stack = layout_.kernel + kStack;
   // RSP0, or ESP0 and SS0.
   (void)memory_->writeObject(Gpa{kKernel + kTss + 4}, wide ? stack : stack | std::uint64_t{kKernelSs} << 32);
   if (wide) (void)memory_->writeObject(Gpa{kKernel + kTss + 36}, layout_.kernel + kFaultStack);  // IST1
-  for (unsigned vector = 0; vector < 256; ++vector) {
-    std::uint64_t handler = layout_.kernel + kHandlers + vector * kStubBytes;
-    std::uint64_t gate =
-        (handler & 0xffff) | std::uint64_t{kKernelCs} << 16 | 0x8e00ull << 32 | ((handler >> 16) & 0xffff) << 48;
-    if (wide) {
-      write(kKernel + kIdt + vector * 16, gate | 1ull << 32);
-      write(kKernel + kIdt + vector * 16 + 8, handler >> 32);
-    } else {
-      write(kKernel + kIdt + vector * 8, gate);
-    }
-    write(kKernel + kHandlers + vector * kStubBytes, 0xfdebf4);  // hlt; jmp to it
-  }
+  writeHaltingGates(*memory_, {wide, kKernel + kIdt, kKernel + kHandlers, layout_.kernel + kHandlers, wide ? 1u : 0u});
   writeStubs(kKernel + kStubs);
   writeStubs(kUser);
 }
@@ -207,8 +170,8 @@ Outcome Machine::run(unsigned vcpu, const Operation& operation) {
     return outcome;
   }
   outcome.value = state.gpr[rax];
-  if (handler >= 256 * kStubBytes) return outcome;  // halted in the stub
-  outcome.vector = static_cast<unsigned>(handler / kStubBytes);
+  if (handler >= 256 * kHandlerBytes) return outcome;  // halted in the stub
+  outcome.vector = static_cast<unsigned>(handler / kHandlerBytes);
   std::uint64_t mask = kind_.paging == Paging::bits64 ? ~0ull : 0xffff'ffff;  // of a pushed word
   std::uint64_t stack = kKernel + (state.gpr[rsp] - layout_.kernel);
   if (hasErrorCode(outcome.vector)) {

@@ -9,6 +9,7 @@
 #include "engine/translate/trampolines.h"
 #include "engine/translate/vcpu.h"
 #include "x86/system.h"
+#include "x86/tlb.h"
 #include "x86/virtual_memory.h"
 
 namespace lodge::translate {
@@ -21,10 +22,6 @@ constexpr std::uint64_t kInterpreterSlice = 2000;
 /// RF only holds off instruction breakpoints; without any, it need not wait for the next instruction to end.
 void dropResumeFlag(Cpu& cpu) {
   if ((cpu.state.dr[7] & 0xff) == 0) cpu.state.rflags &= ~flag::rf;
-}
-
-bool isCanonical48(std::uint64_t linear) {
-  return static_cast<std::uint64_t>(static_cast<std::int64_t>(linear << 16) >> 16) == linear;
 }
 }  // namespace
 
@@ -81,7 +78,7 @@ PageUnit* TranslateVcpu::findUnit(std::uint64_t rip) {
   if (unit && unit->covers(rip) && unit->key == context_.frame->key) return unit;
   PageTranslation page;
   CodeMap* map = context_.spaces->code(context_.key().mode());
-  if (!isCanonical48(rip) || (map && !map->covers(rip))) return nullptr;
+  if (!isCanonical(rip, kLinearBits) || (map && !map->covers(rip))) return nullptr;
   if (!x86::translate(cpu, rip, Access::execute, Privilege::current, page)) {
     cpu.exception.valid = false;
     return nullptr;

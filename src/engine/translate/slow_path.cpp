@@ -4,6 +4,7 @@
 #include "engine/translate/trampolines.h"
 #include "engine/translate/vcpu_context.h"
 #include "x86/system.h"
+#include "x86/tlb.h"
 #include "x86/virtual_memory.h"
 
 using namespace lodge;
@@ -11,10 +12,6 @@ using namespace lodge::x86;
 using namespace lodge::translate;
 
 namespace {
-
-bool isCanonical48(std::uint64_t linear) {
-  return static_cast<std::uint64_t>(static_cast<std::int64_t>(linear << 16) >> 16) == linear;
-}
 
 /// Whether user code, too, may use the page as it is entered into the user's table.
 bool keyRestricts(const Cpu& cpu, const PageTranslation& page) {
@@ -66,7 +63,7 @@ std::uint32_t lodgeTlbMiss(CpuState* state, std::uint64_t linear, std::uint32_t 
   Cpu& cpu = *context.cpu;
   ++context.counters.tlbMisses;
   PageTranslation page;
-  if (isCanonical48(linear) &&
+  if (isCanonical(linear, kLinearBits) &&
       x86::translate(cpu, linear, write != 0 ? Access::write : Access::read, Privilege::current, page)) {
     if (fillTlb(context, linear, page, write != 0)) return 1;
   } else {

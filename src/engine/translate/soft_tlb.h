@@ -8,6 +8,9 @@
 
 namespace lodge::translate {
 
+/// Bits of linear addresses: guests have 4 levels of page tables (no CPU model offers LA57).
+inline constexpr unsigned kLinearBits = 48;
+
 /// Pages that one table covers: linear address bits 12 to 46.
 inline constexpr std::uint64_t kTlbEntriesPerHalf = std::uint64_t{1} << 35;
 inline constexpr std::uint64_t kTlbBytesPerHalf = kTlbEntriesPerHalf * 8;  // 256 GiB
