@@ -158,6 +158,9 @@ Status GuestMemory::load(std::unique_ptr<MemorySource> source, bool kernelTouche
     loading_ = false;
     if (!pages->share(fd_.get(), device_, size_, LazyMemory::isPossible())) return {};
   } else {
+    // Who loaded before watches the views, and would put its own pieces there, until it is gone.
+    lazy_.reset();
+    loading_ = false;
     ::fallocate(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, static_cast<off_t>(backingSize()));
   }
   LazyMemory::Setup setup{{device_, cpuRw_, cpuRo_}, backingSize(), *source, kernelTouches,
