@@ -11,6 +11,7 @@
 #include "base/text.h"
 #include "image/format.h"
 #include "image/overlay.h"
+#include "image/patience.h"
 #include "image/uring.h"
 #include "image/vectors.h"
 
@@ -59,7 +60,10 @@ class ThreadedDisk : public Disk {
     enqueue([this, offset, length, mayUnmap] { return store_->writeZeroes(offset, length, mayUnmap); },
             std::move(done));
   }
-  int settle() override { return readOnly_ ? 0 : store_->settle(); }
+  int settle() override {
+    image::Impatience limited;
+    return readOnly_ ? 0 : store_->settle();
+  }
 
  private:
   /// By io_uring, where the range lies in a file as it is. Writes through the page cache gain nothing by that.
@@ -125,6 +129,7 @@ class ThreadedDisk : public Disk {
 }  // namespace
 
 Result<std::unique_ptr<Disk>> openDisk(const DiskOptions& options) {
+  image::Impatience limited;
   image::OpenOptions how;
   how.file.readOnly = options.readOnly || options.snapshot;
   how.file.cache = options.cache;

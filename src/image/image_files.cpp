@@ -5,6 +5,7 @@
 
 #include "image/format.h"
 #include "image/nbd_client.h"
+#include "image/patience.h"
 
 namespace lodge::image {
 
@@ -35,6 +36,7 @@ bool isNetworkDisk(const std::string& path) {
 
 Result<std::vector<std::string>> filesOf(const DiskOptions& options) {
   if (isNetworkDisk(options.path) && options.format.empty()) return std::vector<std::string>{};
+  Impatience limited;
   NotedFiles files;
   OpenOptions how;
   how.file.lock = LockMode::share;
@@ -45,6 +47,7 @@ Result<std::vector<std::string>> filesOf(const DiskOptions& options) {
 }
 
 std::string formatByContent(const std::string& path) {
+  Impatience limited;
   std::shared_ptr<BlockFile> file;
   if (isNetworkDisk(path)) {
     file = openedNbd(path);

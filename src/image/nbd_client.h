@@ -17,4 +17,11 @@ Result<std::shared_ptr<BlockFile>> openNbd(UniqueFd socket, const std::string& e
 /// Any thread.
 std::shared_ptr<BlockFile> openedNbd(const std::string& address);
 
+/// Whether the servers answer of which this process wants something now. Waits for each as image/patience.h has it. An
+/// error names the disk. Any thread.
+Status busyNbdServersAnswer();
+/// A network disk that this process has open and of whose server it wants something now, if only what was given up;
+/// "": none. Any thread.
+std::string busyNbd();
+
 }  // namespace lodge::image

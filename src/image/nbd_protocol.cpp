@@ -10,6 +10,7 @@
 #include <cerrno>
 
 #include "base/text.h"
+#include "image/patience.h"
 
 namespace lodge::image::nbd {
 
@@ -90,14 +91,23 @@ Result<Address> parseAddress(const std::string& text) {
   return address;
 }
 
+namespace {
+
+Error notConnected(int error, const std::string& what) {
+  return error == EAGAIN || error == EINPROGRESS ? unanswered(what) : Error::fromErrno(error, what);
+}
+
+}  // namespace
+
 Result<UniqueFd> connectTo(const Address& address) {
   if (!address.socketPath.empty()) {
     UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
     sockaddr_un name{};
     name.sun_family = AF_UNIX;
     address.socketPath.copy(name.sun_path, sizeof name.sun_path - 1);
+    if (fd) limitWaits(fd.get(), kServerPatience);
     if (!fd || ::connect(fd.get(), reinterpret_cast<sockaddr*>(&name), sizeof name) != 0)
-      return Error::fromErrno(errno, "connect to " + inQuotes(address.socketPath));
+      return notConnected(errno, "connect to " + inQuotes(address.socketPath));
     return fd;
   }
   addrinfo hints{}, *found = nullptr;
@@ -109,12 +119,13 @@ Result<UniqueFd> connectTo(const Address& address) {
   int error = ECONNREFUSED;
   for (addrinfo* each = found; each && !fd; each = each->ai_next) {
     fd.reset(::socket(each->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    if (fd) limitWaits(fd.get(), kServerPatience);
     if (fd && ::connect(fd.get(), each->ai_addr, each->ai_addrlen) == 0) break;
     error = errno;
     fd.reset();
   }
   ::freeaddrinfo(found);
-  if (!fd) return Error::fromErrno(error, what);
+  if (!fd) return notConnected(error, what);
   int on = 1;
   ::setsockopt(fd.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
   return fd;

@@ -25,6 +25,7 @@
 #include "base/units.h"
 #include "image/image_files.h"
 #include "image/nbd_client.h"
+#include "image/patience.h"
 
 namespace lodge {
 
@@ -33,7 +34,6 @@ namespace {
 // A file system notes at its beginning that it was mounted, a partition table is at both ends.
 constexpr std::uint64_t kEndBytes = 2_MiB, kSampleBytes = 64_KiB, kSamples = 64;
 constexpr std::uint64_t kPartBytes = 256_KiB;  // at once
-constexpr int kPatienceSeconds = 10;           // with a server
 
 /// A part of a disk, and what it holds.
 struct Part {
@@ -127,7 +127,6 @@ struct NetworkLook {
 /// Reads `most` of the samples, several at once. Null where the time is up.
 std::shared_ptr<NetworkLook> lookAtNetworkDisk(const std::string& path, std::size_t most) {
   constexpr std::size_t kAtOnce = 8;
-  constexpr std::chrono::seconds kPatience(kPatienceSeconds);
   auto look = std::make_shared<NetworkLook>();
   look->path = path;
   look->most = most;
@@ -138,7 +137,7 @@ std::shared_ptr<NetworkLook> lookAtNetworkDisk(const std::string& path, std::siz
   });
   for (std::size_t n = 1; n < std::min(kAtOnce, most); ++n) threads.emplace_back([look] { look->readParts(); });
   std::unique_lock lock(look->mutex);
-  bool over = look->changed.wait_for(lock, kPatience, [&] { return look->isOver(); });
+  bool over = look->changed.wait_for(lock, image::kServerPatience, [&] { return look->isOver(); });
   bool ends = over && look->status.ok();  // else some may wait for the server still
   lock.unlock();
   for (std::thread& t : threads) ends ? t.join() : t.detach();
@@ -146,9 +145,7 @@ std::shared_ptr<NetworkLook> lookAtNetworkDisk(const std::string& path, std::siz
 }
 
 Error isSilent(const std::string& path) {
-  return Error(ErrorKind::io,
-               fmt::format("read the disk {}: its server has not answered for {} s", inQuotes(path), kPatienceSeconds))
-      .withHint("see whether the server runs and can be reached");
+  return image::unanswered("read the disk " + inQuotes(path));
 }
 
 /// Linux Documentation/block/stat.rst: the seventh number is sectors written.

@@ -8,6 +8,7 @@
 #include <string_view>
 
 #include "base/text.h"
+#include "engine/choose.h"
 #include "memory/huge_file.h"
 
 namespace lodge {
@@ -69,6 +70,12 @@ Status EngineRequests::checkMove(std::string_view engine, Virtualization used) c
   return Error(ErrorKind::unsupported,
                fmt::format("the guest uses {}, which engine {} does not have", nameOf(used), engine))
       .withHint("end its own guests and unload its hypervisor ('modprobe -r kvm_amd kvm_intel') before");
+}
+
+std::string EngineRequests::insteadOfKvm(bool saved) const {
+  std::string other = enginesBuilt().translate ? "translate" : "interpret";
+  Status able = saved ? checkMove(other, Virtualization::none) : check(other);
+  return able ? other : std::string();
 }
 
 Status EngineRequests::applyMove(std::string_view engine, x86::CpuModel& model, Irqchip irqchip) const {

@@ -26,6 +26,9 @@ struct EngineRequests {
   /// The same for a machine that was started before: without nested virtualization as long as the guest does not use
   /// it, which it then finds disabled, as by a computer's firmware. Errors: check()'s, and with what the guest uses.
   Status checkMove(std::string_view engine, Virtualization used) const;
+  /// The engine that a machine gets where KVM does not keep the rate of its time stamp counter; "": none, since one
+  /// that begins gets all that is asked for. One that was saved may do without what checkMove() says.
+  std::string insteadOfKvm(bool saved) const;
   /// Makes `model` that of the engine where the machine goes on: which control bits may be set. Errors:
   /// lodge::offerInterfaces()'s.
   Status applyMove(std::string_view engine, x86::CpuModel& model, Irqchip irqchip) const;

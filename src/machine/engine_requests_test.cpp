@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include "engine/choose.h"
+
 namespace lodge {
 namespace {
 
@@ -56,6 +58,15 @@ TEST(EngineRequests, AMachineMovesWhileItsGuestUsesNoVirtualization) {
   EXPECT_EQ(move("host,nested", "interpret", Virtualization::vmx),
             "the guest uses VMX (CR4.VMXE), which engine interpret does not have");
   EXPECT_EQ(move("host,nested,hyperv", "translate", Virtualization::none), "--hyperv: engine translate cannot do that");
+}
+
+TEST(EngineRequests, KeepAMachineOnKvmThatCannotScaleItsCounter) {
+  std::string other = enginesBuilt().translate ? "translate" : "interpret";
+  EXPECT_EQ(of("host,tsc-frequency=6G")->insteadOfKvm(false), other);
+  EXPECT_EQ(of("host,nested,tsc-frequency=6G")->insteadOfKvm(false), "") << "it would have no virtualization";
+  EXPECT_EQ(of("host,nested,tsc-frequency=6G")->insteadOfKvm(true), other) << "as long as its guest uses none";
+  EXPECT_EQ(of("host,hyperv,tsc-frequency=6G")->insteadOfKvm(false), "");
+  EXPECT_EQ(of("host,hyperv,tsc-frequency=6G")->insteadOfKvm(true), "");
 }
 
 TEST(EngineRequests, AnotherEnginesGuestCannotTurnVirtualizationOn) {

@@ -2,9 +2,11 @@
 #include "machine/machine.h"
 
 #include <atomic>
+#include <cerrno>
 #include <chrono>
 #include <memory>
 #include <optional>
+#include <thread>
 
 #include "base/log.h"
 #include "base/program_pages.h"
@@ -14,6 +16,8 @@
 #include "firmware/boot_state.h"
 #include "firmware/loader.h"
 #include "image/image_files.h"
+#include "image/nbd_client.h"
+#include "image/patience.h"
 #include "machine/chipset.h"
 #include "machine/config_state.h"
 #include "machine/engine_requests.h"
@@ -88,6 +92,7 @@ class BoardMachine : public Machine {
   Status openKernel();
   Status openProcessors(const std::string& chosen);
   Status load();
+  Status finishDisks();
   Status writeState(state::StateFileWriter& file, const SaveRequest& request);
   Status loadMemory(const std::string& engine);
   Status restoreState();
@@ -219,10 +224,9 @@ Status BoardMachine::open(ConsoleSink& console) {
 /// Another engine than KVM if that does not scale the guest's time stamp counter, where the user leaves it open.
 Status BoardMachine::chooseByTime(std::string& engine) {
   Status keeps = keepsTscRate(engine, *model_);
-  const char* other = enginesBuilt().translate ? "translate" : "interpret";
   if (keeps || config_.engine != "auto") return keeps;
-  // A machine that begins gets all that is asked for; one that was saved may do without.
-  if (!(saved_ ? requests_.checkMove(other, Virtualization::none) : requests_.check(other))) return keeps;
+  std::string other = requests_.insteadOfKvm(saved_ != nullptr);
+  if (other.empty()) return keeps;
   log(LogLevel::warning, "engine {}: {}; the machine gets '{}'", engine, keeps.error().message(), other);
   engine = other;
   return requests_.applyMove(other, *model_, config_.irqchip);
@@ -433,10 +437,11 @@ Status BoardMachine::save(const SaveRequest& request) {
   if (!file) return std::move(file).error();
   if (Status loaded = memory_->finishLoading(); !loaded) return loaded;
   if (Status answer = networkDisksAnswer(savedConfig_); !answer) return answer;
+  if (Status answer = image::busyNbdServersAnswer(); !answer) return answer;
   processors_->pause();
   chipset_->com1().flush();
-  int unwritten = devices_->quiesce();
-  Status done = unwritten == 0 ? writeState(**file, request) : Error::fromErrno(unwritten, "write the disks");
+  Status done = finishDisks();
+  if (done) done = writeState(**file, request);
   if (done && !request.keepRunning) {
     end(MachineEnd::saved, 0);
   } else if (state_ == State::running) {
@@ -444,6 +449,25 @@ Status BoardMachine::save(const SaveRequest& request) {
     processors_->resume();
   }
   return done;
+}
+
+/// What is under way at the disks ends, and all is on them. A server that falls silent meanwhile is not waited for.
+Status BoardMachine::finishDisks() {
+  using Clock = std::chrono::steady_clock;
+  Clock::time_point began = Clock::now(), look = began;
+  auto isSilent = [](const std::string& disk) { return image::unanswered("write the disk " + inQuotes(disk)); };
+  while (!devices_->isQuiet()) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    if (Clock::now() - look < std::chrono::seconds(1)) continue;
+    if (Status answer = image::busyNbdServersAnswer(); !answer) return answer;
+    look = Clock::now();
+    std::string busy = look - began >= image::kRequestPatience ? image::busyNbd() : "";
+    if (!busy.empty()) return isSilent(busy);
+  }
+  int error = devices_->quiesce();
+  if (error == 0) return {};
+  std::string busy = error == ETIMEDOUT ? image::busyNbd() : "";
+  return busy.empty() ? Error::fromErrno(error, "write the disks") : isSilent(busy);
 }
 
 Status BoardMachine::writeState(state::StateFileWriter& file, const SaveRequest& request) {
