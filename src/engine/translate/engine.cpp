@@ -211,6 +211,7 @@ std::vector<std::pair<std::string, std::uint64_t>> TranslateVcpu::statistics() c
                                {"executor_faults", e.faults},
                                {"executor_lingers", e.lingers},
                                {"executor_fault_pairs", e.pairs},
+                               {"executor_moves", e.moves},
                                {"executor_single_steps", e.singleSteps},
                                {"executor_translations", e.translations},
                                {"executor_calls", e.calls},

@@ -2,6 +2,7 @@
 #include "engine/translate/executor.h"
 
 #include <sched.h>
+#include <x86intrin.h>
 
 #include <algorithm>
 #include <cstring>
@@ -452,6 +453,8 @@ bool Executor::resume() {
   e.flags &= ~flag::tf;
   e.looks = kLooks;
   e.kicked = 0;
+  ExecutorSeat& seat = context_.executors->seat();
+  if (seat.take(::sched_getcpu(), __rdtsc())) ++counters_.moves;
   process_->follow();
   ++counters_.stops;
   runs_.fetch_add(1, std::memory_order_seq_cst);
@@ -470,6 +473,7 @@ bool Executor::resume() {
     e.reason = EXECUTOR_REASON_ABORTED;
   }
   running_.store(false, std::memory_order_seq_cst);
+  seat.leave(__rdtsc());
   return lives;
 }
 

@@ -15,6 +15,7 @@
 #include "engine/translate/executor_memory.h"
 #include "engine/translate/executor_native.h"
 #include "engine/translate/executor_process.h"
+#include "engine/translate/executor_seats.h"
 #include "engine/translate/kick_timer.h"
 #include "engine/translate/translation_store.h"
 
@@ -27,7 +28,7 @@ struct ExecutorCounters {
   std::uint64_t started = 0, lost = 0, promotions = 0, demotions = 0;
   std::uint64_t stops = 0, steps = 0, links = 0, indirect = 0, kicks = 0, fills = 0, faults = 0, singleSteps = 0;
   std::uint64_t translations = 0, clears = 0, revalidations = 0, nativePages = 0, translatedPages = 0, calls = 0,
-                fetches = 0, crossings = 0, lingers = 0, pairs = 0;
+                fetches = 0, crossings = 0, lingers = 0, pairs = 0, moves = 0;
   std::uint64_t nanoseconds = 0;  ///< of processor time, as far as known
 };
 
@@ -178,12 +179,12 @@ class Executors {
     bool native;      ///< code runs as it is where it can
     bool translated;  ///< programs whose code may not run as it is get one, too
   };
-  Executors(VcpuContext& context, const Options& options)
-      : context_(context), always_(options.always), native_(options.native), translated_(options.translated) {}
+  Executors(VcpuContext& context, const Options& options);
   /// Nothing: the host cannot have them, `trace` forbids them, or they are of no use to this CPU.
   static std::optional<Options> chosen(std::string_view trace, const x86::CpuModel& model);
   bool runsNatively() const { return native_; }
   PageVerdicts& verdicts() { return verdicts_; }
+  ExecutorSeat& seat() { return seat_; }
 
   /// Each time before code runs.
   void look() {
@@ -246,6 +247,7 @@ class Executors {
     std::uint64_t quietAt = 0;           ///< ticks: no more faults since then; 0: they come
   } linger_;
   KickTimer timer_;
+  ExecutorSeat seat_;
   std::uint64_t candidate_ = 0, streak_ = 0, lastEvent_ = 0;
   ExecutorCounters counters_;
   PageVerdicts verdicts_;

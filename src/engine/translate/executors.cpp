@@ -36,7 +36,16 @@ constexpr std::uint64_t kForgotten = 1'000'000;
 /// kFilling. Then it stays as long as the executor would need to map what it filled: programs use much memory briefly.
 constexpr std::uint64_t kLinger = 250, kLongestLinger = 1'000, kFilling = 15, kMapping = 8, kMostMapping = 50'000,
                         kMuch = 1024;
+/// How often it is looked at whether two executors of the machine share a processor (microseconds).
+constexpr std::uint64_t kSeat = 2'000;
 }  // namespace
+
+Executors::Executors(VcpuContext& context, const Options& options)
+    : context_(context),
+      always_(options.always),
+      native_(options.native),
+      translated_(options.translated),
+      seat_(context.store->executorSeats(), ticks(kSeat)) {}
 
 std::optional<Executors::Options> Executors::chosen(std::string_view trace, const CpuModel& model) {
   bool always = traces(trace, "executors"), native = mayRunNatively(model),

@@ -15,6 +15,7 @@
 #include "engine/translate/code_guard.h"
 #include "engine/translate/code_map.h"
 #include "engine/translate/counted_mutex.h"
+#include "engine/translate/executor_seats.h"
 #include "engine/translate/idle_trim.h"
 #include "engine/translate/perf_map.h"
 #include "engine/translate/rewriter.h"
@@ -118,6 +119,7 @@ class TranslationStore : public CodeWriteObserver {
   void countFollowers(std::int64_t bytes) { followerBytes_.fetch_add(static_cast<std::uint64_t>(bytes)); }
   /// False: they must forget something. Where it is the store that has too much, that goes.
   bool makeRoomForFollowers();
+  ExecutorSeats& executorSeats() { return executorSeats_; }
 
   // --- full flush. A user that is `inside` keeps it from happening.
   void addUser(CodeUser& user);
@@ -218,6 +220,7 @@ class TranslationStore : public CodeWriteObserver {
   CodeUser* users_[kMaxUsers] = {};
   std::vector<CodeFollower*> followers_;
   std::atomic<std::uint64_t> followerBytes_{0};
+  ExecutorSeats executorSeats_;
   std::uint64_t guardedPages_ = 0;  ///< since all began anew
   Counters counters_{};
 
