@@ -9,9 +9,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <thread>
 
 #include "base/memory_file.h"
 #include "base/units.h"
@@ -90,6 +92,23 @@ TEST_P(StateFileTest, AnEarlierFileStaysUntilTheNextIsWhole) {
   }
   EXPECT_TRUE(StateFile::open(path_));
   EXPECT_FALSE(std::filesystem::exists(path_ + ".part"));
+}
+
+// One that begins while another ends must not take the other's file, which has its name by then, for what was left
+// behind.
+TEST_P(StateFileTest, SavesAtOnceLeaveAWholeFile) {
+  auto work = [&] {
+    auto deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(300);
+    while (std::chrono::steady_clock::now() < deadline) {
+      Status done = save();
+      if (!done && done.error().kind() != ErrorKind::busy) ADD_FAILURE() << done.error().message();
+    }
+  };
+  ASSERT_TRUE(save());
+  std::thread one(work), two(work);
+  one.join();
+  two.join();
+  EXPECT_TRUE(StateFile::open(path_));
 }
 
 TEST_P(StateFileTest, TruncatedChangedAndNewerFilesAreRefused) {

@@ -32,6 +32,14 @@ std::string folderOf(const std::string& path) {
   return slash == 0 ? "/" : path.substr(0, slash);
 }
 
+/// Whether the open file is still the one of that name: another save may have ended, and renamed it, meanwhile.
+bool isNamed(int fd, const std::string& path) {
+  struct stat opened {
+  }, named{};
+  return ::fstat(fd, &opened) == 0 && ::lstat(path.c_str(), &named) == 0 && opened.st_dev == named.st_dev &&
+         opened.st_ino == named.st_ino;
+}
+
 }  // namespace
 
 Result<std::unique_ptr<StateFileWriter>> StateFileWriter::create(const std::string& path) {
@@ -43,12 +51,15 @@ Result<std::unique_ptr<StateFileWriter>> StateFileWriter::create(const std::stri
   }
   std::string temporary = path + ".part";
   // What a save that was killed left behind is written over; one that is still at it holds the lock.
-  UniqueFd file(::open(temporary.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
-  if (!file) return Error::fromErrno(errno, "create " + inQuotes(temporary));
-  if (::flock(file.get(), LOCK_EX | LOCK_NB) != 0) {
-    return Error(ErrorKind::busy, "write " + inQuotes(temporary) + ": another save is writing it")
-        .withHint("wait for it, or name another file");
-  }
+  UniqueFd file;
+  do {
+    file.reset(::open(temporary.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
+    if (!file) return Error::fromErrno(errno, "create " + inQuotes(temporary));
+    if (::flock(file.get(), LOCK_EX | LOCK_NB) != 0) {
+      return Error(ErrorKind::busy, "write " + inQuotes(temporary) + ": another save is writing it")
+          .withHint("wait for it, or name another file");
+    }
+  } while (!isNamed(file.get(), temporary));
   writer->path_ = path;
   writer->temporary_ = temporary;
   writer->file_ = std::move(file);
