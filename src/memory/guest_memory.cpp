@@ -260,6 +260,11 @@ void GuestMemory::discard(Gpa gpa, std::uint64_t length) {
   std::uint64_t start = alignUp(raw(gpa), kPageSize);
   std::uint64_t end = alignDown(raw(gpa) + length, kPageSize);
   if (end <= start || !span(Gpa{start}, end - start)) return;
+  if (takesReservedHugePages()) {
+    // One that goes back is no longer the machine's, and may not be there when it is touched again.
+    static_cast<void>(fill(Gpa{start}, std::byte{0}, end - start));
+    return;
+  }
   ::fallocate(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offsetOf(Gpa{start})),
               static_cast<off_t>(end - start));
   if (isLoading()) lazy_->discarded(offsetOf(Gpa{start}), end - start);

@@ -87,6 +87,24 @@ TEST(ReservedHugePages, TooFewAreAnErrorWithTheNumbers) {
   EXPECT_EQ(done, 0);
 }
 
+TEST(ReservedHugePages, AreClearedAndNotGivenBack) {
+  pid_t child = ::fork();
+  if (child == 0) {
+    auto memory = GuestMemory::create(2 * kHugePage);  // the same of small pages: hosts have seldom set any aside
+    takeReservedHugePages();
+    static_cast<void>((*memory)->fill(Gpa{0}, std::byte{0x55}, 2 * kHugePage));
+    (*memory)->discard(Gpa{kPageSize}, kHugePage);
+    std::byte first{}, last{};
+    static_cast<void>((*memory)->readObject(Gpa{kPageSize}, first));
+    static_cast<void>((*memory)->readObject(Gpa{kPageSize + kHugePage}, last));
+    if (first != std::byte{0} || last != std::byte{0x55}) ::_exit(1);
+    ::_exit((*memory)->residentBytes() == 2 * kHugePage ? 0 : 2);
+  }
+  int status = -1;
+  ::waitpid(child, &status, 0);
+  EXPECT_EQ(WIFEXITED(status) ? WEXITSTATUS(status) : -1, 0);
+}
+
 TEST(ReservedHugePages, AreMemoryLikeAnyOther) {
   if (pagesOfHost("free_hugepages") < pagesOfHost("resv_hugepages") + 2)
     GTEST_SKIP() << "the host has set no huge pages aside";

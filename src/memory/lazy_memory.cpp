@@ -7,6 +7,7 @@
 #include <pthread.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -39,6 +40,14 @@ UniqueFd openUserfaultfd(bool kernelWaits) {
 
 bool isZeroPage(const std::byte* page) {
   return page[0] == std::byte{0} && std::memcmp(page, page + 1, kPageSize - 1) == 0;
+}
+
+/// Whether the host gives shared memory in huge pages that nobody asked for: "always [within_size] advise never...".
+bool hugePagesComeUnasked() {
+  UniqueFd fd(::open("/sys/kernel/mm/transparent_hugepage/shmem_enabled", O_RDONLY | O_CLOEXEC));
+  char text[80] = "";
+  if (fd) text[std::max<ssize_t>(::read(fd.get(), text, sizeof text - 1), 0)] = '\0';
+  return std::strstr(text, "[always]") || std::strstr(text, "[within_size]");
 }
 }  // namespace
 
@@ -100,6 +109,8 @@ bool LazyMemory::open() {
   api.features = UFFD_FEATURE_MISSING_SHMEM;
   if (::ioctl(fault_.get(), UFFDIO_API, &api) != 0) return false;
   for (std::byte* view : setup_.views) {
+    // Before Linux 6.4 khugepaged makes huge pages of watched memory, too, and fills what is missing with zeroes.
+    ::madvise(view, setup_.bytes, MADV_NOHUGEPAGE);
     uffdio_register range{};
     range.range = {reinterpret_cast<std::uint64_t>(view), setup_.bytes};
     range.mode = UFFDIO_REGISTER_MODE_MISSING;
@@ -273,16 +284,20 @@ void LazyMemory::end() {
   // Linux wakes who waits before it ends the watch: who came to wait in between (faults are taken with the area's lock
   // alone since 6.6) would do so for ever. After it nobody comes.
   wake(0, setup_.bytes);
+  // There is no advice that takes one back: elsewhere huge pages come only to who asks for them anew, as KVM does.
+  if (hugePagesComeUnasked()) {
+    for (std::byte* view : setup_.views) ::madvise(view, setup_.bytes, MADV_HUGEPAGE);
+  }
   setup_.loading.store(false, std::memory_order_release);
 }
 
 Status LazyMemory::finish() {
   std::scoped_lock ending(ending_);
-  if (!thread_.joinable()) return {};
-  for (std::size_t piece = 0; piece < pieces_; ++piece) {
-    if (!isLoaded(piece) && !setup_.source.isZero(piece)) loadPiece(piece);
-  }
-  if (waits_) {
+  if (thread_.joinable()) {
+    for (std::size_t piece = 0; piece < pieces_; ++piece) {
+      if (!isLoaded(piece) && !setup_.source.isZero(piece)) loadPiece(piece);
+    }
+    // What is zero is watched still, and the host's kernel would not find it.
     stop();
     if (setup_.loading) end();  // the thread may have come to its end before: whoever watches memory now is another
   }

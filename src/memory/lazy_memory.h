@@ -41,7 +41,7 @@ class LazyMemory {
   static bool isPossible();
   /// Makes sure that [offset, offset + length) is there. Any thread.
   void need(std::uint64_t offset, std::uint64_t length);
-  /// Loads all that is left. What waited is then watched no more. Any thread.
+  /// Loads all that is left. Nothing is watched then: the host's kernel finds what is zero, too. Any thread.
   Status finish();
   /// Has all that waits be loaded, in the background. Any thread.
   void hurry();

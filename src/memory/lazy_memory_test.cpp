@@ -1,12 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "memory/lazy_memory.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <linux/userfaultfd.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <chrono>
+#include <cstdio>
+#include <fstream>
 #include <random>
+#include <string>
 #include <thread>
 #include <vector>
+
+#include "base/memory_file.h"
 
 namespace lodge {
 namespace {
@@ -124,7 +135,58 @@ TEST_F(LazyMemoryTest, AnotherLoadEndsTheOneBefore) {
   }
   for (std::uint64_t at = 0; at < kBytes; at += 97) ASSERT_EQ(memory->cpuRo()[at], expected(at, 3)) << at;
   EXPECT_TRUE(memory->finishLoading());
+  EXPECT_FALSE(memory->isLoading());
   EXPECT_EQ(failures, 0);
+}
+
+/// Flags of the mapping at an address, as /proc/self/smaps has them: " rd wr sh ".
+std::string flagsOfMapping(const std::byte* at) {
+  std::ifstream smaps("/proc/self/smaps");
+  bool here = false;
+  for (std::string line; std::getline(smaps, line);) {
+    std::uintptr_t start = 0, end = 0;
+    auto address = reinterpret_cast<std::uintptr_t>(at);
+    if (std::sscanf(line.c_str(), "%zx-%zx ", &start, &end) == 2) here = start <= address && address < end;
+    if (here && line.starts_with("VmFlags:")) return line.substr(8) + " ";
+  }
+  return {};
+}
+
+TEST_F(LazyMemoryTest, NoHugePageFillsWhatIsMissing) {
+  bool possible = ::madvise(memory->cpuRw(), kPageSize, MADV_HUGEPAGE) == 0;  // as the engine kvm did
+  load();
+  if (!possible || !memory->isLoading()) GTEST_SKIP() << "this host has no userfaultfd, or no huge pages";
+  for (const std::byte* view : {memory->deviceView(), memory->cpuRw(), memory->cpuRo()}) {
+    std::string flags = flagsOfMapping(view);
+    if (flags.empty()) GTEST_SKIP() << "this host does not tell of mappings";
+    EXPECT_NE(flags.find(" nh "), std::string::npos) << flags;
+    EXPECT_EQ(flags.find(" hg "), std::string::npos) << flags;
+  }
+}
+
+// The host's kernel, which may not be able to wait, finds every page then, also one that is zero and was never touched.
+TEST_F(LazyMemoryTest, NothingIsWatchedWhenAllIsLoaded) {
+  load();
+  bool watched = memory->isLoading();
+  ASSERT_TRUE(memory->finishLoading());
+  EXPECT_FALSE(memory->isLoading());
+  if (!watched) GTEST_SKIP() << "this host has no userfaultfd";
+  UniqueFd other(static_cast<int>(::syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY)));
+  uffdio_api api{};
+  api.api = UFFD_API;
+  ASSERT_EQ(::ioctl(other.get(), UFFDIO_API, &api), 0);
+  // Memory that somebody watches cannot be watched by another.
+  for (std::byte* view : {memory->deviceView(), memory->cpuRw(), memory->cpuRo()}) {
+    uffdio_register range{};
+    range.range = {reinterpret_cast<std::uint64_t>(view), kBytes};
+    range.mode = UFFDIO_REGISTER_MODE_MISSING;
+    EXPECT_EQ(::ioctl(other.get(), UFFDIO_REGISTER, &range), 0);
+  }
+  other.reset();
+  UniqueFd file = makeMemoryFile("test");
+  std::byte* page = memory->deviceView() + 3 * kPiece;
+  EXPECT_EQ(::write(file.get(), page, kPageSize), static_cast<ssize_t>(kPageSize));
+  EXPECT_EQ(::pread(file.get(), page + kPageSize, kPageSize, 0), static_cast<ssize_t>(kPageSize));
 }
 
 TEST_F(LazyMemoryTest, AFailureIsToldAndNobodyHangs) {
@@ -132,6 +194,7 @@ TEST_F(LazyMemoryTest, AFailureIsToldAndNobodyHangs) {
   if (!memory->isLoading()) GTEST_SKIP() << "this host has no userfaultfd";
   EXPECT_EQ(memory->cpuRw()[2 * kPiece + 10], std::byte{0});
   EXPECT_EQ(failures, 1);
+  EXPECT_FALSE(memory->finishLoading());
   EXPECT_FALSE(memory->finishLoading());
 }
 

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "base/bytes.h"
+#include "memory/huge_file.h"
 
 namespace lodge::virtio {
 
@@ -72,7 +73,7 @@ void BalloonDevice::notify(unsigned queue) {
       case reporting:
         for (const iovec& v : chain.writable) {
           std::uint64_t offset = static_cast<std::uint64_t>(static_cast<std::byte*>(v.iov_base) - memory_.deviceView());
-          memory_.discard(memory_.gpaOf(offset), v.iov_len);
+          giveBack(memory_.gpaOf(offset), v.iov_len);
           reported_ += v.iov_len;
         }
         return finish(queue, std::move(chain), 0);
@@ -82,11 +83,16 @@ void BalloonDevice::notify(unsigned queue) {
   });
 }
 
+/// Huge pages that were set aside for the machine stay the machine's, as they are: the guest expects nothing of them.
+void BalloonDevice::giveBack(Gpa gpa, std::uint64_t length) {
+  if (!takesReservedHugePages()) memory_.discard(gpa, length);
+}
+
 void BalloonDevice::takePages(const Chain& chain) {
   // Runs of neighbouring pages go back to the host in one call each.
   std::uint64_t start = 0, pages = 0;
   auto flush = [&] {
-    if (pages != 0) memory_.discard(Gpa{start << kPageShift}, pages << kPageShift);
+    if (pages != 0) giveBack(Gpa{start << kPageShift}, pages << kPageShift);
     pages = 0;
   };
   for (const iovec& v : chain.readable) {

@@ -40,6 +40,7 @@ class BalloonDevice : public QueuedDevice {
  private:
   enum Queue : unsigned { inflate = 0, deflate = 1, stats = 2, reporting = 3 };
   void takePages(const Chain& chain);
+  void giveBack(Gpa gpa, std::uint64_t length);
   void takeStatistics(Chain chain);
   /// The guest's optional queues are numbered without gaps.
   unsigned roleOf(unsigned queue) const;
