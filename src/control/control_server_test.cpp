@@ -112,6 +112,14 @@ TEST_F(ControlServerTest, PausesAndResumes) {
   EXPECT_FALSE(machine_->paused);
 }
 
+TEST_F(ControlServerTest, AResetResumesWhatAPersonPaused) {
+  ControlClient c = client();
+  ASSERT_TRUE(c.call({.kind = RequestKind::pause}));
+  ASSERT_TRUE(c.call({.kind = RequestKind::reset}));
+  EXPECT_FALSE(machine_->paused);
+  EXPECT_EQ((*c.call({.kind = RequestKind::state}))["state"], "running");
+}
+
 TEST_F(ControlServerTest, WaitersHearOfTheEnd) {
   ControlClient waiter = client();
   std::thread later([&] { ASSERT_TRUE(client().call({.kind = RequestKind::powerButton})); });

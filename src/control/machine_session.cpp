@@ -81,7 +81,7 @@ void MachineSession::holdForConsole(bool hold) {
 }
 
 void MachineSession::applyPause() {
-  // Asked, not remembered: a reset lets the machine run again whatever was wanted before.
+  // Asked, not remembered: the machine may have ended meanwhile.
   bool wanted = pausedByUser_ || heldForConsole_;
   if (wanted && machine_.state() == Machine::State::running) machine_.pause();
   if (!wanted && machine_.state() == Machine::State::paused) machine_.resume();

@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <chrono>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <thread>
 
@@ -44,6 +45,7 @@ class BoardMachine : public Machine {
   ~BoardMachine() override {
     *alive_ = false;
     idleMemory_.reset();
+    haltWhenLost(nullptr);
     // vCPUs stop first; devices then finish what they have begun while there are still CPUs to signal.
     if (processors_) processors_->stop();
     devices_.reset();
@@ -100,6 +102,7 @@ class BoardMachine : public Machine {
   bool whileStill(const std::function<void()>& work);
   void goOn();
   void memoryIsLost(const Error& error);
+  void haltWhenLost(Processors* processors);
   Error notRestored(Status why) const {
     return std::move(why).error().context("restore " + inQuotes(config_.restoreFrom));
   }
@@ -136,6 +139,9 @@ class BoardMachine : public Machine {
   std::function<void(MachineEnd, int)> onEnd_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 
+  std::mutex lossMutex_;                  ///< of the two below: memory is loaded on a thread of its own
+  bool memoryLost_ = false;               ///< a piece of it was damaged: no CPU may go on
+  Processors* toHalt_ = nullptr;          ///< processors_, while there are such
   std::unique_ptr<PageStore> pageStore_;  ///< if it shares pages
   std::unique_ptr<GuestMemory> memory_;
   std::unique_ptr<x86::CpuModel> model_;
@@ -283,6 +289,7 @@ Status BoardMachine::openProcessors(const std::string& chosen) {
                           ports_, mmio_, smmOnlyBase(), traces(config_.trace, "io"), requests_.interfaces, onEnd});
   if (!processors) return std::move(processors).error();
   processors_ = std::move(*processors);
+  haltWhenLost(processors_.get());
   devices_->setBeforeLook([this] { engine_->collectVideoStores(); });
   engineStart_ = std::chrono::steady_clock::now() - started;
   memory_->setMapObserver([this] { processors_->forgetTranslations(); });
@@ -344,9 +351,20 @@ void BoardMachine::goOn() {
 }
 
 void BoardMachine::memoryIsLost(const Error& error) {
-  if (processors_) processors_->requestPause();
+  {
+    std::lock_guard lock(lossMutex_);
+    memoryLost_ = true;
+    if (toHalt_) toHalt_->halt();
+  }
   log(LogLevel::error, "the machine ends: {}", error.message());
   onLoop([this] { end(MachineEnd::crashed, 0); });
+}
+
+/// Whom memoryIsLost(), which comes from the loader's thread, stops.
+void BoardMachine::haltWhenLost(Processors* processors) {
+  std::lock_guard lock(lossMutex_);
+  toHalt_ = processors;
+  if (toHalt_ && memoryLost_) toHalt_->halt();
 }
 
 /// The translator watches memory, remembers where pages are, and has processes that map them: it goes, and comes anew.
@@ -439,6 +457,10 @@ Status BoardMachine::save(const SaveRequest& request) {
   if (Status answer = networkDisksAnswer(savedConfig_); !answer) return answer;
   if (Status answer = image::busyNbdServersAnswer(); !answer) return answer;
   processors_->pause();
+  if (stops_ != 0) {
+    return Error(ErrorKind::busy, "save: the guest has just asked for a reset or its end")
+        .withHint("try again if the machine still runs");
+  }
   chipset_->com1().flush();
   Status done = finishDisks();
   if (done) done = writeState(**file, request);
@@ -446,7 +468,7 @@ Status BoardMachine::save(const SaveRequest& request) {
     end(MachineEnd::saved, 0);
   } else if (state_ == State::running) {
     processors_->noteStandstill();
-    processors_->resume();
+    goOn();
   }
   return done;
 }
@@ -492,11 +514,11 @@ Status BoardMachine::switchEngine(const std::string& name) {
   if (choice->name == engine_->name()) return {};
   if (Status able = requests_.checkMove(choice->name, Virtualization::none); !able) return able;
   if (Status same = engineKeepsModel(choice->name, *model_, config_.irqchip); !same) return same;
+  // KVM cannot wait for a page, and asks for huge ones when it is made.
+  if (Status loaded = memory_->finishLoading(); !loaded) return loaded;
   auto engine = makeEngine(choice->name, engineSetup());
   if (!engine) return std::move(engine).error();
   auto began = std::chrono::steady_clock::now();
-  // KVM cannot wait for a page.
-  if (Status loaded = pageStore_ ? memory_->finishLoading() : Status(); !loaded) return loaded;
   processors_->pause();
   Status moved = requests_.checkMove(choice->name, processors_->virtualizationInUse());
   if (moved) moved = requests_.applyMove(choice->name, *model_, config_.irqchip);
@@ -528,8 +550,7 @@ void BoardMachine::reset() {
     end(MachineEnd::crashed, 0);
     return;
   }
-  state_ = State::running;
-  processors_->resume();
+  goOn();
 }
 
 void BoardMachine::guestReset() {

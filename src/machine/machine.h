@@ -42,6 +42,7 @@ class Machine {
   /// The size of the terminal's window, in characters; for a console that can tell its guest.
   virtual void resizeConsole(std::uint16_t columns, std::uint16_t rows) = 0;
   virtual void powerButton() = 0;
+  /// As the guest's own: a machine that is paused stays so, and begins anew when it goes on.
   virtual void reset() = 0;
   virtual void pause() = 0;
   virtual void resume() = 0;
@@ -61,7 +62,8 @@ class Machine {
   }
   /// Writes the whole machine to a file that Machine::create() starts from again (MachineConfig::restoreFrom). It
   /// stands still meanwhile, and then goes on or ends (MachineEnd::saved). On an error it goes on, and a file of before
-  /// is still there. Errors: unsupported (a device that cannot be saved), StateFileWriter's. I/O thread.
+  /// is still there. Errors: unsupported (a device that cannot be saved), busy (the guest has just asked for a reset or
+  /// its end, which follows), StateFileWriter's. I/O thread.
   struct SaveRequest {
     std::string path;
     bool compress = false, keepRunning = false;

@@ -105,6 +105,11 @@ void Processors::requestPause() {
   for (Processor& p : cpus_) p.thread->interrupt();
 }
 
+void Processors::halt() {
+  gate_.close();
+  for (Processor& p : cpus_) p.thread->interrupt();
+}
+
 void Processors::pause() {
   requestPause();
   gate_.waitUntilParked();

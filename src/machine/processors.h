@@ -55,6 +55,8 @@ class Processors {
   void forgetTranslations();
   /// Makes the calling vCPU, and soon all others, stop executing without waiting for them.
   void requestPause();
+  /// requestPause(), which nothing but stop() ends. Any thread.
+  void halt();
   /// Ends the threads, for good. CPUs and APICs stay, since devices may still signal them.
   void stop();
   /// All CPUs go on, in the state that they have, on another engine from now on; while paused. The engine before may be

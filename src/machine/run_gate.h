@@ -26,7 +26,15 @@ class RunGate {
 
   void order(Order order) {
     std::lock_guard lock(mutex_);
+    if (closed_ && order == Order::run) return;
     order_ = order;
+    changed_.notify_all();
+  }
+  /// Pauses for good: no order lets anybody pass from here on.
+  void close() {
+    std::lock_guard lock(mutex_);
+    closed_ = true;
+    if (order_ == Order::run) order_ = Order::pause;
     changed_.notify_all();
   }
   bool isPaused() {
@@ -43,6 +51,7 @@ class RunGate {
   std::mutex mutex_;
   std::condition_variable changed_;
   Order order_ = Order::pause;
+  bool closed_ = false;
   unsigned threads_;
   unsigned parked_ = 0;
 };

@@ -49,5 +49,23 @@ TEST(VcpuThread, pausesResumesAndLeaves) {
   gate.order(RunGate::Order::leave);
 }
 
+TEST(VcpuThread, whereTheGateIsClosedNobodyGoesOn) {
+  FakeVcpu::runs = 0;
+  RunGate gate(1);
+  VcpuThread vcpu(std::make_unique<FakeVcpu>(), gate, [](VcpuExit) {});
+  vcpu.start();
+  gate.order(RunGate::Order::run);
+  while (FakeVcpu::runs == 0) std::this_thread::yield();
+  gate.close();
+  vcpu.interrupt();
+  gate.waitUntilParked();
+  int before = FakeVcpu::runs;
+  gate.order(RunGate::Order::run);
+  EXPECT_TRUE(gate.isPaused());
+  std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  EXPECT_EQ(FakeVcpu::runs, before);
+  gate.order(RunGate::Order::leave);
+}
+
 }  // namespace
 }  // namespace lodge

@@ -3,6 +3,7 @@
 beyond the guest's own stays small. (tests/kernels has those that attack without an operating system.)"""
 
 import signal
+import socket
 import time
 
 from kit import paths
@@ -42,6 +43,32 @@ def spins_with_interrupts_off():
         time.sleep(0.2)
         machine.process.send_signal(signal.SIGTERM)
         assert machine.wait_end(30) == 8
+
+
+def a_pause_outlasts_resets():
+    """Of a guest that resets itself all the time: one that it asked for before the pause must not end that."""
+    with Machine(Spec(kernel=paths.KERNELS / "triple_fault.elf", initrd=None, append="", memory="128M")) as machine:
+
+        def eventually(changes, seconds=60):
+            deadline = time.monotonic() + seconds
+            while time.monotonic() < deadline:
+                before = len(machine.console.text)
+                time.sleep(1)
+                if (len(machine.console.text) != before) == changes:
+                    return True
+            return False
+
+        machine.console.wait_for("triple fault", 60)
+        with socket.socket(socket.AF_UNIX) as control:
+            control.settimeout(60)
+            control.connect(str(machine.runtime / "lodge" / machine.name / "control"))
+            answers = control.makefile("r")
+            for let_go in ("resume", "resume", "resume", "reset"):
+                for request in ("pause", let_go):
+                    assert eventually(changes=request == "pause"), machine.console.tail()
+                    control.sendall(b'{"request":"%s"}\n' % request.encode())
+                    assert '"error"' not in (answer := answers.readline()), answer
+                    assert eventually(changes=request != "pause"), machine.console.tail()
 
 
 def panics():
@@ -101,4 +128,4 @@ def memory_is_bounded():
     assert status == 0 and "MemTotal" in output
 
 
-main(triple_fault, spins_with_interrupts_off, panics, writes_to_every_device, memory_is_bounded)
+main(triple_fault, spins_with_interrupts_off, a_pause_outlasts_resets, panics, writes_to_every_device, memory_is_bounded)
