@@ -33,7 +33,8 @@ def without_all_features():
 
 def with_few_mappings():
     """Without userfaultfd, each page of code that is watched may be a mapping of its own; what is beyond is interpreted."""
-    boots(options=("--trace", "host-without=userfaultfd+mappings"))
+    for executors in ("", "executors,executors-native,"):  # whose pages are watched, too, and longer
+        boots(options=("--trace", f"{executors}host-without=userfaultfd+mappings"))
 
 
 def in_a_filtered_container():

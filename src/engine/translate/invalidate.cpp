@@ -7,6 +7,7 @@
 
 #include <cstring>
 #include <ctime>
+#include <utility>
 
 #include "engine/translate/host_call.h"
 #include "engine/translate/translation_store.h"
@@ -286,9 +287,18 @@ void TranslationStore::helpReset() {
       allOutside = allOutside && (!user || user->inside.load(std::memory_order_seq_cst) == 0);
     if (allOutside) {
       std::vector<bool> kept(memory_.backingSize() >> 12);
-      for (const CodeFollower* follower : followers_) follower->addKeptPages(kept);
+      bool dropsAll = std::exchange(hostIsFull_, false);
+      for (const CodeFollower* follower : followers_) {
+        if (!dropsAll) follower->addKeptPages(kept);
+      }
+      keptPages_ = 0;
       for (std::uint64_t page = 0; page < kept.size(); ++page) {
-        if (kept[page] || memory_.codePages()[page].load(std::memory_order_relaxed) == 0) continue;
+        if (memory_.codePages()[page].load(std::memory_order_relaxed) == 0) continue;
+        if (kept[page]) ++keptPages_;
+        if (kept[page]) continue;
+        for (CodeFollower* follower : followers_) {
+          if (dropsAll) follower->codeWritten(page, ~std::uint64_t{0});
+        }
         memory_.codePages()[page].store(0, std::memory_order_seq_cst);
         guard_->unprotect(page);
       }

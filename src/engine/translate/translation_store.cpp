@@ -333,8 +333,9 @@ bool TranslationStore::guardPageLocked(std::uint64_t ramPage) {
   if (!guard_->protect(ramPage)) {
     mark.store(0, std::memory_order_seq_cst);
     // The host has no room for one mapping more (vm.max_map_count): all begins anew, as with a full cache.
+    // Executors' pages, which outlive a reset, may be most of them: then those go, too.
     constexpr std::uint64_t kWorthIt = 256;
-    if (guardedPages_ >= kWorthIt) needsReset_ = true;
+    if (guardedPages_ >= kWorthIt || keptPages_ != 0) hostIsFull_ = needsReset_ = true;
     return false;
   }
   ++guardedPages_;

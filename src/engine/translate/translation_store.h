@@ -222,6 +222,8 @@ class TranslationStore : public CodeWriteObserver {
   std::atomic<std::uint64_t> followerBytes_{0};
   ExecutorSeats executorSeats_;
   std::uint64_t guardedPages_ = 0;  ///< since all began anew
+  std::uint64_t keptPages_ = 0;     ///< that followers had then
+  bool hostIsFull_ = false;         ///< no page can be guarded any more: followers' go with the next reset, too
   Counters counters_{};
 
   IdleTrim idleTrim_;
