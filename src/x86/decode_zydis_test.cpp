@@ -117,8 +117,9 @@ std::string compareMemory(const Instruction& ours, const Oracle& oracle) {
   if ((memory != nullptr) != ours.memory) return "presence of a memory operand";
   if (!memory) return {};
   MemoryOperand m = memoryOperand(ours);
-  // Hints and cache control: nothing is accessed. XSAVE: the size depends on EDX:EAX. UD0, UD1: never executed.
-  bool sizeless = m.bytes == 0 || ours.info->op == Op::ud;
+  // Hints: nothing is accessed. CLFLUSH and its kin: the byte that they look at. XSAVE: the size depends on EDX:EAX.
+  // UD0, UD1: never executed.
+  bool sizeless = m.bytes == 0 || ours.info->op == Op::ud || ours.info->op == Op::clflush;
   if (!sizeless) {
     if (m.bytes * 8 != memory->size) return "memory size";
     if (m.read != ((memory->actions & ZYDIS_OPERAND_ACTION_MASK_READ) != 0)) return "memory read";

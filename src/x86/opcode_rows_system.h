@@ -127,9 +127,9 @@ constexpr void addStateRows(RowList& t) {
 }
 
 constexpr void addHintRows(RowList& t) {
-  t.add(row1(0xae, Op::clflush, "clflush", "M").reg(7).pp(np).ft(Feature::clflush));
-  t.add(row1(0xae, Op::clflush, "clflushopt", "M").reg(7).pp(p66).ft(Feature::clflushopt));
-  t.add(row1(0xae, Op::clflush, "clwb", "M").reg(6).pp(p66).ft(Feature::clwb));
+  t.add(row1(0xae, Op::clflush, "clflush", "Mb").reg(7).pp(np).ft(Feature::clflush));
+  t.add(row1(0xae, Op::clflush, "clflushopt", "Mb").reg(7).pp(p66).ft(Feature::clflushopt));
+  t.add(row1(0xae, Op::clflush, "clwb", "Mb").reg(6).pp(p66).ft(Feature::clwb));
   t.add(row1(0xae, Op::lfence, "lfence").reg(5).regOnly().pp(np).ft(Feature::sse2));
   t.add(row1(0xae, Op::mfence, "mfence").reg(6).regOnly().pp(np).ft(Feature::sse2));
   t.add(row1(0xae, Op::sfence, "sfence").reg(7).regOnly().pp(np).ft(Feature::sse));

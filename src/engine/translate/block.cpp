@@ -78,7 +78,6 @@ Treatment integerTreatment(const Instruction& i, ModeKey key) {
     case Op::aam:
     case Op::aad:
     case Op::salc:
-    case Op::clflush:
     case Op::maskmov:
     case Op::vmaskmov:
     case Op::gather:
