@@ -49,8 +49,9 @@ void Pit::scheduleLocked(Nanoseconds now) {
   if (nextRise_ == 0 && owed_ == 0) return timer_->cancel();
   // A machine that gets a fraction of the host's processor has all its ticks in that fraction of the time.
   constexpr Nanoseconds kCatchUp = 16;
-  Nanoseconds again = now + periodLocked() / kCatchUp;
-  Nanoseconds at = owed_ == 0 ? nextRise_ : nextRise_ == 0 ? again : std::min(nextRise_, again);
+  Nanoseconds period = periodLocked(), again = now + std::max(period / kCatchUp, kMinimumPeriod);
+  bool rises = nextRise_ != 0 && period >= kMinimumPeriod;
+  Nanoseconds at = owed_ == 0 ? nextRise_ : rises ? std::min(nextRise_, again) : again;
   timer_->arm(std::max(at, lastRise_ + kMinimumPeriod));
 }
 

@@ -336,6 +336,31 @@ TEST_F(PitTest, WhatIsOwedEndsWithANewCount) {
   EXPECT_EQ(irq.rises, before + 1) << "the end of the last period of 10 ms";
 }
 
+TEST(PitClock, ALineThatWaitsIsNotAskedAllTheTime) {
+  struct WaitingLine : FakeLine {
+    bool waits() const override { return ++asked < 100'000; }
+    mutable int asked = 0;
+  };
+  constexpr Nanoseconds kWaited = 100 * Pit::kMinimumPeriod;
+  // One-shots and periods, of counts that end soon or at once.
+  for (unsigned mode : {0u, 2u, 3u, 4u}) {
+    for (unsigned count : {2u, 20u, 500u}) {
+      FakeClock clock;
+      WaitingLine irq;
+      Pit pit{clock, irq};
+      for (int n = 0; n < 2; ++n) {
+        pit.counters().write(3, 1, 0x30 | mode << 1);
+        pit.counters().write(0, 1, count & 0xff);
+        pit.counters().write(0, 1, count >> 8);
+        irq.asked = 0;
+        clock.advance(kWaited);
+        EXPECT_GE(irq.asked, 10) << mode << " " << count << ": the tick is owed";
+        EXPECT_LE(irq.asked, 110) << mode << " " << count;
+      }
+    }
+  }
+}
+
 TEST(PitClock, ALateTimerOwesTheTicksBetween) {
   struct LateClock : FakeClock {
     Nanoseconds now() const override { return FakeClock::now() + late; }
