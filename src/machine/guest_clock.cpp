@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "machine/guest_clock.h"
 
-#include "base/clock.h"
+#include <limits>
 
 namespace lodge {
 
@@ -19,6 +19,13 @@ struct Pairing {
 static_assert(sizeof(Pairing) == 64);
 
 }  // namespace
+
+Nanoseconds timeOfTsc(std::uint64_t tsc, std::uint64_t current, std::uint64_t hz, Nanoseconds now) {
+  constexpr Nanoseconds kFar = std::numeric_limits<Nanoseconds>::max() / 2;
+  if (tsc <= current) return now;
+  unsigned __int128 span = static_cast<unsigned __int128>(tsc - current) * kNanosecondsPerSecond / hz;
+  return span >= static_cast<unsigned __int128>(kFar - now) ? kFar : now + static_cast<Nanoseconds>(span) + 1;
+}
 
 void noteStandstill(x86::Cpu& cpu) {
   if ((cpu.state.pvSystemTime & kEnabled) == 0) return;

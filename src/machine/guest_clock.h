@@ -1,13 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-// The parts of KVM's paravirtual clock that have to do with the host's (Linux Documentation/virt/kvm/x86/msr.rst and
-// hypercalls.rst). Not while guest vector state is live.
+// The guest's time stamp counter as a time of the machine's, and the parts of KVM's paravirtual clock that have to do
+// with the host's (Linux Documentation/virt/kvm/x86/msr.rst and hypercalls.rst). Not while guest vector state is live.
 #pragma once
 
 #include <cstdint>
 
+#include "base/clock.h"
 #include "x86/cpu.h"
 
 namespace lodge {
+
+/// When a counter that shows `current` at the time `now`, and goes at `hz`, gets to `tsc`, which is above or has
+/// passed: counters do not come round. `now` if it has; a time that never comes if that is too far.
+Nanoseconds timeOfTsc(std::uint64_t tsc, std::uint64_t current, std::uint64_t hz, Nanoseconds now);
 
 /// Tells the guest, if it uses the clock, that the CPU stood still: its watchdogs begin anew. While the CPU does not
 /// run.

@@ -3,9 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <limits>
 #include <memory>
-
-#include "base/clock.h"
 
 namespace lodge {
 namespace {
@@ -59,6 +58,19 @@ TEST_F(GuestClock, IsPairedWithTheHosts) {
   EXPECT_EQ(pairClocks(*cpu_, 0x2000, 1), -95);
   EXPECT_EQ(pairClocks(*cpu_, std::uint64_t{1} << 40, 0), -14);
   EXPECT_EQ(pairClocks(*cpu_, 4_MiB - 32, 0), -14) << "half of it";
+}
+
+TEST(GuestTsc, IsATimeOfTheMachines) {
+  constexpr std::uint64_t kHz = 2'500'000'000, kHalf = std::uint64_t{1} << 63;
+  constexpr Nanoseconds kNow = 7'000, kCentury = 100ll * 365 * 86400 * kNanosecondsPerSecond;
+  EXPECT_EQ(timeOfTsc(1000, 1000, kHz, kNow), kNow);
+  EXPECT_EQ(timeOfTsc(1, ~std::uint64_t{0}, kHz, kNow), kNow) << "it has passed";
+  EXPECT_EQ(timeOfTsc(3500, 1000, kHz, kNow), kNow + 1001);
+  // Comparisons are unsigned, whatever lies between.
+  EXPECT_GT(timeOfTsc(1000 + kHalf, 1000, kHz, kNow), kNow + kCentury);
+  EXPECT_GT(timeOfTsc(~std::uint64_t{0}, 0, kHz, kNow), kNow + kCentury);
+  EXPECT_EQ(timeOfTsc(~std::uint64_t{0}, 0, 1000, kNow), std::numeric_limits<Nanoseconds>::max() / 2);
+  EXPECT_EQ(timeOfTsc(~std::uint64_t{0}, ~std::uint64_t{0} - 5, 1'000'000'000, kNow), kNow + 6);
 }
 
 }  // namespace

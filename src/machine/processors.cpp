@@ -281,15 +281,11 @@ void Processors::powerOn() {
 }
 
 Nanoseconds Processors::timeOfTsc(const x86::Cpu* cpu, std::uint64_t tsc) const {
-  constexpr Nanoseconds kFar = std::numeric_limits<Nanoseconds>::max() / 2;
-  Nanoseconds now = setup_.loop.clock().now();
-  if (!cpu) return kFar;
-  auto left = static_cast<std::int64_t>(tsc - cpu->tscAt(__builtin_ia32_rdtsc()));
-  if (left <= 0) return now;
+  if (!cpu) return std::numeric_limits<Nanoseconds>::max() / 2;
   // A counter that is not scaled goes at the host's rate, whatever the guest was told on another host.
   std::uint64_t hz = cpu->tscScale.isIdentity() ? setup_.model.ticksPerSecond() : setup_.model.tscHz;
-  unsigned __int128 span = static_cast<unsigned __int128>(left) * kNanosecondsPerSecond / hz;
-  return span > static_cast<unsigned __int128>(kFar - now) ? kFar : now + static_cast<Nanoseconds>(span) + 1;
+  Nanoseconds now = setup_.loop.clock().now();
+  return lodge::timeOfTsc(tsc, cpu->tscAt(__builtin_ia32_rdtsc()), hz, now);
 }
 
 std::int64_t Processors::hypercall(Processor& caller, std::uint64_t number, const std::uint64_t (&a)[4]) {
