@@ -37,11 +37,16 @@ void BalloonDevice::writeConfig(std::uint64_t offset, unsigned size, std::uint32
   if (offset == 4 && size == 4) actual_ = value;
 }
 
-void BalloonDevice::reset() {
-  QueuedDevice::reset();
+void BalloonDevice::disableQueue(unsigned queue) {
+  QueuedDevice::disableQueue(queue);
+  if (queue != stats) return;
   std::lock_guard lock(statisticsMutex_);
   holding_ = false;
   heldStatistics_ = Chain{};
+}
+
+void BalloonDevice::reset() {
+  QueuedDevice::reset();
   actual_ = 0;
 }
 

@@ -17,6 +17,7 @@ class BalloonDevice : public QueuedDevice {
   std::uint64_t features() const override;
   std::uint32_t readConfig(std::uint64_t offset, unsigned size) override;
   void writeConfig(std::uint64_t offset, unsigned size, std::uint32_t value) override;
+  void disableQueue(unsigned queue) override;
   void reset() override;
   void notify(unsigned queue) override;
   void transfer(state::Archive& a) override;

@@ -86,7 +86,7 @@ struct BlockDevice::Request {
 };
 
 BlockDevice::BlockDevice(GuestMemory& memory, std::unique_ptr<Disk> disk, std::string serial, unsigned queues)
-    : QueuedDevice(memory, queues), disk_(std::move(disk)), serial_(std::move(serial)) {}
+    : QueuedDevice(memory, queues), disk_(std::move(disk)), serial_(std::move(serial)), inFlightOf_(queues) {}
 
 BlockDevice::~BlockDevice() {
   BlockDevice::reset();
@@ -110,6 +110,12 @@ std::uint32_t BlockDevice::readConfig(std::uint64_t offset, unsigned size) {
   c.discardAlignment = 8;
   c.zeroMayUnmap = 1;
   return readConfigBytes(&c, sizeof c, offset, size);
+}
+
+void BlockDevice::disableQueue(unsigned queue) {
+  QueuedDevice::disableQueue(queue);
+  std::unique_lock lock(flightMutex_);
+  landed_.wait(lock, [&] { return inFlightOf_[queue] == 0; });
 }
 
 void BlockDevice::reset() {
@@ -148,6 +154,7 @@ void BlockDevice::start(unsigned queue, Chain chain) {
   {
     std::lock_guard lock(flightMutex_);
     ++inFlight_;
+    ++inFlightOf_[queue];
   }
   ++requests_;
   bool toGuest = request->header.type == in || request->header.type == getId;
@@ -211,7 +218,8 @@ void BlockDevice::end(Request& r, std::uint8_t status) {
       status == ok ? r.written + 1 : static_cast<std::uint32_t>(std::min<std::uint64_t>(r.chain.writableBytes, ~0u));
   finish(r.queue, std::move(r.chain), written);
   std::lock_guard lock(flightMutex_);
-  if (--inFlight_ == 0) landed_.notify_all();
+  --inFlight_;
+  if (--inFlightOf_[r.queue] == 0) landed_.notify_all();
 }
 
 }  // namespace lodge::virtio

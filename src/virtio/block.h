@@ -5,6 +5,7 @@
 #include <condition_variable>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "image/disk.h"
 #include "virtio/queue_set.h"
@@ -21,6 +22,8 @@ class BlockDevice : public QueuedDevice {
   DeviceType type() const override { return DeviceType::block; }
   std::uint64_t features() const override;
   std::uint32_t readConfig(std::uint64_t offset, unsigned size) override;
+  /// Both return when no request of the queue (of any) is under way.
+  void disableQueue(unsigned queue) override;
   void reset() override;
   void notify(unsigned queue) override;
   int quiesce() override;
@@ -41,6 +44,7 @@ class BlockDevice : public QueuedDevice {
   std::mutex flightMutex_;
   std::condition_variable landed_;
   unsigned inFlight_ = 0;
+  std::vector<unsigned> inFlightOf_;  ///< by queue
   std::atomic<std::uint64_t> requests_{0};
 };
 

@@ -3,6 +3,11 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <chrono>
+#include <functional>
+#include <thread>
+
 #include "base/bytes.h"
 #include "virtio/balloon.h"
 #include "virtio/driver_kit.h"
@@ -22,6 +27,13 @@ class MemoryDisk : public Disk {
   std::uint64_t sizeBytes() const override { return data_.size(); }
   bool readOnly() const override { return false; }
   void read(std::uint64_t offset, std::span<const iovec> to, Completion done) override {
+    if (hold) {
+      held = [this, offset, to, done] {
+        hold = false;
+        read(offset, to, done);
+      };
+      return;
+    }
     for (const iovec& v : to) {
       std::memcpy(v.iov_base, data_.data() + offset, v.iov_len);
       offset += v.iov_len;
@@ -36,6 +48,8 @@ class MemoryDisk : public Disk {
     done(0);
   }
   void flush(Completion done) override { done(5); }
+  bool hold = false;
+  std::function<void()> held;  ///< the read that waits
   void discard(std::uint64_t, std::uint64_t, Completion done) override { done(0); }
   void writeZeroes(std::uint64_t offset, std::uint64_t length, bool, Completion done) override {
     std::fill_n(data_.begin() + static_cast<long>(offset), length, std::uint8_t{0});
@@ -51,7 +65,8 @@ struct BlockTest : ::testing::TestWithParam<bool> {
   std::vector<std::uint8_t> data = std::vector<std::uint8_t>(64 * 512, 0x5a);
   DriverQueue driver{*memory, 0x1000, GetParam()};
   CountingTransport transport;
-  BlockDevice device{*memory, std::make_unique<MemoryDisk>(data), "serial-1", 1};
+  MemoryDisk* disk = new MemoryDisk(data);
+  BlockDevice device{*memory, std::unique_ptr<Disk>(disk), "serial-1", 1};
 
   void SetUp() override {
     device.attach(transport);
@@ -119,6 +134,28 @@ TEST_P(BlockTest, aRequestWithoutStatusBreaksTheDevice) {
   EXPECT_EQ(transport.resetsWanted, 1);
 }
 
+TEST_P(BlockTest, aQueueThatIsResetWaitsForItsRequests) {
+  disk->hold = true;
+  driver.put(0x8000, std::uint32_t{0});
+  driver.put(0x8008, std::uint64_t{4});
+  driver.put<std::uint8_t>(0x9000, 0xee);
+  driver.add({{0x8000, 16, false}, {0x9000, 512, true}, {0xf000, 1, true}});
+  device.notify(0);
+  EXPECT_FALSE(device.isQuiet());
+  std::atomic<bool> ended{false};
+  std::thread resets([&] {
+    device.disableQueue(0);
+    ended = true;
+  });
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  EXPECT_FALSE(ended) << "the disk may write into the driver's buffer still";
+  disk->held();
+  resets.join();
+  EXPECT_EQ(driver.get<std::uint8_t>(0x9000), 0x5a);
+  EXPECT_TRUE(device.isQuiet());
+  EXPECT_FALSE(driver.take()) << "the ring is the driver's alone";
+}
+
 TEST(Entropy, fillsBuffers) {
   auto memory = std::move(*GuestMemory::create(1_MiB));
   DriverQueue driver(*memory, 0x1000, false);
@@ -135,6 +172,33 @@ TEST(Entropy, fillsBuffers) {
   std::uint64_t any = 0;
   for (unsigned i = 0; i < 64; i += 8) any |= driver.get<std::uint64_t>(0x8000 + i);
   EXPECT_NE(any, 0u);
+}
+
+TEST(Balloon, statisticsGoWithTheirQueue) {
+  auto memory = std::move(*GuestMemory::create(1_MiB));
+  DriverQueue first(*memory, 0x1000, false), second(*memory, 0x2000, false);
+  CountingTransport transport;
+  BalloonDevice device(*memory);
+  device.attach(transport);
+  device.activate(device.features());
+  constexpr unsigned kStatistics = 2;
+  bool accepted = false;
+  device.enableQueue(kStatistics, first.setup(), accepted);
+  first.add({{0x8000, 10, false}});
+  device.notify(kStatistics);
+  device.requestStatistics();
+  EXPECT_TRUE(first.take()) << "the buffer is asked back for new ones";
+  first.add({{0x8000, 10, false}});
+  device.notify(kStatistics);
+  device.disableQueue(kStatistics);
+  device.enableQueue(kStatistics, second.setup(), accepted);
+  ASSERT_TRUE(accepted);
+  device.requestStatistics();
+  EXPECT_FALSE(second.take()) << "a buffer of the ring that was";
+  second.add({{0x8000, 10, false}});
+  device.notify(kStatistics);
+  device.requestStatistics();
+  EXPECT_TRUE(second.take());
 }
 
 TEST(Balloon, givesPagesBack) {

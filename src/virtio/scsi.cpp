@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <utility>
 
 #include "storage/scsi_bytes.h"
 #include "virtio/scatter.h"
@@ -70,7 +71,7 @@ struct ScsiDevice::Request {
 };
 
 ScsiDevice::ScsiDevice(GuestMemory& memory, unsigned requestQueues)
-    : QueuedDevice(memory, kFirstRequestQueue + requestQueues) {}
+    : QueuedDevice(memory, kFirstRequestQueue + requestQueues), inFlightOf_(kFirstRequestQueue + requestQueues) {}
 
 ScsiDevice::~ScsiDevice() {
   ScsiDevice::reset();
@@ -94,10 +95,16 @@ std::uint32_t ScsiDevice::readConfig(std::uint64_t offset, unsigned size) {
   return readConfigBytes(&c, sizeof c, offset, size);
 }
 
+void ScsiDevice::disableQueue(unsigned queue) {
+  QueuedDevice::disableQueue(queue);
+  std::unique_lock lock(flightMutex_);
+  if (queue == kControlQueue) waiting_.clear();
+  landed_.wait(lock, [&] { return inFlightOf_[queue] == 0; });
+}
+
 void ScsiDevice::reset() {
   QueuedDevice::reset();
   std::unique_lock lock(flightMutex_);
-  waiting_.clear();
   landed_.wait(lock, [&] { return inFlight_ == 0; });
 }
 
@@ -154,6 +161,7 @@ void ScsiDevice::start(unsigned queue, Chain chain) {
   {
     std::lock_guard lock(flightMutex_);
     ++inFlight_;
+    ++inFlightOf_[queue];
   }
   constexpr std::uint8_t kReportLuns = 0xa0, kInquiry = 0x12;
   auto number = unitNumber(header.lun);
@@ -194,23 +202,28 @@ void ScsiDevice::end(Request& r, const ScsiResult& result, std::uint8_t response
   storeFront(r.answer, header);
   std::uint64_t written = sizeof header + scsi::bytesIn(r.toDriver);
   finish(r.queue, std::move(r.chain), static_cast<std::uint32_t>(std::min<std::uint64_t>(written, ~0u)));
-  landed();
+  landed(r.queue);
 }
 
-void ScsiDevice::landed() {
+void ScsiDevice::landed(unsigned queue) {
   std::vector<Management> ready;
   {
     std::lock_guard lock(flightMutex_);
-    if (inFlight_ == 1) ready = std::move(waiting_);
-    if (ready.empty()) {
-      if (--inFlight_ == 0) landed_.notify_all();
-      return;
-    }
-    waiting_.clear();
+    if (inFlight_ == 1) ready = std::exchange(waiting_, {});
+    if (ready.empty()) return landLocked(queue);
+    // A control queue that is reset waits for the answers, too.
+    ++inFlightOf_[kControlQueue];
   }
   for (Management& m : ready) answerManagement(std::move(m));
   std::lock_guard lock(flightMutex_);
-  if (--inFlight_ == 0) landed_.notify_all();
+  --inFlightOf_[kControlQueue];
+  landLocked(queue);
+}
+
+void ScsiDevice::landLocked(unsigned queue) {
+  --inFlight_;
+  --inFlightOf_[queue];
+  landed_.notify_all();
 }
 
 // Tasks cannot be cut off: what wants to abort them, or to reset a unit, is answered when they have ended (5.6.6.2).

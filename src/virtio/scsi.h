@@ -27,6 +27,8 @@ class ScsiDevice : public QueuedDevice {
   DeviceType type() const override { return DeviceType::scsi; }
   std::uint64_t features() const override { return 0; }
   std::uint32_t readConfig(std::uint64_t offset, unsigned size) override;
+  /// Both return when no request of the queue (of any) is under way.
+  void disableQueue(unsigned queue) override;
   void reset() override;
   void notify(unsigned queue) override;
   int quiesce() override;
@@ -45,13 +47,15 @@ class ScsiDevice : public QueuedDevice {
   void end(Request& request, const ScsiResult& result, std::uint8_t response);
   void manage(Chain chain);
   void answerManagement(Management management);
-  void landed();
+  void landed(unsigned queue);
+  void landLocked(unsigned queue);
 
   std::vector<std::unique_ptr<ScsiUnit>> units_;
   std::mutex flightMutex_;
   std::condition_variable landed_;
   unsigned inFlight_ = 0;
-  std::vector<Management> waiting_;  ///< for the requests before them to end
+  std::vector<unsigned> inFlightOf_;  ///< by queue
+  std::vector<Management> waiting_;   ///< for the requests before them to end
 };
 
 }  // namespace lodge::virtio

@@ -3,6 +3,10 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <chrono>
+#include <thread>
+
 #include "storage/scsi_cdrom.h"
 #include "storage/scsi_disk.h"
 #include "storage/test_disk.h"
@@ -87,6 +91,38 @@ TEST_F(VirtioScsi, AResetOfAUnitWaitsForItsTasks) {
   EXPECT_TRUE(requests_.take());
   EXPECT_TRUE(control_.take());
   EXPECT_EQ(control_.get<std::uint8_t>(0xd000), 0);
+}
+
+TEST_F(VirtioScsi, QueuesThatAreResetForgetWhatWasAsked) {
+  disk_->hold = true;
+  std::uint8_t header[51] = {1, 0, 0x40, 1};
+  header[19] = 0x28;
+  header[27] = 1;
+  ASSERT_TRUE(memory_->writeObject(Gpa{kRequest}, header));
+  requests_.add({{kRequest, 51, false}, {kResponse, 108, true}, {kData, 512, true}});
+  device_.notify(2);
+  std::uint8_t reset[24] = {0, 0, 0, 0, 5, 0, 0, 0, 1, 0, 0x40, 1};
+  ASSERT_TRUE(memory_->writeObject(Gpa{0xc000}, reset));
+  control_.add({{0xc000, 24, false}, {0xd000, 1, true}});
+  device_.notify(0);
+  // The control queue's request only waits; the other's is the disk's.
+  device_.disableQueue(0);
+  DriverQueue control(*memory_, 0x3000, false);
+  bool accepted = false;
+  device_.enableQueue(0, control.setup(), accepted);
+  ASSERT_TRUE(accepted);
+  std::atomic<bool> ended{false};
+  std::thread resets([&] {
+    device_.disableQueue(2);
+    ended = true;
+  });
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  EXPECT_FALSE(ended);
+  disk_->completeHeld();
+  resets.join();
+  EXPECT_TRUE(device_.isQuiet());
+  EXPECT_FALSE(control.take()) << "an answer to the ring that was";
+  EXPECT_FALSE(requests_.take());
 }
 
 TEST_F(VirtioScsi, UnitsAreSavedWithTheirMedia) {
