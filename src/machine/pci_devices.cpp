@@ -241,13 +241,15 @@ std::vector<std::pair<std::string, std::uint64_t>> PciDevices::statistics() cons
   for (std::size_t i = 0; i < disks_.size(); ++i)
     all.emplace_back(fmt::format("disk{}.requests", i), disks_[i]->requests());
   for (std::size_t i = 0; i < nets_.size(); ++i) {
-    std::uint64_t sent = 0, received = 0;
+    std::uint64_t sent = 0, received = 0, lost = 0;
     for (unsigned pair = 0; pair < nets_[i]->pairs(); ++pair) {
       sent += nets_[i]->framesSent(pair);
       received += nets_[i]->framesReceived(pair);
+      lost += nets_[i]->framesLost(pair);
     }
     all.emplace_back(fmt::format("net{}.sent", i), sent);
     all.emplace_back(fmt::format("net{}.received", i), received);
+    all.emplace_back(fmt::format("net{}.lost", i), lost);
     for (unsigned pair = 0; pair < nets_[i]->pairs() && nets_[i]->pairs() > 1; ++pair) {
       all.emplace_back(fmt::format("net{}.queue{}.sent", i, pair), nets_[i]->framesSent(pair));
       all.emplace_back(fmt::format("net{}.queue{}.received", i, pair), nets_[i]->framesReceived(pair));

@@ -78,7 +78,7 @@ void ConsoleDevice::deliver() {
 }
 
 void ConsoleDevice::deliverLocked() {
-  while (!backlog_.empty()) {
+  for (unsigned served = 1; !backlog_.empty(); ++served) {
     Chain chain;
     if (!popChain(receive, chain)) return;
     std::uint32_t done = 0;
@@ -89,6 +89,7 @@ void ConsoleDevice::deliverLocked() {
       done += static_cast<std::uint32_t>(part);
     }
     finish(receive, std::move(chain), done);
+    if (served % kAtOnce == 0 && goOnLater(receive)) return;
   }
 }
 

@@ -17,8 +17,8 @@ class Transport {
   virtual void signalConfig() = 0;
   /// The driver broke the rules on a queue: DEVICE_NEEDS_RESET is set, the driver is told, a line is logged once.
   virtual void needsReset(unsigned queue) = 0;
-  /// Within notify(): on a thread that has others to serve, which calls it again later. False: on a thread of the
-  /// driver's own.
+  /// Has notify() called for the queue later on, by the I/O thread and after what else that has to do. False: it is not
+  /// going to be called.
   virtual bool goOnLater(unsigned) { return false; }
 };
 

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <iterator>
 #include <utility>
 
 #include "base/bytes.h"
@@ -156,9 +157,9 @@ void NetDevice::transfer(state::Archive& a) {
 
 void NetDevice::work() {
   workWanted_ = false;
-  if (!live_) return;
   {
     std::lock_guard lock(workMutex_);
+    if (!live_) return;  // a reset that was at work has ended
     if (byVhost_) return workByVhost();
     for (unsigned pair = 0; pair < maxPairs_; ++pair) transmit(2 * pair + 1);
     control();
@@ -244,8 +245,8 @@ bool NetDevice::wanted(std::span<const std::uint8_t> frame) const {
 }
 
 bool NetDevice::receive(std::span<const std::uint8_t> frame, const FrameOffload& offload) {
-  if (!live_) return true;  // nobody listens: dropped, as on a cable to a card that is off
   std::lock_guard lock(workMutex_);
+  if (!live_) return true;  // nobody listens: dropped, as on a cable to a card that is off
   if (accepts(offload)) return deliver(frame, offload);
   // What finds no room is lost: there would be no telling which part.
   finishOffload(frame, offload, [&](auto finished) { deliver(finished, FrameOffload{}); });
@@ -265,7 +266,12 @@ bool NetDevice::deliver(std::span<const std::uint8_t> frame, const FrameOffload&
   if (!wanted(frame)) return true;
   unsigned pair = pairFor(frame), queue = 2 * pair;
   std::vector<Chain> chains;
-  if (!popBuffers(queue, frame.size() + sizeof(Header), chains)) return false;
+  Room room = popBuffers(queue, frame.size() + sizeof(Header), chains);
+  if (room == Room::notYet) return false;
+  if (room == Room::never) {
+    ++pairStates_[pair].lost;
+    return true;
+  }
   Header header{};
   header.buffers = static_cast<std::uint16_t>(chains.size());
   if (offload.needsChecksum) {
@@ -303,29 +309,30 @@ bool NetDevice::deliver(std::span<const std::uint8_t> frame, const FrameOffload&
 }
 
 /// Buffers for `bytes`: one, or with mergeable buffers as many as it takes. Those that do not suffice are kept for the
-/// next try.
-bool NetDevice::popBuffers(unsigned queue, std::size_t bytes, std::vector<Chain>& out) {
+/// next try; never: the whole ring is not enough, or without mergeable buffers the next of it.
+NetDevice::Room NetDevice::popBuffers(unsigned queue, std::size_t bytes, std::vector<Chain>& out) {
   bool mergeable = (features_ & bit::mergeable) != 0;
-  std::size_t room = 0;
   std::vector<Chain>& spare = pairStates_[queue / 2].spare;
-  out = std::exchange(spare, {});
-  for (const Chain& c : out) room += c.writableBytes;
-  while (room < bytes) {
-    Chain chain;
-    if (!popChain(queue, chain)) {
-      spare = std::move(out);
-      return false;
+  std::size_t room = 0, slots = 0, count = 0;
+  for (; room < bytes; ++count) {
+    if (count == spare.size()) {
+      if (slots != 0 && slots >= queueSize(queue)) return Room::never;
+      Chain chain;
+      if (!popChain(queue, chain)) return Room::notYet;
+      spare.push_back(std::move(chain));
     }
-    room += chain.writableBytes;
-    out.push_back(std::move(chain));
+    room += spare[count].writableBytes;
+    slots += spare[count].slots();
     if (!mergeable && room < bytes) {
-      // The driver's buffer is too small for the frame: the frame is lost, the buffer returned empty.
-      finish(queue, std::move(out.back()), 0);
-      out.clear();
-      return false;
+      finish(queue, std::move(spare[count]), 0);
+      spare.clear();
+      return Room::never;
     }
   }
-  return true;
+  auto end = spare.begin() + static_cast<std::ptrdiff_t>(count);
+  out.assign(std::make_move_iterator(spare.begin()), std::make_move_iterator(end));
+  spare.erase(spare.begin(), end);
+  return Room::enough;
 }
 
 void NetDevice::control() {

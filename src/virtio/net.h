@@ -39,9 +39,15 @@ class NetDevice : public QueuedDevice {
   /// Of one queue pair.
   std::uint64_t framesSent(unsigned pair) const { return pairStates_[pair].sent; }
   std::uint64_t framesReceived(unsigned pair) const { return pairStates_[pair].received; }
+  /// Those that the driver's buffers were too small for.
+  std::uint64_t framesLost(unsigned pair) const { return pairStates_[pair].lost; }
 
  protected:
   std::vector<const Chain*> held(unsigned queue) const override;
+  bool goOnLater(unsigned) override {
+    wake();
+    return true;
+  }
 
  private:
   struct Header;
@@ -50,7 +56,7 @@ class NetDevice : public QueuedDevice {
     std::vector<Chain> spare;  ///< popped for a frame that then did not fit
     std::size_t unsignalled =
         0;  ///< buffers of frames that were sent, and of which the driver shall find out by itself
-    std::atomic<std::uint64_t> sent{0}, received{0};
+    std::atomic<std::uint64_t> sent{0}, received{0}, lost{0};
   };
   static constexpr std::size_t kFlows = 1024;
   static constexpr std::uint8_t kUnknown = 0xff;
@@ -68,7 +74,8 @@ class NetDevice : public QueuedDevice {
   bool deliver(std::span<const std::uint8_t> frame, const FrameOffload& offload);
   unsigned pairFor(std::span<const std::uint8_t> frame) const;
   void forgetFlows() { flows_.fill(kUnknown); }
-  bool popBuffers(unsigned queue, std::size_t bytes, std::vector<Chain>& out);
+  enum class Room : std::uint8_t { enough, notYet, never };
+  Room popBuffers(unsigned queue, std::size_t bytes, std::vector<Chain>& out);
   bool command(const Chain& chain);
   bool wanted(std::span<const std::uint8_t> frame) const;
 

@@ -125,7 +125,11 @@ void NetDevice::feed(unsigned queue) {
   if (!transmit && queue / 2 >= v.net.pairs()) return;  // nothing arrives there
   auto& waiting = v.waiting[queue];
   while (!waiting.empty() && handOver(queue, waiting.front())) waiting.pop_front();
-  while (waiting.empty()) {
+  for (unsigned served = 0; waiting.empty(); ++served) {
+    if (served == VhostRing::kSize) {  // some were refused, and the driver may never end
+      wake();
+      break;
+    }
     Chain chain;
     if (!popChain(queue, chain)) break;
     if (!handOver(queue, chain)) waiting.push_back(std::move(chain));

@@ -3,6 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <functional>
+#include <future>
+
 #include "base/bytes.h"
 #include "virtio/net_kit.h"
 
@@ -19,12 +22,14 @@ class Wire : public NetBackend {
   void send(std::span<const std::uint8_t> frame, const FrameOffload&) override {
     sent.emplace_back(frame.begin(), frame.end());
     if (!answer.empty()) toGuest(answer, FrameOffload{});
+    if (onSend) onSend();
   }
   bool supportsOffload() const override { return true; }
   unsigned mtu() const override { return 9000; }
   Receiver toGuest;
   std::vector<std::vector<std::uint8_t>> sent;
   std::vector<std::uint8_t> answer;  ///< to each frame, at once; empty: none
+  std::function<void()> onSend;
   int ready = 0;
 };
 
@@ -88,8 +93,9 @@ struct NetTest : testing::NetFixture {
     onLoop([&] { taken = wire->toGuest(frame, FrameOffload{}); });
     return taken;
   }
-  void addBuffers(unsigned pair, unsigned count, std::uint32_t bytes = 2048) {
-    for (unsigned n = 0; n < count; ++n) queues[2 * pair]->add({{kBuffers + 0x10000 + 0x800 * n, bytes, true}});
+  void addBuffers(unsigned pair, unsigned count, std::uint32_t bytes = 2048, unsigned first = 0) {
+    for (unsigned n = first; n < first + count; ++n)
+      queues[2 * pair]->add({{kBuffers + 0x10000 + 0x800 * n, bytes, true}});
   }
 };
 INSTANTIATE_TEST_SUITE_P(Rings, NetTest, ::testing::Values(false, true),
@@ -163,6 +169,63 @@ TEST_P(NetTest, BuffersThatDoNotSufficeWaitOnTheirPair) {
   ASSERT_TRUE(first && second);
   EXPECT_EQ(first->written + second->written, 3000 + kHeader);
   EXPECT_EQ(queues[2]->get<std::uint16_t>(kBuffers + 0x10000 + 10), 2u) << "num_buffers";
+}
+
+TEST_P(NetTest, AFrameThatTheWholeRingHasNoRoomForIsLost) {
+  addBuffers(0, 4, 100);
+  std::vector<std::uint8_t> large = segment(7, true);
+  large.resize(1000);
+  EXPECT_FALSE(receive(large)) << "the driver may give more";
+  addBuffers(0, 4, 100, 4);
+  EXPECT_TRUE(receive(large)) << "it has given all";
+  EXPECT_EQ(device.framesLost(0), 1u);
+  EXPECT_FALSE(queues[0]->take()) << "the buffers wait for a frame that fits";
+  large.resize(500);
+  EXPECT_TRUE(receive(large));
+  EXPECT_EQ(device.framesReceived(0), 1u);
+  for (int n = 0; n < 6; ++n) EXPECT_TRUE(queues[0]->take()) << n;
+  EXPECT_FALSE(queues[0]->take()) << "the others wait on";
+  EXPECT_EQ(queues[0]->get<std::uint16_t>(kBuffers + 0x10000 + 10), 6u) << "num_buffers";
+  EXPECT_TRUE(receive(segment(7, true)));
+  EXPECT_EQ(device.framesReceived(0), 2u);
+}
+
+TEST_P(NetTest, WithoutMergeableBuffersAFrameThatDoesNotFitIsLost) {
+  constexpr std::uint64_t kMergeable = 1 << 15;
+  onLoop([&] { device.activate(device.features() & ~kMergeable); });
+  std::vector<std::uint8_t> large = segment(7, true);
+  large.resize(2000);
+  EXPECT_FALSE(receive(large)) << "no buffer at all: it waits";
+  addBuffers(0, 2, 1526);
+  EXPECT_TRUE(receive(large)) << "the network need not keep it";
+  EXPECT_EQ(device.framesLost(0), 1u);
+  EXPECT_TRUE(receive(segment(7, true)));
+  auto first = queues[0]->take(), second = queues[0]->take();
+  ASSERT_TRUE(first && second);
+  EXPECT_EQ(first->written, 0u) << "the driver has the small buffer back, empty";
+  EXPECT_EQ(second->written, kHeader + segment(7, true).size());
+}
+
+TEST_P(NetTest, ADriverThatNeverEndsToSendHoldsUpNobody) {
+  constexpr std::size_t kAll = 1000, kAtOnce = 64;
+  write(kBuffers, std::vector<std::uint8_t>(kHeader + 60));
+  auto add = [&] { queues[1]->add({{kBuffers, kHeader + 60, false}}); };
+  wire->onSend = [&] {
+    queues[1]->take();
+    if (wire->sent.size() < kAll) add();
+  };
+  add();
+  std::promise<void> done;
+  std::size_t before = 0, turns = 0;
+  std::function<void()> turn = [&] {
+    EXPECT_LE(wire->sent.size(), before + kAtOnce);
+    before = wire->sent.size();
+    wire->sent.size() < kAll && ++turns < 100 * kAll ? loop->post(turn) : done.set_value();
+  };
+  device.notify(1);
+  loop->post(turn);
+  done.get_future().wait();
+  EXPECT_EQ(wire->sent.size(), kAll);
 }
 
 TEST_P(NetTest, AQueueThatIsResetForgetsItsBuffers) {

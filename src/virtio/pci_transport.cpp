@@ -163,10 +163,11 @@ void PciTransport::resetLocked() {
     vectors_[i] = kNoVector;
   }
   configVector_ = kNoVector;
-  isr_ = 0;
   deviceFeatureSelect_ = driverFeatureSelect_ = 0;
   driverFeatures_ = 0;
   queueSelect_ = 0;
+  std::lock_guard lock(intxMutex_);
+  isr_ = 0;
   setIntx(false);
 }
 
@@ -221,6 +222,7 @@ void PciTransport::interrupt(std::uint16_t vector, std::uint8_t isrBit) {
     if (vector != kNoVector) signalMsix(vector);
     return;
   }
+  std::lock_guard lock(intxMutex_);
   isr_ |= isrBit;
   setIntx(true);
 }
@@ -249,9 +251,9 @@ std::uint64_t PciTransport::read(std::uint64_t offset, unsigned size) {
   }
   if (offset < kDeviceConfig) {
     if (offset != kIsr) return 0;
-    std::uint8_t value = isr_.exchange(0);  // reading acknowledges (4.1.4.5)
+    std::lock_guard lock(intxMutex_);
     setIntx(false);
-    return value;
+    return isr_.exchange(0);  // reading acknowledges (4.1.4.5)
   }
   return offset < kNotify ? device_->readConfig(offset - kDeviceConfig, size) : 0;
 }

@@ -70,6 +70,7 @@ class PciTransport : public PciFunction, private Transport, private IoDevice {
   std::vector<QueueState> queues_;
   std::vector<std::atomic<std::uint16_t>> vectors_;  // of the queues, readable without the mutex
   std::atomic<std::uint16_t> configVector_{kNoVector};
+  std::mutex intxMutex_;  // isr_ and INTA# change together
   std::atomic<std::uint8_t> isr_{0}, status_{0}, generation_{0};
   std::uint32_t deviceFeatureSelect_ = 0, driverFeatureSelect_ = 0;
   std::uint64_t driverFeatures_ = 0;

@@ -4,7 +4,6 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 
-#include <thread>
 #include <utility>
 
 namespace lodge::virtio {
@@ -21,9 +20,7 @@ QueueDoorbells::QueueDoorbells(Doorbells& doorbells, EventLoop& loop, unsigned q
       eventfd_t count = 0;
       if (::eventfd_read(bell.event.get(), &count) != 0 || !bell.live) return;
       doorbells_.noteRing();
-      bell.ringer = std::this_thread::get_id();
       ring(queue);
-      bell.ringer = std::thread::id();
     });
     if (watched) bells_[queue].event = std::move(event);
   }
@@ -31,7 +28,7 @@ QueueDoorbells::QueueDoorbells(Doorbells& doorbells, EventLoop& loop, unsigned q
 
 bool QueueDoorbells::ringAgain(unsigned queue) {
   Bell& bell = bells_[queue];
-  return bell.ringer == std::this_thread::get_id() && ::eventfd_write(bell.event.get(), 1) == 0;
+  return bell.live && bell.event && ::eventfd_write(bell.event.get(), 1) == 0;
 }
 
 QueueDoorbells::~QueueDoorbells() {

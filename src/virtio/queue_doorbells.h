@@ -6,7 +6,6 @@
 #include <functional>
 #include <mutex>
 #include <optional>
-#include <thread>
 #include <vector>
 
 #include "base/event_loop.h"
@@ -30,7 +29,8 @@ class QueueDoorbells {
   void place(std::optional<std::uint64_t> address);
   /// Whether the driver uses a queue now. If not, `ring` is not under way any more on return. Not from within `ring`.
   void setLive(unsigned queue, bool live);
-  /// Within `ring`, of that queue: calls it once more, after whatever else the I/O thread has to do. False elsewhere.
+  /// Has `ring` called (once more) for a queue that the driver uses, after whatever else the I/O thread has to do.
+  /// False: the driver does not use it, or it has no event. Any thread.
   bool ringAgain(unsigned queue);
 
  private:
@@ -38,7 +38,6 @@ class QueueDoorbells {
     UniqueFd event;
     std::mutex ringing;
     std::atomic<bool> live{false};
-    std::atomic<std::thread::id> ringer{};
     std::optional<std::uint64_t> at{};  ///< where it is
   };
   void updateLocked(unsigned queue);

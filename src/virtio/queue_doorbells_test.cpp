@@ -7,6 +7,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <functional>
 #include <thread>
 
 #include "device/fakes.h"
@@ -35,8 +36,11 @@ struct Watcher : DoorbellWatcher {
 class DoorbellTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    auto made = std::make_unique<ConsoleDevice>(
-        *memory_, [this](const char* data, std::size_t length) { out_.append(data, length); });
+    auto made = std::make_unique<ConsoleDevice>(*memory_, [this](const char* data, std::size_t length) {
+      out_.append(data, length);
+      length_ = out_.size();
+      if (onOut_) onOut_();
+    });
     function_ = std::make_unique<PciTransport>(std::move(made), "console");
     function_->useDoorbells(doorbells_, *loop_);
     ASSERT_TRUE(host_->plug(1, *function_));
@@ -77,6 +81,8 @@ class DoorbellTest : public ::testing::Test {
                                                                1ull << 40,
                                                                1 << 30}));
   std::string out_;
+  std::atomic<std::size_t> length_{0};  ///< out_'s
+  std::function<void()> onOut_;
   std::unique_ptr<PciTransport> function_;
   std::uint64_t bar_ = 0;
 };
@@ -168,12 +174,63 @@ TEST_F(DoorbellTest, ALongQueueLetsOthersGoFirst) {
   self = &bells;
   bells.place(0x1000);
   bells.setLive(0, true);
-  EXPECT_FALSE(bells.ringAgain(0)) << "nobody rang";
   EXPECT_EQ(::eventfd_write(watcher_.watched[0x1000], 1), 0);
   serve();
   serve();
   EXPECT_EQ(rings, 2);
   EXPECT_NE(order.find('p'), std::string::npos);
+  EXPECT_TRUE(bells.ringAgain(0)) << "on a thread of the driver's, too";
+  bells.setLive(0, false);
+  EXPECT_FALSE(bells.ringAgain(0)) << "nobody uses it";
+}
+
+TEST_F(DoorbellTest, ADriverThatNeverEndsHoldsUpNobody) {
+  drive();
+  constexpr std::size_t kAll = 1000, kAtOnce = 64;
+  queues_[1].put<char>(0x8000, 'x');
+  auto add = [&] { queues_[1].add({{0x8000, 1, false}}); };
+  onOut_ = [&] {
+    queues_[1].take();
+    if (out_.size() < kAll) add();
+  };
+  add();
+  write(0x3004, 4, 1);
+  EXPECT_EQ(out_.size(), kAtOnce) << "a vCPU's thread goes back to its guest";
+  // The I/O thread goes on, with whatever else it has to do in between.
+  std::size_t before = kAtOnce, turns = 0;
+  std::function<void()> turn = [&] {
+    EXPECT_LE(out_.size(), before + kAtOnce);
+    before = out_.size();
+    out_.size() < kAll && ++turns < 10 * kAll ? loop_->post(turn) : loop_->stop();
+  };
+  loop_->post(turn);
+  EXPECT_TRUE(loop_->run());
+  EXPECT_EQ(out_, std::string(kAll, 'x'));
+}
+
+TEST_F(DoorbellTest, OneThreadServesAQueueAtATime) {
+  drive();
+  std::atomic<int> inside{0};
+  constexpr std::size_t kAll = 3000;
+  onOut_ = [&] {
+    EXPECT_EQ(++inside, 1);
+    queues_[1].take();
+    if (out_.size() < kAll) queues_[1].add({{0x8000, 1, false}});
+    std::this_thread::yield();
+    --inside;
+  };
+  queues_[1].add({{0x8000, 1, false}});
+  std::atomic<bool> ended{false};
+  std::thread driver([&] {
+    while (!ended) write(0x3004, 4, 1);
+  });
+  std::thread server([&] { EXPECT_TRUE(loop_->run()); });
+  while (length_ < kAll) write(0x3004, 4, 1);
+  ended = true;
+  driver.join();
+  loop_->stop();
+  server.join();
+  EXPECT_EQ(out_.size(), kAll);
 }
 
 }  // namespace

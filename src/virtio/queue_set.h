@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <atomic>
 #include <deque>
 #include <mutex>
 #include <span>
@@ -22,9 +23,14 @@ class QueuedDevice : public Device {
     std::lock_guard lock(slots_[queue].mutex);
     accepted = slots_[queue].queue.enable(setup);
   }
+  /// On return no thread is in drain() with a chain of the queue's. Not from within that.
   void disableQueue(unsigned queue) override {
-    std::lock_guard lock(slots_[queue].mutex);
-    slots_[queue].queue.disable();
+    Slot& slot = slots_[queue];
+    {
+      std::lock_guard lock(slot.mutex);
+      slot.queue.disable();
+    }
+    while (unsigned calls = slot.calls) slot.calls.wait(calls);
   }
   void reset() override {
     for (unsigned i = 0; i < queueCount(); ++i) disableQueue(i);
@@ -42,7 +48,10 @@ class QueuedDevice : public Device {
     explicit Slot(GuestMemory& memory) : queue(memory) {}
     std::mutex mutex;
     VirtQueue queue;
+    std::atomic<unsigned> calls{0};  ///< of drain(): the first of them serves for all
   };
+  /// How many chains of a queue a thread serves before it lets others have a turn.
+  static constexpr unsigned kAtOnce = 64;
 
   /// Chains that were popped last and wait in the device: a saved queue has them as not popped.
   virtual std::vector<const Chain*> held(unsigned) const { return {}; }
@@ -65,16 +74,24 @@ class QueuedDevice : public Device {
     if (result == VirtQueue::Pop::broken) transport_->needsReset(index);
     return result == VirtQueue::Pop::chain;
   }
-  /// Pops every available chain of a queue and hands it to `serve(Chain)`, which is called without the lock. A driver
-  /// that makes more of them available meanwhile does not hold up what else the thread has to do.
+  /// Has notify() called for the queue once more, on a thread that has others to serve: see Transport.
+  virtual bool goOnLater(unsigned queue) { return transport_->goOnLater(queue); }
+  /// Pops every available chain of a queue and hands it to `serve(Chain)`, which is called without the lock, and by one
+  /// thread at a time: a call that finds another at work leaves the rest to it. A driver that makes more of them
+  /// available meanwhile does not hold up what else the thread has to do.
   template <class Serve>
   void drain(unsigned index, Serve&& serve) {
-    constexpr unsigned kAtOnce = 64;
-    for (unsigned served = 0;; ++served) {
-      if (served != 0 && served % kAtOnce == 0 && transport_->goOnLater(index)) return;
-      Chain chain;
-      if (!popChain(index, chain)) return;
-      serve(std::move(chain));
+    Slot& slot = slots_[index];
+    if (slot.calls.fetch_add(1) != 0) return;
+    for (unsigned served = 0;;) {
+      unsigned calls = slot.calls;
+      for (Chain chain; popChain(index, chain);) {
+        serve(std::move(chain));
+        if (++served % kAtOnce == 0 && leaveRest(slot, index)) return;
+      }
+      if (!slot.calls.compare_exchange_strong(calls, 0)) continue;
+      slot.calls.notify_all();
+      return;
     }
   }
   struct Finished {
@@ -110,6 +127,16 @@ class QueuedDevice : public Device {
       interrupt = slots_[index].queue.interruptWanted();
     }
     if (interrupt) transport_->signalQueue(index);
+  }
+
+  /// Ends drain() with what there is still left to a later call. False: nobody would make that.
+  bool leaveRest(Slot& slot, unsigned index) {
+    unsigned calls = slot.calls;
+    if (!goOnLater(index)) return false;
+    bool missed = slot.calls.exchange(0) != calls;  // the later call itself may have come too early
+    slot.calls.notify_all();
+    if (missed) goOnLater(index);
+    return true;
   }
 
   std::deque<Slot> slots_;

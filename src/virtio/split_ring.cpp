@@ -68,6 +68,7 @@ class SplitRing : public VirtQueue::Ring {
     bool indirect = false;
     for (;;) {
       if (index >= entries || left-- == 0) return false;
+      if (!indirect) ++out.slots_;
       auto d = loadLe<Descriptor>(table + 16 * index);
       if ((d.flags & descriptor::indirect) != 0) {
         if (!setup_.indirect || indirect || (d.flags & descriptor::next) != 0) return false;

@@ -23,6 +23,8 @@ class Chain {
 
   std::vector<iovec> readable, writable;
   std::uint64_t readableBytes = 0, writableBytes = 0;
+  /// Descriptors of the ring that it takes: 1 or more, of VirtQueue::size().
+  unsigned slots() const { return slots_; }
 
  private:
   friend class VirtQueue;
@@ -33,7 +35,7 @@ class Chain {
   };
   std::vector<Range> written_;
   std::uint16_t id_ = 0;
-  std::uint16_t slots_ = 0;  // descriptors that it takes in a packed ring
+  std::uint16_t slots_ = 0;
 };
 
 /// What the driver configured for one queue.
