@@ -207,6 +207,17 @@ void ApicBus::broadcastEoi(std::uint8_t vector) {
   for (EoiListener* listener : eoiListeners_) listener->endOfInterrupt(vector);
 }
 
+void ApicBus::endLostInterrupts() {
+  // Where EOIs are not broadcast, a handler may be on its way to the I/O APIC's EOI register.
+  if (std::ranges::any_of(apics_, [](const LocalApic* apic) { return apic->suppressesEoi(); })) return;
+  constexpr unsigned kFirstVector = 16, kVectors = 256;
+  for (unsigned n = kFirstVector; n < kVectors; ++n) {
+    auto vector = static_cast<std::uint8_t>(n);
+    auto has = [=](const LocalApic* apic) { return apic->isRequested(vector) || apic->isInService(vector); };
+    if (std::ranges::none_of(apics_, has)) broadcastEoi(vector);
+  }
+}
+
 void ApicBus::LintLine::set(bool level) {
   for (LocalApic* apic : bus.apics_) apic->setLint(pin, level);
 }

@@ -48,6 +48,9 @@ class ApicBus : public MsiSink, public MsiRouter, public ApicMessageSink {
   std::int64_t sendParavirtIpi(std::uint64_t low, std::uint64_t high, std::uint32_t firstId, std::uint64_t command,
                                unsigned bitsPerWord);
   void broadcastEoi(std::uint8_t vector);
+  /// Ends the level-triggered interrupts that no local APIC has any more, though nobody was told of their end. When
+  /// the local APICs have come back from a keeper that tells it later than it happens; while no vCPU runs.
+  void endLostInterrupts();
 
   /// LINT0 and LINT1 of every CPU: where the 8259A's INTR and the platform's NMI are wired. `pin` 0..1.
   InterruptLine& lint(unsigned pin) { return lint_[pin]; }

@@ -74,6 +74,9 @@ class LocalApic : public x86::LocalApic, public IoDevice {
   bool softwareEnabled() const { return (spurious_.load(std::memory_order_relaxed) & kSoftwareEnable) != 0; }
   bool isFocus(std::uint8_t vector) const;
   bool isRequested(std::uint8_t vector) const { return irr_.test(vector); }
+  bool isInService(std::uint8_t vector) const { return isr_.test(vector); }
+  /// Whether its EOIs go to no I/O APIC (SDM vol. 3, 11.8.5).
+  bool suppressesEoi() const { return (spurious_.load(std::memory_order_relaxed) & kSuppressEoi) != 0; }
   std::uint8_t processorPriority() const { return ppr_.load(std::memory_order_relaxed); }
   std::uint32_t id() const { return id_.load(std::memory_order_relaxed); }
 

@@ -7,6 +7,7 @@
 #include "device/fakes.h"
 #include "device/io_apic.h"
 #include "device/local_apic.h"
+#include "device/local_apic_index.h"
 
 namespace lodge {
 namespace {
@@ -175,6 +176,48 @@ TEST_F(LocalApicAwayTest, KeepersKnowTheLevelTriggeredPins) {
   program(9, 0x51, 0);
   EXPECT_EQ(keeper.levels.size(), 1u);
   take(registers);
+}
+
+TEST_F(LocalApicAwayTest, AnEndThatWasNotToldIsFoundWhenTheyComeBack) {
+  constexpr unsigned kPin = 5, kVector = 0x45, kWord = local_apic::kIsr + kVector / 32;
+  constexpr std::uint32_t kBit = 1u << kVector % 32;
+  IoApic ioApic(bus, 0);
+  bus.attach(ioApic);
+  auto remoteIrr = [&] { return (ioApic.save().entries[kPin] >> 14 & 1) != 0; };
+  ioApic.write(0, 4, 0x10 + 2 * kPin);
+  ioApic.write(0x10, 4, 0x8000 | kVector);
+  ioApic.line(kPin).set(true);
+  EXPECT_EQ(apic.acknowledge(), static_cast<int>(kVector));
+  x86::LocalApicRegisters registers = give();
+  EXPECT_NE(registers.words[kWord] & kBit, 0u);
+  take(registers);
+  bus.endLostInterrupts();
+  EXPECT_TRUE(remoteIrr()) << "its handler runs";
+  EXPECT_FALSE(apic.pending());
+  // The handler ends it there, and the message is on its way still.
+  registers = give();
+  registers.words[kWord] &= ~kBit;
+  take(registers);
+  EXPECT_TRUE(remoteIrr());
+  bus.endLostInterrupts();
+  EXPECT_EQ(apic.acknowledge(), static_cast<int>(kVector)) << "the line is high: again";
+  EXPECT_TRUE(remoteIrr());
+  ioApic.line(kPin).set(false);
+  registers = give();
+  registers.words[kWord] &= ~kBit;
+  take(registers);
+  bus.endLostInterrupts();
+  EXPECT_FALSE(remoteIrr());
+  EXPECT_FALSE(apic.pending());
+  // A handler that tells the I/O APIC itself may not have done so yet.
+  ioApic.line(kPin).set(true);
+  EXPECT_EQ(apic.acknowledge(), static_cast<int>(kVector));
+  registers = give();
+  registers.words[kWord] &= ~kBit;
+  registers.words[local_apic::kSpurious] |= 1 << 12;
+  take(registers);
+  bus.endLostInterrupts();
+  EXPECT_TRUE(remoteIrr());
 }
 
 }  // namespace

@@ -172,6 +172,7 @@ Status Processors::takeApics() {
       p.apic->adopt(registers);
     }
   });
+  setup_.apicBus.endLostInterrupts();
   apicsAreAway_ = false;
   return done;
 }
