@@ -120,6 +120,7 @@ void KvmVcpu::settle() {
 
 void KvmVcpu::forget() {
   registersInKvm_ = false;
+  if (vm_.hasApics()) forgetEvents();
   forgetInterfaces();
 }
 

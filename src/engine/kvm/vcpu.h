@@ -87,6 +87,7 @@ class KvmVcpu : public Vcpu, public NestedKeepingVcpu {
   bool loadActivity();
   bool saveActivity();
   void dropTakenEvents(const kvm_vcpu_events& taken);
+  void forgetEvents();
   std::uint64_t readMsrOfKvm(std::uint32_t number);
   bool writeMsrOfKvm(std::uint32_t number, std::uint64_t value);
 

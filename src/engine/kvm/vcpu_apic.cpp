@@ -150,6 +150,16 @@ void KvmVcpu::dropTakenEvents(const kvm_vcpu_events& taken) {
   if (call(fd_.get(), KVM_SET_VCPU_EVENTS, &rest) != 0) failCall("KVM_SET_VCPU_EVENTS");
 }
 
+/// What other CPUs have sent since save() is not for the processor after its reset.
+void KvmVcpu::forgetEvents() {
+  kvm_mp_state activity{};  // asked for, since KVM carries INITs and SIPIs out for that
+  if (call(fd_.get(), KVM_GET_MP_STATE, &activity) != 0) failCall("KVM_GET_MP_STATE");
+  kvm_vcpu_events none{};
+  none.flags = KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW;
+  if (vm_.hasSmm()) none.flags |= KVM_VCPUEVENT_VALID_SMM;
+  if (call(fd_.get(), KVM_SET_VCPU_EVENTS, &none) != 0) failCall("KVM_SET_VCPU_EVENTS");
+}
+
 std::uint64_t KvmVcpu::readMsrOfKvm(std::uint32_t number) {
   MsrList list(1);
   list.entries()[0] = {number, 0, 0};

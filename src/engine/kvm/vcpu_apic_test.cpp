@@ -275,6 +275,27 @@ TEST_P(KvmApicTest, AProcessorStartsBySipi) {
   EXPECT_EQ(other.cpu().state.segment[x86::cs].base, 0x3000u);
 }
 
+TEST_P(KvmApicTest, WhatIsSentBeforeAResetIsGoneAfterIt) {
+  constexpr std::uint32_t kNmi = 0x4400, kInit = 0x4500, kStartUp = 0x4603;
+  ASSERT_TRUE(memory_->writeObject(Gpa{2 * 4}, std::uint16_t{kHandler}));
+  for (std::vector<std::uint32_t> sent : {std::vector{kNmi}, {kInit}, {kInit, kStartUp}, {kNmi, kInit}}) {
+    environment_.ports.clear();
+    ASSERT_TRUE(vcpu().writeApic(powerOn(0)));
+    startReal({0xe6, 0x12, 0xf4, 0xeb, 0xfd});  // out 0x12, al; hlt
+    run();
+    ASSERT_EQ(environment_.ports.size(), 1u);
+    for (std::uint32_t data : sent) engine_->sendMsi({kBase, data});
+    vcpu().forget();
+    x86::resetCpu(vcpu().cpu(), false);
+    ASSERT_TRUE(vcpu().writeApic(powerOn(0)));
+    startReal({0xe6, 0x12, 0xf4, 0xeb, 0xfd});
+    run();
+    ASSERT_EQ(environment_.ports.size(), 2u) << std::hex << sent[0];
+    EXPECT_EQ(std::get<0>(environment_.ports[1]), 0x12u) << std::hex << sent[0];
+    EXPECT_EQ(state().rip, kCode + 2) << std::hex << sent[0];
+  }
+}
+
 TEST_P(KvmApicTest, WhatIsSentToAStoppedProcessorIsThereWhenItsStateIsTaken) {
   // One that was stopped, but whose state is KVM's still, gets an INIT from a CPU that is not.
   ASSERT_TRUE(vcpu().writeApic(powerOn(0)));
