@@ -97,6 +97,9 @@ void ControlConnection::serve(std::string_view line) {
 }
 
 void ControlConnection::serve(const Request& request) {
+  // Who gave up on a machine that did not answer was told that nothing happens.
+  bool hasLimit = request.kind == RequestKind::save || request.kind == RequestKind::switchEngine;
+  if (hasLimit && hasHungUp()) return close();
   MachineSession& session = server_.session();
   Json result = Json::object();
   switch (request.kind) {
@@ -171,6 +174,11 @@ void ControlConnection::serve(const Request& request) {
       return;
   }
   send(formatResult(request.id, std::move(result)));
+}
+
+bool ControlConnection::hasHungUp() const {
+  pollfd entry{fd_.get(), 0, 0};
+  return ::poll(&entry, 1, 0) > 0 && (entry.revents & (POLLHUP | POLLERR)) != 0;
 }
 
 Status ControlConnection::save(const Request& request) {

@@ -43,6 +43,7 @@ class ControlConnection : public ConsoleHub::Member {
   void serve(const Request& request);
   void attach(const Request& request);
   Status save(const Request& request);
+  bool hasHungUp() const;
   void serveFrames();
   void offerInput();
   void send(std::string_view bytes);

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <future>
 #include <thread>
 
 #include "control/console_frames.h"
@@ -118,6 +119,23 @@ TEST_F(ControlServerTest, AResetResumesWhatAPersonPaused) {
   ASSERT_TRUE(c.call({.kind = RequestKind::reset}));
   EXPECT_FALSE(machine_->paused);
   EXPECT_EQ((*c.call({.kind = RequestKind::state}))["state"], "running");
+}
+
+TEST_F(ControlServerTest, DoesNotSaveForAClientThatHasGivenUp) {
+  Request request{.id = 1, .kind = RequestKind::save, .text = "/file"};
+  std::promise<void> awake;
+  loop_->post([&awake] { awake.get_future().wait(); });  // it does not answer for a while
+  {
+    UniqueFd gone = rawClient();
+    std::string line = formatRequest(request);
+    ASSERT_EQ(::send(gone.get(), line.data(), line.size(), MSG_NOSIGNAL), static_cast<ssize_t>(line.size()));
+  }
+  awake.set_value();
+  ControlClient later = client();
+  ASSERT_TRUE(later.call({.kind = RequestKind::state}));
+  EXPECT_EQ(machine_->saves, 0);
+  ASSERT_TRUE(later.call(request));
+  EXPECT_EQ(machine_->saves, 1);
 }
 
 TEST_F(ControlServerTest, WaitersHearOfTheEnd) {

@@ -69,6 +69,10 @@ class FakeMachine : public Machine {
   State state() const override { return state_; }
   void onEnd(std::function<void(MachineEnd, int)> callback) override { end_ = std::move(callback); }
   std::string engineName() const override { return "fake"; }
+  Status save(const SaveRequest&) override {
+    ++saves;
+    return {};
+  }
   std::vector<std::pair<std::string, std::uint64_t>> statistics() const override { return {{"fake.lines", lines_}}; }
 
   void say(const std::string& text) { console_.output(text.data(), text.size()); }
@@ -76,7 +80,7 @@ class FakeMachine : public Machine {
     std::lock_guard lock(mutex_);
     finishLocked(end, status);
   }
-  std::atomic<int> powerButtons{0};
+  std::atomic<int> powerButtons{0}, saves{0};
   std::atomic<bool> paused{false};
 
  private:

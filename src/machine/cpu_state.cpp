@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "base/bytes.h"
+#include "machine/guest_clock.h"
 #include "x86/cpu_model.h"
 #include "x86/tlb.h"
 #include "x86/virtual_memory.h"
@@ -143,6 +144,12 @@ void transferCpu(Archive& a, Cpu& cpu, std::uint64_t hostTsc) {
   cpu.exception = {};
   cpu.events = events | event::interrupt | event::flushTlb;
   forgetDerivedState(cpu);
+}
+
+Nanoseconds timeOfTsc(const Cpu& cpu, std::uint64_t tsc, std::uint64_t hostTsc, Nanoseconds now) {
+  // A counter that is not scaled goes at the host's rate, whatever the guest was told on another host.
+  std::uint64_t hz = cpu.tscScale.isIdentity() ? cpu.model->ticksPerSecond() : cpu.model->tscHz;
+  return timeOfTsc(tsc, cpu.tscAt(hostTsc), hz, now);
 }
 
 void forgetDerivedState(Cpu& cpu) {

@@ -5,6 +5,7 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <limits>
 #include <random>
 
 #include "base/bytes.h"
@@ -134,6 +135,58 @@ TEST_F(CpuStateTest, TheModelMustBeTheSame) {
   auto again = std::move(*x86::makeCpuModel("x86-64-v2", 2));
   transferModel(*same, *again);
   EXPECT_TRUE(same->finish());
+}
+
+/// A machine of one CPU whose counter has a rate, on a host whose counter has another.
+struct OneCpu {
+  std::unique_ptr<GuestMemory> memory = std::move(*GuestMemory::create(1_MiB));
+  std::unique_ptr<x86::CpuModel> model = std::move(*x86::makeCpuModel("host", 1));
+  NoWorld world;
+  std::unique_ptr<Engine> engine;
+  std::unique_ptr<Vcpu> vcpu;
+
+  OneCpu(std::uint64_t guestHz, std::uint64_t hostHz) {
+    model->tscHz = guestHz;
+    model->hostTscHz = hostHz;
+    EngineSetup setup{*memory, *model, 1};
+    engine = std::move(*makeInterpretEngine(setup));
+    vcpu = std::move(*engine->createVcpu(0, world));
+  }
+  x86::Cpu& cpu() { return vcpu->cpu(); }
+};
+
+TEST(TscDeadline, IsAtTheSameTimeOnAHostWhoseCounterHasAnotherRate) {
+  constexpr std::uint64_t kGuest = 2'400'000'000, kThen = std::uint64_t{1} << 50, kNow = 77'000'000;
+  constexpr Nanoseconds kSecond = kNanosecondsPerSecond;
+  auto isNear = [](Nanoseconds left, Nanoseconds right) { return std::abs(left - right) <= 2; };
+  OneCpu there(kGuest, kGuest);
+  there.cpu().state.tscOffset = std::uint64_t{0} - (kThen - 5'000'000);
+  std::uint64_t deadline = there.cpu().tscAt(kThen) + 3 * kGuest;
+  EXPECT_TRUE(isNear(timeOfTsc(there.cpu(), deadline, kThen, 5 * kSecond), 8 * kSecond));
+  Archive out;
+  transferCpu(out, there.cpu(), kThen);
+  ASSERT_TRUE(out.finish());
+  std::vector<std::byte> bytes = out.saved();
+  for (std::uint64_t host :
+       {std::uint64_t{3'600'000'000}, std::uint64_t{1'250'000'000}, std::uint64_t{2'400'200'000}}) {
+    OneCpu here(kGuest, host);
+    Archive in(bytes, 1);
+    transferCpu(in, here.cpu(), kNow);
+    ASSERT_TRUE(in.finish());
+    // Rates that are nearly the same are not scaled: it then goes at the host's.
+    Nanoseconds whole =
+        host == 2'400'200'000 ? static_cast<Nanoseconds>(3 * kGuest * 1e9 / 2'400'200'000.0) : 3 * kSecond;
+    EXPECT_TRUE(isNear(timeOfTsc(here.cpu(), deadline, kNow, kSecond), kSecond + whole)) << host;
+    EXPECT_TRUE(isNear(timeOfTsc(here.cpu(), deadline, kNow + host, 2 * kSecond), kSecond + whole)) << "a second later";
+    EXPECT_EQ(timeOfTsc(here.cpu(), deadline, kNow + 4 * host, 5 * kSecond), 5 * kSecond) << "past";
+  }
+}
+
+TEST(TscDeadline, FarAwayIsNotPast) {
+  OneCpu cpu(1'000'000, 4'000'000'000);
+  cpu.cpu().state.tscOffset = 0;
+  EXPECT_EQ(timeOfTsc(cpu.cpu(), ~std::uint64_t{0} >> 1, 0, 9), std::numeric_limits<Nanoseconds>::max() / 2);
+  EXPECT_EQ(timeOfTsc(cpu.cpu(), ~std::uint64_t{0}, 0, 9), std::numeric_limits<Nanoseconds>::max() / 2);
 }
 
 }  // namespace

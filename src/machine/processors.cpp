@@ -282,11 +282,9 @@ void Processors::powerOn() {
 }
 
 Nanoseconds Processors::timeOfTsc(const x86::Cpu* cpu, std::uint64_t tsc) const {
-  if (!cpu) return std::numeric_limits<Nanoseconds>::max() / 2;
-  // A counter that is not scaled goes at the host's rate, whatever the guest was told on another host.
-  std::uint64_t hz = cpu->tscScale.isIdentity() ? setup_.model.ticksPerSecond() : setup_.model.tscHz;
+  constexpr Nanoseconds kFar = std::numeric_limits<Nanoseconds>::max() / 2;
   Nanoseconds now = setup_.loop.clock().now();
-  return lodge::timeOfTsc(tsc, cpu->tscAt(__builtin_ia32_rdtsc()), hz, now);
+  return cpu ? lodge::timeOfTsc(*cpu, tsc, __builtin_ia32_rdtsc(), now) : kFar;
 }
 
 std::int64_t Processors::hypercall(Processor& caller, std::uint64_t number, const std::uint64_t (&a)[4]) {
