@@ -174,11 +174,13 @@ def a_saved_machine_goes_on():
                 assert last[0] <= first[0] <= last[0] + 2, (first, last)
                 # The guest's time stood still while nobody ran it.
                 assert first[1] - before[1] < ran + 1, (first, before, ran)
-                for _ in range(3):
-                    after, seen = progress(machine), time.monotonic()
+                # A sum by the interpreter takes longer than some lines where the host has other work.
+                turns, limit = 0, time.monotonic() + 240
+                while turns < 3 or after[3] <= last[3] or after[4] <= last[4]:
+                    after, seen, turns = progress(machine), time.monotonic(), turns + 1
+                    assert seen < limit, (after, last)
                 before = after
                 nothing_broke(machine)
-                assert after[3] > last[3] and after[4] > last[4], (after, last)
                 assert machine.console.text.count("LOST") <= 1
                 packed = pathlib.Path(folder) / "packed"
                 machine.lodge("save", machine.name, str(packed), "--compress", timeout=120)
