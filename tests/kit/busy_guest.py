@@ -65,7 +65,7 @@ while [ ! -e /tmp/stop ]; do
   sleep 1
 done
 """
-PROGRESS = r"^at (\d+) up ([\d.]+) date (\d+) done (\d+) (\d+) (\d+) (\d+)"
+PROGRESS = r"^at (\d+) up ([\d.]+) date (\d+) done (\d+) (\d+) (\d+) (\d+)(?=\s)"
 
 
 def _source(functions):

@@ -34,7 +34,7 @@ while true; do
   for disk in DISKS; do cmp -s /tmp/data /$disk/file.$((n % 4)) || echo "BROKEN file $disk"; done
   dd if=/dev/FROM bs=64k count=16 2>/dev/null >/tmp/from; dd if=/dev/TO bs=64k count=16 2>/dev/null >/tmp/to
   cmp -s /tmp/from /tmp/to || echo "BROKEN the disk without a named format"
-  echo "round $n $(cat /sys/block/LAST/stat)"
+  echo "round $n $(cat /sys/block/LAST/stat) end"
 done
 """
 
@@ -64,7 +64,7 @@ def make_disks(folder):
 
 def rounds(machine, number):
     for _ in range(number):
-        match = machine.console.wait_for(r"^round (\d+) +(.*)$", 240)
+        match = machine.console.wait_for(r"^round (\d+) +(.*) end\b", 240)
         assert "BROKEN" not in machine.console.text, machine.console.tail()
     return int(match.group(1)), [int(field) for field in match.group(2).split()]
 
