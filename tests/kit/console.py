@@ -7,6 +7,8 @@ import re
 import threading
 import time
 
+PAUSE = 2  # seconds without another character, after which a line is taken for whole
+
 
 class ConsoleTimeout(AssertionError):
     """What was waited for did not come in time, or the console closed before."""
@@ -50,13 +52,18 @@ class Console:
             self._changed.notify_all()
 
     def wait_for(self, pattern, seconds):
-        """Waits for the regular expression after the last match; returns its match object. Raises ConsoleTimeout."""
+        """Waits for the regular expression after the last match; returns its match object. Raises ConsoleTimeout. The
+        end of a line ("$") is not where what has come so far ends, unless nothing more comes for a while."""
         wanted = re.compile(pattern, re.MULTILINE)
         deadline = time.monotonic() + seconds
+        length, since = -1, 0
         with self._changed:
             while True:
                 match = wanted.search(self._text, self._from)
-                if match:
+                if len(self._text) != length:
+                    length, since = len(self._text), time.monotonic()
+                goes_on = match and pattern.endswith("$") and match.end() == length and not self._closed
+                if match and not (goes_on and time.monotonic() < min(since + PAUSE, deadline)):
                     self._from = match.end()
                     return match
                 left = deadline - time.monotonic()
