@@ -61,7 +61,10 @@ ip link set eth0 up; udhcpc -i eth0 -s /etc/udhcpc.script -q -n >/dev/null 2>&1 
 tick=0
 while [ ! -e /tmp/stop ]; do
   tick=$((tick + 1))
-  echo "at $tick up $(cut -d' ' -f1 /proc/uptime) date $(date +%s) done $(cat /tmp/files) $(cat /tmp/sums) $(cat /tmp/counts) $(cat /tmp/objects)"
+  done="$(cat /tmp/files) $(cat /tmp/sums) $(cat /tmp/counts) $(cat /tmp/objects)"
+  now=$(date +%s)
+  read -r up idle </proc/uptime  # last, and without a process: whoever sees the line looks at another clock then
+  echo "at $tick up $up date $now done $done"
   sleep 1
 done
 """

@@ -172,7 +172,7 @@ def moves():
     seen = {}
     for name in ("begin", "end"):
         host, progress = re.search(rf"^{name} host ([\d.]+) (at .*)$", output, re.MULTILINE).groups()
-        seen[name] = [float(host), *map(float, re.match(PROGRESS, progress).groups())]
+        seen[name] = [float(host), *map(float, re.match(PROGRESS, progress + "\n").groups())]
     host, _, up, date, *done = (after - before for before, after in zip(seen["begin"], seen["end"]))
     assert abs(up - host) < 5 and abs(date - host) < 5, seen  # a line is some time on its way
     assert all(each > 0 for each in done), seen
