@@ -155,7 +155,6 @@ std::vector<std::pair<std::string, std::uint64_t>> TranslateVcpu::statistics() c
                                                             {"translated_bytes", s.guestBytes},
                                                             {"page_units", s.units},
                                                             {"invalidated_pages", s.invalidatedPages},
-                                                            {"opened_pages", s.openedPages},
                                                             {"cache_resets", s.resets},
                                                             {"realigned", s.realigned},
                                                             {"cache_bytes", cache.usedBytes()},

@@ -4,7 +4,6 @@
 #include <sched.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
-#include <x86intrin.h>
 
 #include <cstring>
 #include <ctime>
@@ -35,10 +34,6 @@ void TranslationStore::guestCodeWritten(std::uint64_t offset, std::uint64_t leng
       dropped = true;
     } else if (granules == 0 && !kept) {  // a follower's once, and nobody's now
       invalidatePageLocked(ramPage);
-    } else if (writtenPages_.note(ramPage, __rdtsc())) {
-      invalidatePageLocked(ramPage);
-      ++counters_.openedPages;
-      dropped = true;
     }
   }
   if (dropped) {

@@ -19,7 +19,6 @@
 #include "engine/translate/idle_trim.h"
 #include "engine/translate/perf_map.h"
 #include "engine/translate/rewriter.h"
-#include "engine/translate/written_pages.h"
 #include "memory/guest_memory.h"
 
 namespace lodge::translate {
@@ -145,8 +144,7 @@ class TranslationStore : public CodeWriteObserver {
   /// Nothing is mapped below; incomplete entries lead there.
   static constexpr std::uint64_t kLowestCode = 16_MiB;
   struct Counters {
-    std::uint64_t translations, loops, guestInstructions, guestBytes, units, invalidatedPages, openedPages, resets,
-        realigned;
+    std::uint64_t translations, loops, guestInstructions, guestBytes, units, invalidatedPages, resets, realigned;
     std::uint64_t entryTableBytes;  ///< now
   };
   Counters counters() const { return counters_; }
@@ -211,7 +209,6 @@ class TranslationStore : public CodeWriteObserver {
   std::uint32_t unitCount_ = 0;
   bool membarrier_ = false;
   std::vector<std::uint64_t> opened_;  ///< pages that were invalidated, and are still protected
-  WrittenPages writtenPages_;
 
   mutable CountedMutex mutex_;
   PageUnit** byKey_ = nullptr;
