@@ -88,9 +88,9 @@ int Qcow2Image::dropRange(std::uint64_t begin, std::uint64_t end, Drop how) {
 
 int Qcow2Image::discard(std::uint64_t offset, std::uint64_t length) {
   if (readOnly_) return EROFS;
-  if (header_.rawDataFile()) {
+  if (header_.hasDataFile() && header_.rawDataFile()) {
     int error = noteChange(offset, length);
-    return error != 0 ? error : dataFile_->discard(offset, length);
+    return error != 0 ? error : dataFile().discard(offset, length);
   }
   if (header_.version < 3 && backing_) return 0;  // it would show the backing image's content
   std::uint64_t begin = clusterUp(offset),
@@ -104,7 +104,7 @@ int Qcow2Image::writeZeroes(std::uint64_t offset, std::uint64_t length, bool may
   if (readOnly_) return EROFS;
   if (length == 0) return 0;
   if (int error = noteChange(offset, length); error != 0) return error;
-  if (header_.rawDataFile()) {
+  if (header_.hasDataFile() && header_.rawDataFile()) {
     // Outside readers see the data file alone.
     return writeZeroBytes(offset, length);
   }

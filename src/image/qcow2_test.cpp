@@ -226,6 +226,25 @@ TEST(Qcow2, preallocates) {
   }
 }
 
+TEST(Qcow2, aRawDataFileThatIsNotThereIsNotAsked) {
+  ImageKit kit;
+  kit.create("qcow2", "a", 4_MiB);
+  {
+    auto file = kit.files->open("a", {});
+    ASSERT_TRUE(file);
+    constexpr std::uint64_t kAutoclearEnd = 95;
+    std::uint8_t rawData = 2;
+    iovec v{&rawData, 1};
+    ASSERT_EQ((*file)->writev(kAutoclearEnd, {&v, 1}), 0);
+  }
+  auto image = kit.open("a");
+  ASSERT_NE(image, nullptr);
+  ASSERT_EQ(ImageKit::write(*image, 1_MiB, std::vector<std::uint8_t>(128_KiB, 7)), 0);
+  EXPECT_EQ(image->discard(1_MiB, 64_KiB), 0);
+  EXPECT_EQ(image->writeZeroes(1_MiB + 64_KiB, 64_KiB, true), 0);
+  EXPECT_EQ(ImageKit::read(*image, 1_MiB, 128_KiB), std::vector<std::uint8_t>(128_KiB, 0));
+}
+
 TEST(Qcow2, repairsRefcounts) {
   ImageKit kit;
   kit.create("qcow2", "a", 8_MiB);
