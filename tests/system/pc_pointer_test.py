@@ -13,13 +13,16 @@ from kit.case import main
 from kit.machine import Disk, Machine, Spec
 
 SECONDS = 240
-# Prints events of the tablet: 16-bit numbers, eight of the time, type, code and two of the value.
+# Prints events of the tablet: 16-bit numbers, eight of the time, type, code and two of the value. What comes before the
+# device is open is lost: Linux drops it.
 SCRIPT = """
 for n in 1 2 3 4 5 6 7 8 9 10; do grep -q "Lodge.*tablet" /proc/bus/input/devices && break; sleep 1; done
 event=$(sed -n '/Lodge.*tablet/,/^$/s/.*Handlers=.*\\(event[0-9]*\\).*/\\1/p' /proc/bus/input/devices | head -n 1)
 mknod /tmp/tablet c $(tr : ' ' </sys/class/input/$event/dev)
+od -An -v -w24 -t d2 /tmp/tablet &
+until ls -l /proc/$!/fd | grep -q tablet; do sleep 0.1; done
 echo "pointer: ready"
-od -An -v -w24 -t d2 /tmp/tablet
+wait
 """
 USB = ["usb-common", "usbcore", "xhci-hcd", "xhci-pci", "hid", "usbhid", "hid-generic", "evdev"]
 
