@@ -46,6 +46,21 @@ class VirtioScsi : public ::testing::Test {
     return requests_.get<std::uint8_t>(kResponse + 11);
   }
 
+  /// A read that its disk does not complete, and a reset of the unit, which waits for it.
+  void resetUnitDuringRead() {
+    disk_->hold = true;
+    std::uint8_t header[51] = {1, 0, 0x40, 1};
+    header[19] = 0x28;
+    header[27] = 1;
+    ASSERT_TRUE(memory_->writeObject(Gpa{kRequest}, header));
+    requests_.add({{kRequest, 51, false}, {kResponse, 108, true}, {kData, 512, true}});
+    device_.notify(2);
+    std::uint8_t reset[24] = {0, 0, 0, 0, 5, 0, 0, 0, 1, 0, 0x40, 1};
+    ASSERT_TRUE(memory_->writeObject(Gpa{0xc000}, reset));
+    control_.add({{0xc000, 24, false}, {0xd000, 1, true}});
+    device_.notify(0);
+  }
+
   std::unique_ptr<GuestMemory> memory_ = std::move(*GuestMemory::create(1_MiB));
   std::shared_ptr<TestDisk> disk_ = std::make_shared<TestDisk>(64 * 512);
   DriverQueue control_{*memory_, 0x1000, false}, requests_{*memory_, 0x2000, false};
@@ -75,17 +90,7 @@ TEST_F(VirtioScsi, FailuresBringSense) {
 }
 
 TEST_F(VirtioScsi, AResetOfAUnitWaitsForItsTasks) {
-  disk_->hold = true;
-  std::uint8_t header[51] = {1, 0, 0x40, 1};
-  header[19] = 0x28;
-  header[27] = 1;
-  ASSERT_TRUE(memory_->writeObject(Gpa{kRequest}, header));
-  requests_.add({{kRequest, 51, false}, {kResponse, 108, true}, {kData, 512, true}});
-  device_.notify(2);
-  std::uint8_t reset[24] = {0, 0, 0, 0, 5, 0, 0, 0, 1, 0, 0x40, 1};
-  ASSERT_TRUE(memory_->writeObject(Gpa{0xc000}, reset));
-  control_.add({{0xc000, 24, false}, {0xd000, 1, true}});
-  device_.notify(0);
+  ASSERT_NO_FATAL_FAILURE(resetUnitDuringRead());
   EXPECT_FALSE(control_.take());
   disk_->completeHeld();
   EXPECT_TRUE(requests_.take());
@@ -94,17 +99,7 @@ TEST_F(VirtioScsi, AResetOfAUnitWaitsForItsTasks) {
 }
 
 TEST_F(VirtioScsi, QueuesThatAreResetForgetWhatWasAsked) {
-  disk_->hold = true;
-  std::uint8_t header[51] = {1, 0, 0x40, 1};
-  header[19] = 0x28;
-  header[27] = 1;
-  ASSERT_TRUE(memory_->writeObject(Gpa{kRequest}, header));
-  requests_.add({{kRequest, 51, false}, {kResponse, 108, true}, {kData, 512, true}});
-  device_.notify(2);
-  std::uint8_t reset[24] = {0, 0, 0, 0, 5, 0, 0, 0, 1, 0, 0x40, 1};
-  ASSERT_TRUE(memory_->writeObject(Gpa{0xc000}, reset));
-  control_.add({{0xc000, 24, false}, {0xd000, 1, true}});
-  device_.notify(0);
+  ASSERT_NO_FATAL_FAILURE(resetUnitDuringRead());
   // The control queue's request only waits; the other's is the disk's.
   device_.disableQueue(0);
   DriverQueue control(*memory_, 0x3000, false);
